@@ -1,0 +1,44 @@
+# `make demo` and `make test` set everything up themselves, in .venv, from Python >= 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test test-slow check lint types format clean
+
+demo: $(VENV)/installed
+	$(BIN)/ood-data generate celebglow --out data/ --persons 24
+	$(BIN)/ood-data data verify celebglow --data data/
+	@echo "Look at data/celebglow.png"
+
+test: $(VENV)/dev
+	$(BIN)/pytest
+
+test-slow: $(VENV)/dev
+	$(BIN)/pytest -m "slow or not slow"
+
+check: lint types test
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev
+	$(BIN)/mypy
+
+format: $(VENV)/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist

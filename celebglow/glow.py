@@ -1,0 +1,212 @@
+"""Glow (Kingma & Dhariwal 2018, arXiv 1807.03039): images to latents and back, exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from celebglow.steps import COUPLINGS, ActNorm, CouplingNet, SplitPrior, Step, TopPrior, squeeze, unsqueeze
+
+
+class Encoding(NamedTuple):
+    """What `Glow.encode` returns: ``latents`` (B, D) and ``log_det`` (B,), nats, of the whole map image to latents."""
+
+    latents: Tensor
+    log_det: Tensor
+
+
+class Level(nn.Module):
+    """Squeeze, then steps of flow, then (except at the last level) a split that factors half of the channels out."""
+
+    def __init__(self, channels: int, steps: int, width: int, coupling: str, border: bool, split: bool) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(Step(channels, width, coupling, border) for _ in range(steps))
+        self.prior = SplitPrior(channels // 2, border) if split else None
+
+
+class Glow(ModelMixin, ConfigMixin):
+    """A multi-scale normalizing flow with an exact inverse and an exact likelihood.
+
+    Latents are one flat vector per image, (B, D) with D = channels * resolution**2: the levels' parts from fine to coarse, each (C, H, W)
+    in row-major order (`latent_shapes`). They are standard normal under the model: the priors' means and scales are part of the map.
+
+    Args:
+        resolution: height and width of the images, divisible by 2**levels.
+        channels: of the images.
+        steps: steps of flow per level; its length is the number of levels.
+        widths: hidden channels of the coupling networks per level, or one number for all.
+        coupling: "additive" or "affine".
+        bits: the data's bits per channel (the original CelebA-HQ model: 5).
+        border: append the original's border channel to every padded convolution.
+        learn_top: learn the last level's prior instead of N(0, 1).
+        quantize: `postprocess` rounds down to the 2**bits levels, as the original does; if False it keeps 256 levels, which shows no
+            banding.
+
+    Raises:
+        ValueError: for a shape or name that no flow can have.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(
+        self,
+        resolution: int = 64,
+        channels: int = 3,
+        steps: Sequence[int] = (4, 8, 12, 10),
+        widths: Sequence[int] | int = (64, 96, 128, 128),
+        coupling: str = "additive",
+        bits: int = 5,
+        border: bool = False,
+        learn_top: bool = True,
+        quantize: bool = True,
+    ) -> None:
+        super().__init__()
+        levels = len(steps)
+        widths = (widths,) * levels if isinstance(widths, int) else tuple(widths)
+        if levels < 1 or resolution % 2**levels:
+            raise ValueError(f"resolution {resolution} does not divide by 2 ** {levels} levels")
+        if len(widths) != levels:
+            raise ValueError(f"{len(widths)} widths for {levels} levels")
+        if coupling not in COUPLINGS:
+            raise ValueError(f"unknown coupling {coupling!r}; expected one of {', '.join(COUPLINGS)}")
+        if not 1 <= bits <= 8:
+            raise ValueError(f"bits must be from 1 to 8, not {bits}")
+        self.levels = nn.ModuleList()
+        self.latent_shapes: list[tuple[int, int, int]] = []
+        width_in = channels
+        for index, (depth, width) in enumerate(zip(steps, widths, strict=True)):
+            split = index < levels - 1
+            level_channels = 4 * width_in
+            side = resolution // 2 ** (index + 1)
+            self.levels.append(Level(level_channels, depth, width, coupling, border, split))
+            width_in = level_channels // 2 if split else level_channels
+            self.latent_shapes.append((width_in, side, side))
+        self.top_prior = TopPrior(width_in, border) if learn_top else None
+
+    @property
+    def num_latents(self) -> int:
+        """D, the number of latent (and pixel) dimensions."""
+        return sum(math.prod(shape) for shape in self.latent_shapes)
+
+    @property
+    def bins(self) -> int:
+        return int(2**self.config.bits)
+
+    # Pixels
+
+    def preprocess(self, images: Tensor, noise: bool = False, generator: torch.Generator | None = None) -> Tensor:
+        """uint8 (B, C, H, W) to the flow's range [-1/2, 1/2); ``noise`` adds the dequantization noise U[0, 1/bins)."""
+        x = torch.floor(images.to(self.dtype) / 2 ** (8 - self.config.bits)) / self.bins - 0.5
+        if noise:
+            x = x + torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device) / self.bins
+        return x
+
+    def postprocess(self, x: Tensor) -> Tensor:
+        """The flow's range to uint8 (B, C, H, W), in the 2**bits levels of the data or, without ``quantize``, in all 256."""
+        if self.config.quantize:
+            levels = torch.floor((x + 0.5) * self.bins) * (256 / self.bins)
+        else:  # dequantized data sits half a bin above its level: take that half off, round to nearest
+            levels = torch.floor((x + 0.5) * 256 - 128 / self.bins + 0.5)
+        return levels.clamp(0, 255).to(torch.uint8)
+
+    # The map
+
+    def split_latents(self, latents: Tensor) -> list[Tensor]:
+        """(B, D) to the levels' parts, fine to coarse, each (B, *latent_shapes[i]).
+
+        Raises:
+            ValueError: if the vectors have another length than D.
+        """
+        if latents.ndim != 2 or latents.shape[1] != self.num_latents:
+            raise ValueError(f"latents must be (B, {self.num_latents}), not {tuple(latents.shape)}")
+        parts = latents.split([math.prod(shape) for shape in self.latent_shapes], dim=1)
+        return [part.reshape(-1, *shape) for part, shape in zip(parts, self.latent_shapes, strict=True)]
+
+    def encode(self, x: Tensor) -> Encoding:
+        """Preprocessed images (B, C, H, W) to standard-normal latents (B, D) and the log-determinant (B,) in nats."""
+        log_det = x.new_zeros(x.shape[0])
+        parts = []
+        for level in self.levels:
+            x = squeeze(x)
+            if x.device.type == "cpu" and x.dtype == torch.float32:
+                x = x.contiguous(memory_format=torch.channels_last)
+            for step in level.steps:
+                x, step_log_det = step(x)
+                log_det = log_det + step_log_det
+            if level.prior is not None:
+                x, z2 = x.chunk(2, dim=1)
+                mean, logs = level.prior(x)
+                parts.append((z2 - mean) * torch.exp(-logs))
+                log_det = log_det - logs.sum(dim=(1, 2, 3))
+        if self.top_prior is not None:
+            mean, logs = self.top_prior(x)
+            x = (x - mean) * torch.exp(-logs)
+            log_det = log_det - logs.sum()
+        parts.append(x)
+        return Encoding(torch.cat([part.flatten(1) for part in parts], dim=1), log_det)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, D) to images in the flow's range (B, C, H, W): the exact inverse of `encode`. For speed: `celebglow.decoder`."""
+        parts = self.split_latents(latents)
+        x = parts[-1]
+        if self.top_prior is not None:
+            mean, logs = self.top_prior(x)
+            x = mean + torch.exp(logs) * x
+        for level, eps in zip(reversed(self.levels), [None, *reversed(parts[:-1])], strict=True):
+            if level.prior is not None:
+                mean, logs = level.prior(x)
+                x = torch.cat([x, mean + torch.exp(logs) * eps], dim=1)
+            for step in reversed(level.steps):
+                x = step.inverse(x)
+            x = unsqueeze(x)
+        return x
+
+    # The model
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-likelihood in nats (B,) of dequantized images (B, C, H, W), as a lower bound on that of the discrete ones.
+
+        Counts the -log(bins) of each dimension, as the original's objective does.
+        """
+        latents, log_det = self.encode(x)
+        log_normal = -0.5 * (latents.square() + math.log(2 * math.pi)).sum(dim=1)
+        return log_normal + log_det - self.num_latents * math.log(self.bins)
+
+    def bits_per_dim(self, x: Tensor) -> Tensor:
+        """Negative log-likelihood in bits per dimension (B,) of dequantized images (B, C, H, W)."""
+        return -self.log_prob(x) / (self.num_latents * math.log(2))
+
+    @torch.no_grad()
+    def sample(self, count: int, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+        """``count`` images (count, C, H, W) uint8 from latents N(0, temperature**2), drawn on the CPU."""
+        latents = torch.randn(count, self.num_latents, generator=generator, dtype=self.dtype) * temperature
+        return self.postprocess(self.decode(latents.to(self.device)))
+
+    forward = encode
+
+    # For training
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> None:
+        """Data-dependent initialisation: set every ActNorm from one batch x (B, C, H, W) (section 3.1)."""
+        norms = [module for module in self.modules() if isinstance(module, ActNorm)]
+        for norm in norms:
+            norm.initializing = True
+        try:
+            self.encode(x)
+        finally:
+            for norm in norms:
+                norm.initializing = False
+
+    def set_coupling_dtype(self, dtype: torch.dtype | None) -> None:
+        """Run the coupling networks, nearly all of the work, in ``dtype`` (e.g. bfloat16), the rest as it is; None: all alike."""
+        for module in self.modules():
+            if isinstance(module, CouplingNet):
+                module.autocast_dtype = dtype
