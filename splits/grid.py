@@ -1,0 +1,170 @@
+"""The grid of factors of variation that a dataset enumerates, row-major: the last factor varies fastest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from splits.errors import did_you_mean
+
+FactorKind = Literal["categorical", "ordinal"]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One factor of variation.
+
+    Attributes:
+        name: unique within its grid.
+        size: how many values it takes; their indices are 0 … size − 1.
+        kind: "ordinal", or "categorical" where the order of the values means nothing.
+        values: what the indices stand for, or None.
+
+    Raises:
+        ValueError: for a size below 1, an unknown kind, or values that are not `size` in number.
+    """
+
+    name: str
+    size: int
+    kind: FactorKind = "ordinal"
+    values: tuple[str | int | float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"factor {self.name!r}: a size of at least 1 is expected, got {self.size}")
+        if self.kind not in get_args(FactorKind):
+            raise ValueError(f"factor {self.name!r}: unknown kind {self.kind!r}{did_you_mean(self.kind, get_args(FactorKind))}")
+        if self.values is not None and len(self.values) != self.size:
+            raise ValueError(f"factor {self.name!r}: its size is {self.size}, but it has {len(self.values)} values")
+
+    def label(self, index: int) -> str:
+        """The value at `index` for people: its name where values have names, else the index."""
+        return str(index) if self.values is None else str(self.values[index])
+
+
+@dataclass(frozen=True)
+class FactorGrid:
+    """Every combination of the values of F factors, numbered row-major from 0 to `len(grid)` − 1.
+
+    Raises:
+        ValueError: without factors, for a name used twice, or for more combinations than int64 can number.
+    """
+
+    factors_of_variation: tuple[Factor, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factors_of_variation", tuple(self.factors_of_variation))
+        if not self.names:
+            raise ValueError("a grid has at least one factor")
+        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"each factor has a name of its own, but these are used twice: {', '.join(repeated)}")
+        if math.prod(self.sizes) > np.iinfo(np.int64).max:
+            raise ValueError(f"a grid of {' x '.join(map(str, self.sizes))} combinations is too large to number")
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(factor.name for factor in self.factors_of_variation)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(factor.size for factor in self.factors_of_variation)
+
+    @cached_property
+    def kinds(self) -> tuple[FactorKind, ...]:
+        return tuple(factor.kind for factor in self.factors_of_variation)
+
+    @cached_property
+    def values(self) -> tuple[tuple[str | int | float, ...] | None, ...]:
+        return tuple(factor.values for factor in self.factors_of_variation)
+
+    def __len__(self) -> int:
+        return math.prod(self.sizes)
+
+    def __iter__(self) -> Iterator[Factor]:
+        return iter(self.factors_of_variation)
+
+    def __getitem__(self, name: str) -> Factor:
+        """The factor called `name`; ValueError with close matches if there is none."""
+        return self.factors_of_variation[self.axis(name)]
+
+    def axis(self, name: str) -> int:
+        """The position of the factor called `name`; ValueError with close matches if there is none."""
+        try:
+            return self.names.index(name)
+        except ValueError:
+            raise ValueError(f"no factor {name!r}{did_you_mean(name, self.names)}") from None
+
+    def index(self, factors: ArrayLike) -> NDArray[np.int64]:
+        """The number of each combination.
+
+        Args:
+            factors: (…, F) whole numbers, the index of each factor's value in the order of `names`.
+
+        Returns:
+            (…) int64; a scalar for a single combination.
+
+        Raises:
+            ValueError: for another last axis, for what are not whole numbers, or for a value that its factor hasn't.
+        """
+        rows = _whole_numbers(factors, "factor values")
+        count = len(self.sizes)
+        if rows.ndim == 0 or rows.shape[-1] != count:
+            raise ValueError(f"factor values of shape (…, {count}) are expected ({', '.join(self.names)}), got shape {rows.shape}")
+        for axis, factor in enumerate(self):
+            column = rows[..., axis]
+            wrong = (column < 0) | (column >= factor.size)
+            if wrong.any():
+                raise ValueError(f"{factor.name} is {column[wrong].flat[0]}, but its values are 0 to {factor.size - 1}")
+        columns = tuple(np.moveaxis(rows.astype(np.int64, copy=False), -1, 0))
+        numbers: NDArray[np.int64] = np.ravel_multi_index(columns, self.sizes)
+        return numbers
+
+    def factors(self, index: ArrayLike) -> NDArray[np.int64]:
+        """The factor values of each number, the inverse of `index`.
+
+        Args:
+            index: (…) whole numbers in 0 … len(grid) − 1.
+
+        Returns:
+            (…, F) int64.
+
+        Raises:
+            ValueError: for what are not whole numbers, or for a number out of range.
+        """
+        numbers = _whole_numbers(index, "an index")
+        wrong = (numbers < 0) | (numbers >= len(self))
+        if wrong.any():
+            raise ValueError(f"index {numbers[wrong].flat[0]} is out of range: the grid is numbered 0 to {len(self) - 1}")
+        columns = np.unravel_index(numbers.astype(np.int64, copy=False), self.sizes)
+        return np.stack(columns, axis=-1).astype(np.int64, copy=False)
+
+    def targets(self, index: ArrayLike) -> NDArray[np.float64]:
+        """The regression targets of Schott et al.: each factor's index / (size − 1), which is in [0, 1].
+
+        Args:
+            index: (…) whole numbers in 0 … len(grid) − 1.
+
+        Returns:
+            (…, F) float64; 0 for a factor of size 1.
+
+        Raises:
+            ValueError: as `factors`.
+        """
+        targets: NDArray[np.float64] = self.factors(index) / np.maximum(np.array(self.sizes) - 1, 1)
+        return targets
+
+
+def _whole_numbers(values: ArrayLike, what: str) -> NDArray[np.integer]:
+    array = np.asarray(values)
+    if array.size == 0 and array.dtype.kind == "f":  # numpy makes an empty list float64
+        return array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{what}: whole numbers are expected, got {array.dtype}")
+    return array

@@ -1,0 +1,253 @@
+"""What a spec file may say, checked so that every mistake is reported at once, each with its path in the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import pydantic
+
+from splits.errors import SpecError, did_you_mean
+from splits.grid import Factor, FactorGrid, FactorKind
+from splits.rules import KINDS, HeldOutRule, Kind, RandomRule, Rule, TestIf
+from splits.spec import SplitSpec
+from splits.split import Split
+
+
+class _Table(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class SpecTable(_Table):
+    """The file. Its factors and splits are validated one by one, so that a mistake in one doesn't hide those in others."""
+
+    name: str = pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")  # it becomes part of file names
+    source: str = ""
+    factor: list[Any] = pydantic.Field(min_length=1)
+    split: dict[str, Any]
+    impossible: dict[Kind, str] = {}
+
+
+class FactorTable(_Table):
+    name: str = pydantic.Field(min_length=1)
+    size: int = pydantic.Field(ge=1)
+    kind: FactorKind
+    values: list[Any] | None = None
+
+
+class HeldOutTable(_Table):
+    test_if: TestIf
+    held_out: dict[str, Any] = pydantic.Field(min_length=1)
+
+
+class RandomTable(_Table):
+    test_count_of: Kind | None = None
+    test_count: int | None = None
+    seed: int = pydantic.Field(default=0, ge=0, lt=2**32)
+
+
+_AnyTable = TypeVar("_AnyTable", bound=_Table)
+
+
+def read(raw: Mapping[str, Any], origin: str) -> SplitSpec:
+    """The spec that `raw`, parsed TOML or JSON, holds.
+
+    Raises:
+        SpecError: a ValueError with every mistake; `origin` says where the spec is from.
+    """
+    return _Reader(origin).read(raw)
+
+
+class _Reader:
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        self.problems: list[str] = []
+
+    def read(self, raw: Mapping[str, Any]) -> SplitSpec:
+        top = self._table(SpecTable, raw, ())
+        tables = raw.get("factor")
+        factors = self._factors(tables if isinstance(tables, list) else [])
+        complete = None not in factors.values() and not self.problems
+        grid = FactorGrid(tuple(factor for factor in factors.values() if factor)) if complete else None
+        tables = raw.get("split")
+        rules = self._rules(tables if isinstance(tables, dict) else {}, factors, grid)
+        if top is not None:
+            for kind in set(top.impossible) & set(top.split):
+                self._problem(("impossible", kind), "this kind has a split too; one or the other is expected")
+            if not top.split and not top.impossible:
+                self._problem(("split",), f"at least one split is expected{did_you_mean('', KINDS)}")
+        if self.problems or top is None or grid is None:
+            raise SpecError(self.origin, self.problems)
+        return SplitSpec(top.name, grid, rules, top.impossible, top.source)
+
+    def _problem(self, path: Sequence[str | int], text: str) -> None:
+        self.problems.append(f"{_dotted(path) or 'the file'}: {text}")
+
+    def _table(self, model: type[_AnyTable], raw: Any, path: tuple[str | int, ...]) -> _AnyTable | None:
+        try:
+            return model.model_validate(raw)
+        except pydantic.ValidationError as error:
+            for details in error.errors(include_url=False):
+                self._problem((*path, *(part for part in details["loc"] if part != "[key]")), _in_our_words(details, model))
+            return None
+
+    def _factors(self, tables: list[Any]) -> dict[str, Factor | None]:
+        """The factors by name; None for one that has mistakes, so that its name still counts as known."""
+        factors: dict[str, Factor | None] = {}
+        for position, raw in enumerate(tables):
+            path = ("factor", position)
+            before = len(self.problems)
+            table = self._table(FactorTable, raw, path)
+            name = raw.get("name") if isinstance(raw, dict) else None
+            if isinstance(name, str) and name in factors:
+                self._problem((*path, "name"), f"a name of its own is expected, but {name!r} is a duplicate")
+            if table is not None and table.values is not None:
+                self._check_values(table, (*path, "values"))
+            if table is not None and len(self.problems) == before:
+                values = None if table.values is None else tuple(table.values)
+                factors[table.name] = Factor(table.name, table.size, table.kind, values)
+            else:
+                factors.setdefault(name if isinstance(name, str) else f"factor {position}", None)
+        return factors
+
+    def _check_values(self, table: FactorTable, path: tuple[str | int, ...]) -> None:
+        values = table.values or []
+        if len(values) != table.size:
+            self._problem(path, f"as many values as size says are expected, {table.size}, and there are {len(values)}")
+        for position, value in enumerate(values):
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                self._problem((*path, position), f"a string or a number is expected, got {value!r}")
+            elif value in values[:position]:
+                self._problem((*path, position), f"{value!r} is a duplicate")
+
+    def _rules(self, tables: Mapping[str, Any], factors: dict[str, Factor | None], grid: FactorGrid | None) -> dict[Kind, Rule]:
+        rules: dict[Kind, Rule] = {}
+        for kind in tables.keys() - set(KINDS):
+            self._problem(("split", kind), f"unknown kind of split{did_you_mean(kind, KINDS)}")
+        for kind in KINDS:
+            if kind in tables and kind != "random":
+                held_out = self._held_out(tables[kind], ("split", kind), factors)
+                if held_out is not None:
+                    rules[kind] = held_out
+        if "random" in tables:  # last, as it may repeat the test count of another
+            random = self._random(tables["random"], ("split", "random"), tables, rules, grid)
+            if random is not None:
+                rules["random"] = random
+        return rules
+
+    def _held_out(self, raw: Any, path: tuple[str | int, ...], factors: dict[str, Factor | None]) -> HeldOutRule | None:
+        before = len(self.problems)
+        table = self._table(HeldOutTable, raw, path)
+        chosen = raw.get("held_out") if isinstance(raw, dict) else None
+        if not isinstance(chosen, dict):
+            return None
+        indices = {name: self._indices(name, choice, factors, (*path, "held_out", name)) for name, choice in chosen.items()}
+        if table is None or len(self.problems) > before:
+            return None
+        whole = [factor for factor in factors.values() if factor and len(indices.get(factor.name, ())) == factor.size]
+        if whole and (table.test_if == "any" or len(whole) == len(indices)):
+            sample = ", ".join(f"{factor.name}={factor.label(0)}" for factor in factors.values() if factor)
+            names = " and ".join(factor.name for factor in whole)
+            self._problem(
+                path, f"train would be empty, as every value of {names} is held out: sample 0 ({sample}) is test, and so are all"
+            )
+        return HeldOutRule(table.test_if, {name: indices[name] for name in factors if name in indices})
+
+    def _indices(self, name: str, choice: Any, factors: dict[str, Factor | None], path: tuple[str | int, ...]) -> tuple[int, ...]:
+        """The indices that `choice` stands for: a list of indices or of names of values, or a range such as "36:"."""
+        if name not in factors:
+            self._problem(path, f"unknown factor{did_you_mean(name, factors)}")
+            return ()
+        factor = factors[name]
+        if isinstance(choice, str) and (ends := re.fullmatch(r"(\d*):(\d*)", choice)):
+            return self._range(ends[1], ends[2], factor, path)
+        if not isinstance(choice, list):
+            self._problem(path, f'a list of values or a range such as "4:" is expected, got {choice!r}')
+            return ()
+        if not choice:
+            self._problem(path, "at least one value is expected; leave out a factor that holds out none")
+        found: list[int] = []
+        for position, value in enumerate(choice):
+            index = self._index(value, factor, (*path, position))
+            if index is not None and index in found:
+                self._problem((*path, position), f"{value!r} is a duplicate")
+            elif index is not None:
+                found.append(index)
+        return tuple(sorted(found))
+
+    def _range(self, start: str, stop: str, factor: Factor | None, path: tuple[str | int, ...]) -> tuple[int, ...]:
+        if factor is None:
+            return ()
+        first, end = int(start or 0), int(stop or factor.size)
+        if not first < end <= factor.size:
+            self._problem(path, f"a range within 0:{factor.size} with at least one value is expected, got '{start}:{stop}'")
+        return tuple(range(first, end))
+
+    def _index(self, value: Any, factor: Factor | None, path: tuple[str | int, ...]) -> int | None:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            self._problem(path, f"the index or the name of a value is expected, got {value!r}")
+        elif factor is None:
+            return None
+        elif isinstance(value, int):
+            if 0 <= value < factor.size:
+                return value
+            self._problem(path, f"an index from 0 to {factor.size - 1} is expected, got {value}")
+        else:
+            labels = [label for label in factor.values or () if isinstance(label, str)]
+            if value in labels:
+                return (factor.values or ()).index(value)
+            self._problem(path, f"{factor.name} has no value {value!r}{did_you_mean(value, labels)}")
+        return None
+
+    def _random(
+        self, raw: Any, path: tuple[str | int, ...], tables: Mapping[str, Any], rules: Mapping[Kind, Rule], grid: FactorGrid | None
+    ) -> RandomRule | None:
+        table = self._table(RandomTable, raw, path)
+        if table is None:
+            return None
+        if (table.test_count is None) == (table.test_count_of is None):
+            self._problem(path, "one of test_count and test_count_of is expected")
+        elif table.test_count_of is not None:
+            if table.test_count_of == "random" or table.test_count_of not in tables:
+                others = [kind for kind in KINDS if kind in tables and kind != "random"]
+                self._problem(
+                    (*path, "test_count_of"), f"another split of this file is expected{did_you_mean(table.test_count_of, others)}"
+                )
+            elif grid is not None and table.test_count_of in rules:
+                counts = Split("", table.test_count_of, grid, rules[table.test_count_of]).counts
+                return RandomRule(counts.test, table.seed, table.test_count_of)
+        elif grid is not None and table.test_count is not None:
+            if 0 < table.test_count < len(grid):
+                return RandomRule(table.test_count, table.seed)
+            side = "test" if table.test_count <= 0 else "train"
+            self._problem(
+                (*path, "test_count"), f"1 to {len(grid) - 1} is expected, got {table.test_count}, so {side} would be empty"
+            )
+        return None
+
+
+def _dotted(path: Sequence[str | int]) -> str:
+    """`factor[2].size`, `split.composition.held_out."x-axis"`: as TOML would spell it."""
+    parts = (
+        f"[{part}]" if isinstance(part, int) else "." + (part if re.fullmatch(r"[\w-]+", part) else f'"{part}"') for part in path
+    )
+    return "".join(parts).removeprefix(".")
+
+
+def _in_our_words(details: Any, model: type[_Table]) -> str:
+    """What pydantic found, as "… is expected, got …" with close matches."""
+    match details["type"]:
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            return f"unknown key{did_you_mean(details['loc'][-1], model.model_fields)}"
+        case "literal_error":
+            options = re.findall(r"'([^']+)'", details["ctx"]["expected"])
+            return f"{details['ctx']['expected']} is expected, got {details['input']!r}{did_you_mean(details['input'], options)}"
+        case "string_pattern_mismatch":
+            return f"letters, digits, '_', '-' and '.' are expected, got {details['input']!r}"
+        case "too_short":
+            return "at least one is expected"
+    wanted = details["msg"].removeprefix("Input should be ").replace("dictionary", "table")
+    return f"{wanted} is expected, got {details['input']!r}"

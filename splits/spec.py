@@ -1,0 +1,214 @@
+"""Split specs: a factor grid and its splits as plain data, in TOML: the paper's are shipped, users write others."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from splits import rules
+from splits.errors import SpecError, did_you_mean
+from splits.grid import Factor, FactorGrid
+from splits.rules import KINDS, HeldOutRule, Kind, RandomRule, Rule
+from splits.split import Split
+
+SPECS = Path(__file__).parent / "specs"
+# The three recordings of MPI3D share one grid; the paper's is the real one.
+VARIANTS = {"mpi3d_toy": "mpi3d", "mpi3d_realistic": "mpi3d"}
+DATASETS = (*sorted(path.stem for path in SPECS.glob("*.toml")), *VARIANTS)
+
+
+@dataclass(frozen=True)
+class SplitSpec:
+    """The grid of a dataset and the rules of its splits. Read one with `load_spec`, derive one with `derive_spec`.
+
+    Attributes:
+        name: the dataset's.
+        grid: its factors of variation.
+        rules: the rule of each kind that it has.
+        impossible: for kinds that this grid can't have, why not.
+        source: where its numbers come from.
+    """
+
+    name: str
+    grid: FactorGrid
+    rules: Mapping[Kind, Rule]
+    impossible: Mapping[Kind, str] = field(default_factory=dict)
+    source: str = ""
+
+    @cached_property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of split that it has, in the order of `splits.KINDS`."""
+        return tuple(kind for kind in KINDS if kind in self.rules)
+
+    def split(self, kind: str) -> Split:
+        """The split of that kind.
+
+        Raises:
+            ValueError: for an unknown kind, or one that this spec doesn't have: it says why where the reason is known.
+        """
+        for known, rule in self.rules.items():
+            if kind == known:
+                return Split(self.name, known, self.grid, rule)
+        for known, reason in self.impossible.items():
+            if kind == known:
+                raise ValueError(f"{self.name} can't have a {kind} split: {reason}")
+        if kind in KINDS:
+            raise ValueError(f"the spec of {self.name} has no {kind} split; it has: {', '.join(self.kinds) or 'none'}")
+        raise ValueError(f"unknown kind of split {kind!r}{did_you_mean(kind, KINDS)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as JSON-able data, laid out as its TOML is; `spec_from_dict` is the exact inverse."""
+        factors = [
+            {"name": factor.name, "size": factor.size, "kind": factor.kind}
+            | ({} if factor.values is None else {"values": list(factor.values)})
+            for factor in self.grid
+        ]
+        data: dict[str, Any] = {"name": self.name, "source": self.source, "factor": factors}
+        data["split"] = {kind: _rule_to_dict(self.rules[kind]) for kind in self.kinds}
+        data["impossible"] = dict(self.impossible)
+        return {key: value for key, value in data.items() if value or key == "split"}
+
+
+def load_spec(name_or_path: str | Path) -> SplitSpec:
+    """The shipped spec of a dataset (`DATASETS`), or the spec in a TOML file.
+
+    Args:
+        name_or_path: a dataset's name; or a path, which a str is taken for if it ends in .toml or has a folder.
+
+    Raises:
+        SpecError: a ValueError with every mistake of a bad spec, each with its path in the file.
+        ValueError: for a name that isn't a dataset's, with close matches; for a file that isn't TOML.
+        FileNotFoundError: if there is no such file.
+    """
+    path = Path(name_or_path)
+    if isinstance(name_or_path, str) and path.suffix != ".toml" and path.name == name_or_path:
+        if name_or_path not in DATASETS:
+            raise ValueError(
+                f"unknown dataset {name_or_path!r}{did_you_mean(name_or_path, DATASETS)} (or give a spec file, *.toml)"
+            )
+        spec = _read_toml(SPECS / f"{VARIANTS.get(name_or_path, name_or_path)}.toml")
+        return replace(spec, name=name_or_path)
+    return _read_toml(path)
+
+
+def spec_from_dict(data: Mapping[str, Any]) -> SplitSpec:
+    """The spec that `SplitSpec.to_dict` wrote, validated like a file.
+
+    Raises:
+        SpecError: a ValueError with every mistake, each with its path.
+    """
+    from splits.schema import read  # pydantic, which only reading a spec needs
+
+    return read(data, f"spec {data.get('name', '')}".rstrip())
+
+
+def load(dataset: str | Path, kind: str) -> Split:
+    """The split of that kind of a dataset, or of the spec in a TOML file.
+
+    Raises:
+        ValueError: as `load_spec` and `SplitSpec.split`.
+    """
+    return load_spec(dataset).split(kind)
+
+
+def select(spec: SplitSpec, kind: str) -> Split:
+    """The split of that kind of `spec`, as `spec.split(kind)`."""
+    return spec.split(kind)
+
+
+def derive_spec(
+    name: str,
+    factors: FactorGrid | Iterable[Factor],
+    ratio: float,
+    never_held_out: Iterable[str] = (),
+    composition_q: float | None = None,
+    source: str = "derived by the rules of Schott et al. (ICLR 2022, arXiv 2107.08221)",
+) -> SplitSpec:
+    """All four kinds of split for any grid, by the paper's rules (`splits.rules`).
+
+    A kind that the grid can't have is left out, and asking for it says why.
+
+    Args:
+        name: the dataset's.
+        factors: the factors of variation.
+        ratio: r in (0, 1), the ratio of each varying factor's values that is held out.
+        never_held_out: factors all of whose values stay in train and test; so do factors of size 1.
+        composition_q: composition's quantile; the paper's formula if None (its CelebGlow has 0.2, fixed).
+        source: what the spec cites.
+
+    Raises:
+        ValueError: for a ratio or quantile outside (0, 1), or an unknown factor in `never_held_out`.
+    """
+    grid = factors if isinstance(factors, FactorGrid) else FactorGrid(tuple(factors))
+    never = {grid[factor_name].name for factor_name in never_held_out}
+    varying = [factor for factor in grid if factor.name not in never and factor.size > 1]
+    for what, value in (("ratio", ratio), ("composition_q", composition_q)):
+        if value is not None and not 0 < value < 1:
+            raise ValueError(f"{what} is {value}; a number between 0 and 1 is expected")
+    quantile = rules.composition_quantile(ratio, max(len(varying), 1)) if composition_q is None else composition_q
+
+    found: dict[Kind, Rule] = {}
+    impossible: dict[Kind, str] = {}
+    derivations: dict[Kind, Callable[[], HeldOutRule | RandomRule]] = {
+        "extrapolation": lambda: _any_of(varying, lambda size: rules.extrapolation(size, ratio)),
+        "interpolation": lambda: _any_of(varying, lambda size: rules.interpolation(size, ratio)),
+        "composition": lambda: _corner(varying, quantile),
+        "random": lambda: _as_many_as(found, name, grid),
+    }
+    for kind, derive in derivations.items():
+        try:
+            found[kind] = derive()
+        except ValueError as error:
+            impossible[kind] = str(error)
+    return SplitSpec(name, grid, found, impossible, source)
+
+
+def _any_of(varying: list[Factor], hold_out: Callable[[int], tuple[int, ...]]) -> HeldOutRule:
+    if not varying:
+        raise ValueError("no factor varies")
+    held_out = {}
+    for factor in varying:
+        try:
+            held_out[factor.name] = hold_out(factor.size)
+        except ValueError as error:
+            raise ValueError(f"{factor.name}: {error}") from None
+        if len(held_out[factor.name]) == factor.size:
+            raise ValueError(f"{factor.name}: all {factor.size} values would be held out, and train be empty")
+    return HeldOutRule("any", held_out)
+
+
+def _corner(varying: list[Factor], quantile: float) -> HeldOutRule:
+    corners = {factor.name: rules.composition(factor.size, quantile) for factor in varying}
+    held_out = {name: corner for name, corner in corners.items() if corner}
+    if len(held_out) < 2:  # with one factor only, train would never see the values of its corner
+        who = "only " + next(iter(held_out)) if held_out else "no factor"
+        raise ValueError(f"it takes two factors with floor(size · {quantile:.4g}) of at least 1, and {who} has that")
+    return HeldOutRule("all", held_out)
+
+
+def _as_many_as(found: Mapping[Kind, Rule], name: str, grid: FactorGrid) -> RandomRule:
+    if "extrapolation" not in found:
+        raise ValueError("its test count is that of the extrapolation split, which this grid can't have")
+    extrapolation = Split(name, "extrapolation", grid, found["extrapolation"])
+    return RandomRule(extrapolation.counts.test, test_count_of="extrapolation")
+
+
+def _rule_to_dict(rule: Rule) -> dict[str, Any]:
+    if isinstance(rule, HeldOutRule):
+        return {"test_if": rule.test_if, "held_out": {name: list(values) for name, values in rule.held_out.items()}}
+    count = {"test_count": rule.test_count} if rule.test_count_of is None else {"test_count_of": rule.test_count_of}
+    return count | {"seed": rule.seed}
+
+
+def _read_toml(path: Path) -> SplitSpec:
+    from splits.schema import read  # pydantic, which only reading a spec needs
+
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(str(path), [f"not TOML: {error}"]) from None
+    return read(raw, str(path))
