@@ -1,0 +1,192 @@
+"""Attribute directions: where in latent space a face smiles, turns blond, ages; and how they are found from labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Floats = NDArray[np.float64]
+
+
+class Directions(ModelMixin, ConfigMixin):
+    """A table of attribute directions of a flow.
+
+    A person's latent z walks to z + sum_a value_a * table[a], as in the original demo (openai/glow, demo/model.py). With ``centered``,
+    the person's own share of the directions is first replaced by that of ``origin``, so that a value means the same for everybody.
+
+    Args:
+        attributes: names, one per row of ``table`` (A, D).
+        num_latents: D.
+        centered: see above.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self, attributes: Sequence[str], num_latents: int, centered: bool = True) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(len(attributes), num_latents), requires_grad=False)
+        self.origin = nn.Parameter(torch.zeros(num_latents), requires_grad=False)
+
+    def select(self, attributes: Sequence[str]) -> Directions:
+        """These attributes only, in this order.
+
+        Raises:
+            ValueError: for an unknown or repeated attribute; names the close matches.
+        """
+        from splits.errors import did_you_mean
+
+        known = list(self.config.attributes)
+        for name in attributes:
+            if name not in known:
+                raise ValueError(f"unknown attribute {name!r}{did_you_mean(name, known)}")
+        if not attributes or len(set(attributes)) < len(attributes):
+            raise ValueError("attributes must be named once each, and at least one")
+        chosen = Directions(tuple(attributes), self.config.num_latents, self.config.centered)
+        chosen.table.copy_(self.table[[known.index(name) for name in attributes]])
+        chosen.origin.copy_(self.origin)
+        return chosen
+
+    def base(self, latents: Tensor) -> Tensor:
+        """Where the walks of the persons ``latents`` (B, D) start: all values 0."""
+        if not self.config.centered:
+            return latents
+        basis = torch.linalg.qr(self.table.T.double())[0]
+        own = ((latents - self.origin).double() @ basis) @ basis.T
+        return (latents - own).to(latents.dtype)
+
+    def walk(self, base: Tensor, values: Tensor) -> Tensor:
+        """Latents (M, D) of one person, ``base`` (D,), at the attribute values ``values`` (M, A)."""
+        walked = base.expand(len(values), -1)
+        for row, column in zip(self.table, values.T, strict=True):  # in this order: sums of floats depend on it
+            walked = walked + column[:, None] * row
+        return walked
+
+
+@dataclass(frozen=True)
+class Label:
+    """One column of the regression: ``values`` (N,) with 0 in the middle and +-1 at its ends, NaN where unknown."""
+
+    name: str
+    values: Floats
+
+    @classmethod
+    def of(cls, name: str, column: NDArray[Any]) -> Label:
+        """Scale a column: two values become -1 and 1; more, their 10 % and 90 % quantiles.
+
+        Raises:
+            ValueError: if there are not two different values.
+        """
+        values = column.astype(np.float64)
+        known = values[np.isfinite(values)]
+        levels = np.unique(known)
+        if len(levels) < 2:
+            raise ValueError(f"column {name!r} has fewer than two different values")
+        low, high = levels if len(levels) == 2 else np.quantile(known, [0.1, 0.9])
+        if low == high:
+            raise ValueError(f"column {name!r} is the same for nearly all images")
+        return cls(name, (values - (low + high) / 2) * 2 / (high - low))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Directions and how well each separates images that took no part in the fit.
+
+    ``separation``: attribute to the area under the ROC curve of the coordinate along its direction, or NaN where that has no meaning.
+    """
+
+    directions: Directions
+    separation: dict[str, float]
+
+
+def fit_directions(
+    latents: Callable[[], Iterable[Tensor]],
+    attributes: Sequence[Label],
+    controls: Sequence[Label] = (),
+    held_out: NDArray[np.bool_] | None = None,
+    shrink: float = 1.0,
+    strengths: dict[str, float] | None = None,
+) -> Fit:
+    """Regress latents on labels; the coefficients of an attribute are its direction, the other labels held fixed.
+
+    The latent's mean given the labels is modelled as linear in all labels at once, so that an attribute's direction holds nothing
+    that another label explains (in these data, the old smile more and are mostly men). A missing label counts as its middle,
+    and as one more column that marks it. One pass over the latents: they need not fit into memory.
+
+    Args:
+        latents: gives the batches (B, D) of all images in order; called twice, for the fit and to judge it.
+        attributes: to find directions of; value 1 of a walk is +1 of the label.
+        controls: labels to hold fixed besides.
+        held_out: (N,) True for images kept out of the fit and used to judge it.
+        shrink: coefficients are multiplied by max(0, 1 - (shrink / t)^2), t their t-statistic: noise is left out, 0 keeps all.
+        strengths: factors on the directions' lengths.
+
+    Raises:
+        ValueError: if the labels don't determine the directions.
+    """
+    labels = [*attributes, *controls]
+    number = len(labels[0].values)
+    keep = np.ones(number, bool) if held_out is None else ~held_out
+    columns = [np.ones(number)]
+    columns += [np.nan_to_num(label.values, nan=0.0) for label in labels]
+    missing = {np.isnan(label.values).tobytes(): np.isnan(label.values) for label in labels}
+    columns += [mask.astype(np.float64) for mask in missing.values() if mask[keep].any() and not mask[keep].all()]
+    design = np.stack(columns, axis=1)
+    gram = design[keep].T @ design[keep]
+    if np.linalg.matrix_rank(gram) < len(gram):
+        raise ValueError("the labels determine each other: leave one of them out")
+    inverse = np.linalg.inv(gram)
+
+    cross, squares = None, None
+    position = 0
+    for batch in latents():
+        z = batch.double().cpu().numpy()
+        rows = slice(position, position + len(z))
+        position += len(z)
+        x, z = design[rows][keep[rows]], z[keep[rows]]
+        cross = x.T @ z + (0 if cross is None else cross)
+        squares = (z**2).sum(axis=0) + (0 if squares is None else squares)
+    assert cross is not None
+    coefficients = inverse @ cross  # (columns, D)
+    residual = squares - (coefficients * cross).sum(axis=0)
+    deviation = np.sqrt(np.maximum(residual, 1e-12) / max(1, keep.sum() - len(gram)))
+
+    names = [label.name for label in attributes]
+    found = Directions(tuple(names), cross.shape[1])
+    for row, label in enumerate(attributes):
+        direction = coefficients[1 + row]
+        t = direction / (deviation * np.sqrt(inverse[1 + row, 1 + row]))
+        direction = direction * np.maximum(0, 1 - (shrink / np.maximum(np.abs(t), 1e-9)) ** 2)
+        found.table[row] = torch.from_numpy(direction * (strengths or {}).get(label.name, 1.0))
+    middle = design[keep].mean(axis=0)
+    middle[1 : 1 + len(attributes)] = 0
+    found.origin.copy_(torch.from_numpy(middle @ coefficients))
+    return Fit(found, _separation(latents(), found, attributes, ~keep))
+
+
+def _separation(
+    latents: Iterable[Tensor], directions: Directions, attributes: Sequence[Label], judged: NDArray[np.bool_]
+) -> dict[str, float]:
+    dual = torch.linalg.pinv(directions.table.double())  # (D, A): coordinates that don't see each other
+    coordinates = torch.cat([batch.double().cpu() @ dual for batch in latents]).numpy()
+    return {
+        label.name: area_under_curve(coordinates[judged, row], label.values[judged])
+        for row, label in enumerate(attributes)
+    }
+
+
+def area_under_curve(scores: Floats, labels: Floats) -> float:
+    """P(score of a positive > score of a negative), ties counting half; labels > 0 are positive, NaN is left out. NaN if one side is empty."""
+    positive, negative = scores[labels > 0], scores[labels < 0]
+    if not len(positive) or not len(negative):
+        return float("nan")
+    difference = positive[:, None] - negative[None, :]
+    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())

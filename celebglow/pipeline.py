@@ -1,0 +1,166 @@
+"""CelebGlowPipeline: a person's seed and attribute values in, pictures out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput, logging
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from celebglow.decoder import Decoder
+from celebglow.directions import Directions
+from celebglow.glow import Glow
+
+BUNDLED = Path(__file__).parent / "weights"
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+BATCH_LATENTS = 72 * 12288  # latent dimensions decoded at once: 72 images of 64 x 64, fast on two cores and small in memory
+
+
+@dataclass
+class CelebGlowOutput(BaseOutput):  # type: ignore[misc]
+    """``images``: PIL images, or uint8 (B, R, R, C) with ``output_type="np"``."""
+
+    images: list[Image.Image] | NDArray[np.uint8]
+
+
+class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
+    """Faces of persons who exist only as seeds, at any values of the attributes.
+
+    Args:
+        flow: whose latents are walked.
+        directions: of its attributes.
+    """
+
+    def __init__(self, flow: Glow, directions: Directions) -> None:
+        super().__init__()
+        self.register_modules(flow=flow, directions=directions)
+        self._decoder: tuple[torch.device, Decoder] | None = None
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path = "bundled", **kwargs: Any) -> CelebGlowPipeline:
+        """Load "bundled", the flow that comes with the package, or a folder that `save_pretrained` wrote.
+
+        Raises:
+            ValueError: if there is no such flow, or it cannot be read.
+        """
+        folder = BUNDLED if str(name) == "bundled" else Path(name)
+        if not (folder / "model_index.json").is_file():
+            raise ValueError(
+                f"there is no flow in {folder} (no model_index.json): give `bundled`, or a folder made by `ood-data flow directions`"
+            )
+        logging.disable_progress_bar()  # two small files
+        try:
+            pipeline: CelebGlowPipeline = super().from_pretrained(
+                folder, **{"low_cpu_mem_usage": False, "local_files_only": True} | kwargs
+            )
+        except Exception as error:  # whatever a damaged file makes the readers raise
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ValueError(f"the flow in {folder} cannot be read ({reason}): fetch or make it again") from error
+        finally:
+            logging.enable_progress_bar()
+        pipeline.flow.float()  # half precision is for the disk
+        pipeline.directions.float()
+        return pipeline
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        return tuple(self.directions.config.attributes)
+
+    @property
+    def resolution(self) -> int:
+        return int(self.flow.config.resolution)
+
+    @property
+    def batch(self) -> int:
+        """Images decoded at once. A function of the flow alone, since the batch can change pixels."""
+        return max(1, BATCH_LATENTS // int(self.flow.num_latents))
+
+    def sha256(self) -> str:
+        """Of all that determines the pictures: configs, weights and directions."""
+        digest = hashlib.sha256()
+        for module in (self.flow, self.directions):
+            config = {key: value for key, value in module.config.items() if not key.startswith("_")}
+            digest.update(json.dumps(config, sort_keys=True).encode())
+            for name, tensor in sorted(module.state_dict().items()):
+                digest.update(name.encode() + tensor.float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def person(self, person: int, seed: int = 0, temperature: float = 0.7) -> Tensor:
+        """The latent (D,) of a person: N(0, temperature²) noise that depends on nothing but (seed, person).
+
+        Drawn by numpy's frozen RandomState stream on the CPU: the same on every device, version, batch and part.
+        """
+        stream = np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, person])))
+        return torch.from_numpy((stream.standard_normal(self.flow.num_latents) * temperature).astype(np.float32))
+
+    def grid(self, latent: Tensor, values: Tensor, precision: str = "fp32", resolution: int | None = None) -> NDArray[np.uint8]:
+        """Pictures (M, R, R, C) uint8 of one person, ``latent`` (D,), at the attribute values ``values`` (M, A).
+
+        Args:
+            latent: as `person` gives it.
+            values: rows in the order of `attributes`.
+            precision: "fp32" or "bf16".
+            resolution: R, a divisor of the flow's; smaller pictures are area averages. The flow's if None.
+        """
+        directions = self.directions.to("cpu")
+        base = directions.base(latent[None])[0]
+        images = []
+        for part in values.split(self.batch):
+            images.append(self._decode(directions.walk(base, part), precision, resolution))
+        return np.concatenate(images)
+
+    @torch.inference_mode()
+    def _decode(self, latents: Tensor, precision: str, resolution: int | None) -> NDArray[np.uint8]:
+        device = self.flow.device
+        if self._decoder is None or self._decoder[0] != device:
+            self._decoder = (device, Decoder(self.flow))
+        with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
+            images = self._decoder[1](latents.to(device))
+        images = self.flow.postprocess(images.float())
+        factor = self.resolution // (resolution or self.resolution)
+        if factor > 1:
+            images = F.avg_pool2d(images.float(), factor).round().to(torch.uint8)
+        return images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        person: int | Sequence[int] = 0,
+        seed: int = 0,
+        temperature: float = 0.7,
+        precision: str = "fp32",
+        output_type: str = "pil",
+        **values: float,
+    ) -> CelebGlowOutput:
+        """Pictures of one or several persons with the given attribute values; what is not given is 0.
+
+        Args:
+            person: number or numbers.
+            seed: of the population: another seed, other people.
+            temperature: standard deviation of the latent noise; less is nearer to the average face.
+            precision: "fp32" or "bf16".
+            output_type: "pil" or "np".
+            **values: attribute values, about -1 to 1.
+
+        Raises:
+            ValueError: for an unknown attribute.
+        """
+        if values:
+            self.directions.select(list(values))  # names checked
+        row = torch.tensor([[float(values.get(name, 0.0)) for name in self.attributes]])
+        persons = [person] if isinstance(person, int) else list(person)
+        images = np.concatenate([self.grid(self.person(p, seed, temperature), row, precision) for p in persons])
+        if output_type == "np":
+            return CelebGlowOutput(images=images)
+        return CelebGlowOutput(images=[Image.fromarray(image.squeeze()) for image in images])
