@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    import torch
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
@@ -31,12 +36,365 @@ def report_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+class Numbers(click.ParamType):
+    """Comma-separated whole numbers."""
+
+    name = "N,N,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        try:
+            return value if isinstance(value, tuple) else tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of whole numbers like 4,8,12", param, ctx)
+
+
+class Part(click.ParamType):
+    """i/n: the i-th of n parts, i from 1."""
+
+    name = "i/n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            index, count = (int(number) for number in str(value).split("/"))
+        except ValueError:
+            self.fail(f"{value!r} is not a part like 1/4", param, ctx)
+        if not 1 <= index <= count:
+            self.fail(f"there is no part {index} of {count}: parts go from 1/{count} to {count}/{count}", param, ctx)
+        return index, count
+
+
+def names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Comma-separated names."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
+
+
+def pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Repeated KEY=VALUE; KEY alone means KEY=KEY."""
+    return {key: value or key for key, _, value in (entry.partition("=") for entry in values)}
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device of that name; auto is cuda if there is one, else cpu."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} is not usable here ({str(error).splitlines()[0]}): try --device cpu") from error
+    return device
+
+
+device_option = click.option("--device", default="auto", metavar="NAME", help="auto (cuda if there is one, else cpu), cpu, cuda, cuda:1, …")
+data_option = click.option(
+    "--data", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Folder of the dataset stores."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else.")
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="ood-data")
 @click.option("--debug", is_flag=True, help="Show tracebacks and debug messages.")
 def main(debug: bool) -> None:
     """CelebGlow regenerated, and the out-of-distribution splits of Schott et al. (ICLR 2022, arXiv 2107.08221)."""
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.DEBUG if debug else logging.ERROR)
+
+
+# Generating
+
+
+@main.group()
+def generate() -> None:
+    """Make a dataset from nothing but parameters."""
+
+
+@generate.command("celebglow")
+@click.option("--out", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the store goes.")
+@click.option("--flow", default="bundled", metavar="NAME|FOLDER", help="The flow to walk in: bundled, or a folder made by `ood-data flow`.")
+@click.option("--persons", default=1000, metavar="N", help="How many people. A smaller store there is extended.")
+@click.option("--levels", default=6, metavar="N", help="Values per attribute, evenly spaced over --range.")
+@click.option("--attributes", callback=names, metavar="NAME,…", help="Which of the flow's attributes, in which order.  [default: all]")
+@click.option("--range", "range_", default=(-1.0, 1.0), type=(float, float), metavar="LOW HIGH", help="Attribute values at the ends.")
+@click.option("--temperature", default=0.7, metavar="T", help="Standard deviation of people's latents.")
+@click.option("--resolution", type=int, metavar="N", help="Side of the pictures, a divisor of the flow's.  [default: the flow's]")
+@click.option("--seed", default=0, metavar="N", help="Another seed, other people.")
+@click.option("--precision", default="fp32", type=click.Choice(["fp32", "bf16"]), help="Of the decoding; bf16 is faster and changes pixels.")
+@device_option
+@click.option("--part", default="1/1", type=Part(), help="Make one of n disjoint ranges of people, on several machines at once.")
+@click.option("--workers", type=int, metavar="N", help="People decoded at the same time; does not change the pictures.  [default: all cores]")
+@click.option("--overwrite", is_flag=True, help="Remove a CelebGlow that is there first.")
+@json_option
+@report_errors
+def generate_celebglow(
+    out: Path,
+    flow: str,
+    persons: int,
+    levels: int,
+    attributes: tuple[str, ...],
+    range_: tuple[float, float],
+    temperature: float,
+    resolution: int | None,
+    seed: int,
+    precision: str,
+    device: str,
+    part: tuple[int, int],
+    workers: int | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """CelebGlow: people × attribute levels, by walking attribute directions in a Glow's latent space.
+
+    Interrupted, it continues where it was when run again; with more --persons, it extends what is there.
+
+    \b
+    Examples:
+      ood-data generate celebglow --out data/
+      ood-data generate celebglow --out data/ --persons 24
+      ood-data generate celebglow --out data/ --part 2/4
+    """
+    from celebglow.generate import Population
+    from celebglow.generate import generate as run
+    from celebglow.pipeline import CelebGlowPipeline
+
+    pipeline = CelebGlowPipeline.from_pretrained(flow)
+    population = Population(persons, attributes, levels, range_, temperature, resolution, seed, precision)
+    complete = run(out, pipeline, population, pick_device(device), part, overwrite, workers, sys.stderr.isatty())
+    if as_json:
+        click.echo(json.dumps({"store": str(out / "celebglow.zarr"), "complete": complete}))
+    elif complete:
+        click.echo(f"{out / 'celebglow.zarr'} is complete; look at {out / 'celebglow.png'} and read {out / 'celebglow.md'}")
+    else:
+        click.echo(f"part {part[0]}/{part[1]} is done; the store is complete when the other parts are")
+
+
+# Stores
+
+
+@main.group()
+def data() -> None:
+    """What is there, and whether it is whole."""
+
+
+@data.command("list")
+@data_option
+@json_option
+@report_errors
+def data_list(data: Path, as_json: bool) -> None:
+    """The stores in a folder: images, size, origin.
+
+    \b
+    Example:
+      ood-data data list --data data/
+    """
+    from harness.store import overview
+
+    stores = overview(data)
+    if as_json:
+        click.echo(json.dumps({"stores": stores}))
+        return
+    if not stores:
+        click.echo(f"no store in {data}: make one with `ood-data generate celebglow --out {data}`")
+    for store in stores:
+        size = f"{store['bytes'] / 1e6:,.0f} MB"
+        state = "" if store["complete"] else "  unfinished"
+        click.echo(f"{store['name']:<18} {store['images']:>10,} images  {size:>10}  {store['origin']}{state}")
+
+
+@data.command("verify")
+@click.argument("dataset")
+@data_option
+@json_option
+@report_errors
+def data_verify(dataset: str, data: Path, as_json: bool) -> None:
+    """Hash every file of a store against its manifest; names each that is damaged, missing or foreign.
+
+    \b
+    Example:
+      ood-data data verify celebglow --data data/
+    """
+    from tqdm import tqdm
+
+    from harness.store import verify
+
+    with tqdm(unit="shard", desc="verify", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        problems = verify(data, dataset, progress)
+    if as_json:
+        click.echo(json.dumps({"dataset": dataset, "problems": [{"path": p.path, "what": p.what} for p in problems]}))
+    elif problems:
+        for problem in problems:
+            click.echo(f"{problem.path}: {problem.what}")
+    else:
+        click.echo(f"{dataset} is whole: every file is what its manifest says")
+    sys.exit(FAILED if problems else DONE)
+
+
+# Flows
+
+
+@main.group()
+def flow() -> None:
+    """Train a Glow on images, find attribute directions, look at a flow."""
+
+
+@flow.command("train")
+@click.argument("images", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="Where the training goes; continued if it is there.")
+@click.option("--resolution", default=64, metavar="N", help="Side of the pictures that the flow makes.")
+@click.option("--flow-steps", default="3,6,12,12", type=Numbers(), help="Steps of flow per level, fine to coarse.")
+@click.option("--widths", default="32,64,96,128", type=Numbers(), help="Hidden channels of the coupling networks per level, or one for all.")
+@click.option("--coupling", default="additive", type=click.Choice(["additive", "affine"]), help="Kind of coupling.")
+@click.option("--bits", default=5, type=click.IntRange(1, 8), help="Bits per channel that are modelled.")
+@click.option("--steps", default=10000, metavar="N", help="Training steps; may be raised later.")
+@click.option("--batch", default=32, metavar="N", help="Images per step.")
+@click.option("--lr", default=1e-3, metavar="RATE", help="Learning rate of Adam.")
+@click.option("--crop", default=1.0, metavar="PART", help="Central part of each picture that is used.")
+@click.option("--mix", default=0.7, metavar="PART", help="Part of the images that get another person's face interior; needs landmarks.")
+@click.option("--balance", metavar="COLUMN", help="Draw each value of this column with the square root of its count.")
+@click.option("--held-out", default=0.05, metavar="PART", help="Part of the people kept for validation.")
+@click.option("--precision", default="fp32", type=click.Choice(["fp32", "bf16"]), help="Of the coupling networks.")
+@click.option("--threads", type=int, metavar="N", help="CPU threads.  [default: torch's]")
+@click.option("--save-every", default=300.0, metavar="SECONDS", help="Time between checkpoints.")
+@click.option("--seed", default=0, metavar="N", help="Of initialisation, batches and noise.")
+@device_option
+@report_errors
+def flow_train(
+    images: Path,
+    out: Path,
+    resolution: int,
+    flow_steps: tuple[int, ...],
+    widths: tuple[int, ...],
+    coupling: str,
+    bits: int,
+    steps: int,
+    batch: int,
+    lr: float,
+    crop: float,
+    mix: float,
+    balance: str | None,
+    held_out: float,
+    precision: str,
+    threads: int | None,
+    save_every: float,
+    seed: int,
+    device: str,
+) -> None:
+    """Train a Glow on IMAGES: a folder of pictures, or an .npz with `images` (N, S, S, 3) uint8 and optional columns.
+
+    OUT gets the averaged weights (flow/), log.jsonl, samples.png and a checkpoint, from which the same command continues.
+
+    \b
+    Example:
+      ood-data flow train portraits/ --out flows/mine --steps 20000 --precision bf16
+    """
+    import torch
+
+    from celebglow.images import Augmentation, read_images
+    from celebglow.training import Trainer, TrainingConfig
+
+    if threads:
+        torch.set_num_threads(threads)
+    config = TrainingConfig(
+        flow={
+            "resolution": resolution,
+            "steps": flow_steps,
+            "widths": widths[0] if len(widths) == 1 else widths,
+            "coupling": coupling,
+            "bits": bits,
+            "quantize": False,
+        },
+        augmentation=Augmentation(crop=crop, mix=mix),
+        steps=steps,
+        batch=batch,
+        lr=lr,
+        held_out=held_out,
+        balance=balance,
+        precision=precision,
+        seed=seed,
+    )
+    trainer = Trainer(read_images(images, 2 * resolution), config, out, pick_device(device))
+    trainer.run(save_every=save_every, progress=sys.stderr.isatty())
+    click.echo(f"{out / 'flow'} is trained; next: ood-data flow directions {out / 'flow'} IMAGES --attribute NAME --out FOLDER")
+
+
+@flow.command("directions")
+@click.argument("flow", type=click.Path(path_type=Path))
+@click.argument("images", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="The finished flow, for `generate --flow`.")
+@click.option("--labels", type=click.Path(path_type=Path), metavar="CSV", help="More columns: a row per image, in their order, empty where unknown.")
+@click.option("--attribute", "attributes", multiple=True, required=True, callback=pairs, metavar="NAME[=COLUMN]", help="An attribute to walk; repeat.")
+@click.option("--control", "controls", multiple=True, callback=pairs, metavar="COLUMN", help="A column to hold fixed besides; repeat.")
+@click.option("--strength", "strengths", multiple=True, callback=pairs, metavar="NAME=FACTOR", help="Lengthen or shorten a direction; repeat.")
+@click.option("--held-out", default=0.2, metavar="PART", help="Part of the people kept to judge the directions.")
+@click.option("--fit-on", multiple=True, callback=pairs, metavar="COLUMN=VALUE", help="Fit on these images, judge on the others, instead.")
+@click.option("--crop", default=1.0, metavar="PART", help="As in training.")
+@click.option("--shrink", default=1.0, metavar="T", help="Leave out coefficients whose t-statistic is within T.")
+@click.option("--half/--full", default=True, help="Store weights in half precision: half the size, pixels the same to 1 in 255.")
+@click.option("--seed", default=0, metavar="N", help="Of the held-out people.")
+@device_option
+@report_errors
+def flow_directions(
+    flow: Path,
+    images: Path,
+    out: Path,
+    labels: Path | None,
+    attributes: dict[str, str],
+    controls: dict[str, str],
+    strengths: dict[str, str],
+    held_out: float,
+    fit_on: dict[str, str],
+    crop: float,
+    shrink: float,
+    half: bool,
+    seed: int,
+    device: str,
+) -> None:
+    """Find attribute directions in FLOW from labelled IMAGES, and store both as one pipeline.
+
+    \b
+    Example:
+      ood-data flow directions flows/mine/flow portraits.npz --labels labels.csv \\
+          --attribute smile=smile_score --attribute age --control male --out flows/mine/walkable
+    """
+    from celebglow.directions import make_pipeline
+
+    separation = make_pipeline(
+        flow, images, out, labels, attributes, controls, strengths, fit_on, held_out, crop, shrink, half, seed, pick_device(device)
+    )
+    for name, area in separation.items():
+        click.echo(f"{name}: separates held-out images with an area under the ROC curve of {area:.3f}")
+    click.echo(f"{out} is ready: ood-data generate celebglow --flow {out} --out data/")
+
+
+@flow.command("info")
+@click.argument("flow", default="bundled")
+@json_option
+@report_errors
+def flow_info(flow: str, as_json: bool) -> None:
+    """What a flow is: shape, size, attributes, hash.
+
+    \b
+    Example:
+      ood-data flow info bundled
+    """
+    from celebglow.pipeline import CelebGlowPipeline
+
+    info = CelebGlowPipeline.from_pretrained(flow).info()
+    if as_json:
+        click.echo(json.dumps(info))
+        return
+    for key, value in info.items():
+        click.echo(f"{key:<12} {', '.join(map(str, value)) if isinstance(value, list) else value}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import csv
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Floats = NDArray[np.float64]
+LATENT_BATCH = 60  # images encoded at once
 
 
 class Directions(ModelMixin, ConfigMixin):
@@ -190,3 +193,118 @@ def area_under_curve(scores: Floats, labels: Floats) -> float:
         return float("nan")
     difference = positive[:, None] - negative[None, :]
     return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
+
+
+def make_pipeline(
+    flow_folder: Path,
+    images: Path,
+    out: Path,
+    labels: Path | None,
+    attributes: dict[str, str],
+    controls: dict[str, str],
+    strengths: dict[str, str],
+    fit_on: dict[str, str],
+    held_out: float,
+    crop: float,
+    shrink: float,
+    half: bool,
+    seed: int,
+    device: torch.device,
+) -> dict[str, float]:
+    """Fit directions in the flow of ``flow_folder`` to ``images`` and save both to ``out``; returns the separation of each.
+
+    ``attributes`` and ``controls`` map names to columns of the images or of the CSV ``labels``, ``strengths`` names to factors.
+    ``fit_on`` maps a column to the value that marks the images of the fit; without it, ``held_out`` of the people are kept out.
+
+    Raises:
+        ValueError: for whatever is missing or unknown.
+    """
+    from celebglow.glow import Glow
+    from celebglow.images import NO_AUGMENTATION, Batches, read_images
+    from celebglow.pipeline import CelebGlowPipeline
+
+    if not (flow_folder / "config.json").is_file():
+        raise ValueError(f"there is no trained flow in {flow_folder} (no config.json): give the flow/ folder of `ood-data flow train`")
+    flow: Glow = Glow.from_pretrained(flow_folder, low_cpu_mem_usage=False).float().to(device).eval()
+    data = read_images(images, 2 * flow.config.resolution)
+    columns = dict(data.columns) | ({} if labels is None else _read_csv(labels, len(data.images)))
+    factors = {name: _number(name, value) for name, value in strengths.items()}
+    for name in strengths:
+        if name not in attributes:
+            raise ValueError(f"--strength {name}: there is no such --attribute")
+    judged = data.held_out(held_out, seed)
+    for column, value in fit_on.items():
+        judged = _column(columns, column).astype(str) != value
+        if judged.all():
+            raise ValueError(f"--fit-on {column}={value}: no image has that")
+    batches = Batches(data.images, None, flow.config.resolution, replace(NO_AUGMENTATION, crop=crop))
+
+    def latents() -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        for indices in torch.arange(len(batches)).split(LATENT_BATCH):
+            pixels = batches(indices, generator).to(device)
+            noise = torch.rand(pixels.shape, generator=generator).to(device)
+            with torch.inference_mode():
+                yield flow.encode(flow.preprocess(pixels) + noise / flow.bins).latents.cpu()
+
+    fit = fit_directions(
+        latents,
+        [Label.of(name, _numeric(columns, column)) for name, column in attributes.items()],
+        [label for column in controls.values() for label in _controls(column, columns)],
+        judged,
+        shrink,
+        factors,
+    )
+    pipeline = CelebGlowPipeline(flow.cpu(), fit.directions)
+    if half:
+        pipeline.flow.half()
+        pipeline.directions.half()
+    pipeline.save_pretrained(out)
+    return fit.separation
+
+
+def _controls(column: str, columns: dict[str, NDArray[Any]]) -> list[Label]:
+    """A numeric column as one label, a column of text as one per value but the first."""
+    values = _column(columns, column)
+    if values.dtype.kind in "biuf":
+        return [Label.of(column, values)]
+    return [Label.of(f"{column}={value}", values == value) for value in np.unique(values)[1:]]
+
+
+def _column(columns: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    from splits.errors import did_you_mean
+
+    if name not in columns:
+        raise ValueError(f"no column {name!r}{did_you_mean(name, list(columns))}")
+    return columns[name]
+
+
+def _numeric(columns: dict[str, NDArray[Any]], name: str) -> Floats:
+    values = _column(columns, name)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"column {name!r} holds text: an attribute needs numbers")
+    return values.astype(np.float64)
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--strength {name}={text}: a number is expected") from None
+
+
+def _read_csv(path: Path, rows: int) -> dict[str, NDArray[Any]]:
+    """Columns of a CSV with a header: numbers (empty: NaN) where every entry is one, else text."""
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        table = list(reader)
+    if len(table) != rows:
+        raise ValueError(f"{path} has {len(table)} rows for {rows} images")
+    columns: dict[str, NDArray[Any]] = {}
+    for name in reader.fieldnames or ():
+        entries = [row[name] or "" for row in table]
+        try:
+            columns[name] = np.array([float(entry) if entry else np.nan for entry in entries])
+        except ValueError:
+            columns[name] = np.array(entries)
+    return columns

@@ -86,6 +86,22 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         """Images decoded at once. A function of the flow alone, since the batch can change pixels."""
         return max(1, BATCH_LATENTS // int(self.flow.num_latents))
 
+    def info(self) -> dict[str, Any]:
+        """What this flow is, as plain data."""
+        config = self.flow.config
+        return {
+            "resolution": config.resolution,
+            "channels": config.channels,
+            "steps": list(config.steps),
+            "widths": config.widths if isinstance(config.widths, int) else list(config.widths),
+            "coupling": config.coupling,
+            "bits": config.bits,
+            "parameters": sum(parameter.numel() for parameter in self.flow.parameters()),
+            "latents": self.flow.num_latents,
+            "attributes": list(self.attributes),
+            "sha256": self.sha256(),
+        }
+
     def sha256(self) -> str:
         """Of all that determines the pictures: configs, weights and directions."""
         digest = hashlib.sha256()

@@ -11,7 +11,6 @@ only then gets its line in the manifest: a shard without a line does not exist. 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -352,6 +351,29 @@ def verify(root: str | Path, name: str, progress: Callable[[int, int], None] = l
     return problems
 
 
+def overview(root: str | Path) -> list[dict[str, Any]]:
+    """The stores in a folder: name, images, bytes on disk, origin, whether complete."""
+    found = []
+    for group in sorted(Path(root).glob("*.zarr")):
+        paths = Paths(group.parent, group.stem)
+        try:
+            attributes = _read_attributes(paths)
+        except (FileNotFoundError, ValueError):
+            continue
+        shape = json.loads((group / "images/zarr.json").read_bytes())["shape"]
+        found.append(
+            {
+                "name": paths.name,
+                "images": shape[0],
+                "shape": shape,
+                "bytes": sum(file.stat().st_size for file in group.rglob("*") if file.is_file()),
+                "origin": attributes["source"].get("generator", attributes["source"].get("file", "unknown")),
+                "complete": paths.manifest.exists() and not paths.parts(),
+            }
+        )
+    return found
+
+
 def remove(root: str | Path, name: str) -> None:
     """Delete a store, its manifest first: what is left of an interrupted removal is never taken for a store.
 
@@ -495,8 +517,3 @@ def _check_same(paths: Paths, description: Description) -> None:
             f"{paths.group} holds {array['shape'][0]:,} images, more than the {description.shape[0]:,} asked for: "
             "a store can be extended, not cut; choose another --out, or --overwrite"
         )
-
-
-def is_no_space(error: OSError) -> bool:
-    """Whether a write failed for want of room."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
