@@ -44,6 +44,12 @@ class SplitSpec:
         """The kinds of split that it has, in the order of `splits.KINDS`."""
         return tuple(kind for kind in KINDS if kind in self.rules)
 
+    @cached_property
+    def varying(self) -> tuple[str, ...]:
+        """The factors that some kind holds values out of, in the order of the grid; those of more than one value if none does."""
+        rules = [rule for rule in self.rules.values() if isinstance(rule, HeldOutRule)]
+        return tuple(f.name for f in self.grid if (any(f.name in rule.held_out for rule in rules) if rules else f.size > 1))
+
     def split(self, kind: str) -> Split:
         """The split of that kind.
 
