@@ -86,6 +86,13 @@ def split(
     spec = splits.load_spec(Path(spec_file) if spec_file else dataset or "")
     kinds = spec.kinds if kind == "all" else (kind,)
     reports = [report(spec.split(each), explained=explained, published=check) for each in kinds]
+    for each in kinds:
+        if out:
+            write(spec.split(each), path_of_kind(out, each, of=kinds))
+        if picture:
+            from splits.plot import plot  # matplotlib
+
+            plot(spec, each, path_of_kind(picture, each, of=kinds))
     if as_json and kind != "all":
         click.echo(json.dumps(reports[0].data))
     elif as_json:
@@ -96,13 +103,6 @@ def split(
         click.echo("\n\n".join("\n".join(told.lines) for told in reports))
         for impossible, reason in spec.impossible.items() if kind == "all" else ():
             click.echo(f"\n{spec.name}, {impossible}: impossible for this grid: {reason}")
-    for each in kinds:
-        if out:
-            write(spec.split(each), path_of_kind(out, each, of=kinds))
-        if picture:
-            from splits.plot import plot  # matplotlib
-
-            plot(spec, each, path_of_kind(picture, each, of=kinds))
     if not all(told.ok for told in reports):
         sys.exit(FAILED)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +16,14 @@ from splits.split import Split
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`, of the same suffix, which takes its place once the block ends without an error."""
+    """A temporary path beside `path`, of the same suffix, which takes its place once the block ends without an error.
+
+    Raises:
+        FileNotFoundError: if the folder of `path` isn't there.
+    """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary

@@ -10,7 +10,7 @@ import pydantic
 
 from splits.errors import SpecError, did_you_mean
 from splits.grid import Factor, FactorGrid, FactorKind
-from splits.rules import KINDS, HeldOutRule, Kind, RandomRule, Rule, TestIf
+from splits.rules import KINDS, HeldOutRule, Kind, RandomRule, Rule, TestIf, indices_of_range
 from splits.spec import SplitSpec
 from splits.split import Split
 
@@ -175,8 +175,13 @@ class _Reader:
             self._problem(path, f"unknown factor{did_you_mean(name, factors)}")
             return ()
         factor = factors[name]
-        if isinstance(choice, str) and (ends := re.fullmatch(r"(\d*):(\d*)", choice)):
-            return self._range(ends[1], ends[2], factor, path)
+        if isinstance(choice, str):
+            if factor is None:
+                return ()
+            chosen = indices_of_range(choice, factor.size)
+            if not chosen:
+                self._problem(path, f"a list of values, or a range of them within '0:{factor.size}', is expected, got {choice!r}")
+            return chosen
         if not isinstance(choice, list):
             self._problem(path, f'a list of values or a range such as "4:" is expected, got {choice!r}')
             return ()
@@ -190,15 +195,6 @@ class _Reader:
             elif index is not None:
                 found.append(index)
         return tuple(sorted(found))
-
-    def _range(self, start: str, stop: str, factor: Factor | None, path: tuple[str | int, ...]) -> tuple[int, ...]:
-        if factor is None:
-            return ()
-        first, end = int(start or 0), int(stop or factor.size)
-        if not first < end <= factor.size:
-            self._problem(path, f"a range within 0:{factor.size} with at least one value is expected, got '{start}:{stop}'")
-            return ()
-        return tuple(range(first, end))
 
     def _index(self, value: Any, factor: Factor | None, path: tuple[str | int, ...]) -> int | None:
         if isinstance(value, bool) or not isinstance(value, int | str):

@@ -109,12 +109,13 @@ def test_a_spec_works_where_a_name_does(rooms: Path) -> None:
             "can't write 'x.csv': a file ending in .npz, .json, .parquet is expected",
         ),
         (["mpi3d", "--spec", "absent.toml"], "does not exist"),
-        (["celebglow", "--kind", "random", "--plot", "x.xyz"], "xyz"),
+        (["celebglow", "--kind", "random", "--plot", "x.xyz"], "Format 'xyz' is not supported"),
     ],
 )
 def test_wrong_use_is_told_in_a_line_or_two(arguments: list[str], message: str) -> None:
     done = ood_data(*arguments)
     assert done.returncode == 2
+    assert done.stdout == ""
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -197,7 +198,7 @@ def test_a_folder_that_is_not_there_is_one_plain_line(tmp_path: Path) -> None:
     done = ood_data("celebglow", "--kind", "composition", "--out", tmp_path / "absent" / "split.npz")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
-    assert "No such file or directory" in done.stderr
+    assert done.stderr == f"ood-data: No such file or directory: {tmp_path / 'absent'}\n"
 
 
 # --- --explain

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import splits
+from splits.spec import SPECS
 
 GOOD = """
 name = "rooms"
@@ -67,6 +68,11 @@ def test_a_spec_of_ones_own(write: Write) -> None:
         spec.split("extrapolated")
 
 
+@pytest.mark.parametrize("path", sorted(SPECS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_shipped_files_are_valid_and_read_as_anyones(path: Path) -> None:
+    assert splits.load_spec(path) == splits.load_spec(path.stem)
+
+
 def test_names_and_files_that_are_not_there() -> None:
     with pytest.raises(ValueError, match=r"unknown dataset 'shape3d'; did you mean 'shapes3d'\?.*spec file"):
         splits.load_spec("shape3d")
@@ -113,7 +119,12 @@ def test_names_and_files_that_are_not_there() -> None:
         (
             '"4:"',
             '"4:99"',
-            "split.extrapolation.held_out.x-axis: a range within 0:6 with at least one value is expected, got '4:99'",
+            "split.extrapolation.held_out.x-axis: a list of values, or a range of them within '0:6', is expected, got '4:99'",
+        ),
+        (
+            '"4:"',
+            '"4 up"',
+            "split.extrapolation.held_out.x-axis: a list of values, or a range of them within '0:6', is expected, got '4 up'",
         ),
         (
             '"4:"',
