@@ -4,7 +4,8 @@
     split.train, split.test                            # int64 indices into the row-major grid
     split.grid.targets(split.test)                     # (n, F) float64 in [0, 1]
 
-Importing this needs numpy only: pydantic is imported when a spec is read, matplotlib to plot, pyarrow to write parquet.
+Importing this needs numpy only: pydantic is imported when a spec other than the shipped ones is read, matplotlib to plot,
+pyarrow to write parquet.
 """
 
 from splits.errors import SpecError

@@ -6,14 +6,14 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 
-def did_you_mean(word: object, options: Iterable[str]) -> str:
-    """`"; did you mean 'x-axis'?"`, or the whole list where nothing is close; empty where there are no options."""
+def did_you_mean(word: object, options: Iterable[str], *, else_all: bool = True) -> str:
+    """`"; did you mean 'x-axis'?"`; where nothing is close, all options if `else_all`; empty where there are none."""
     options = list(options)
     folded = {option.casefold(): option for option in options}
-    close = [folded[match] for match in difflib.get_close_matches(str(word).casefold(), folded, n=3, cutoff=0.5)]
+    close = [folded[match] for match in difflib.get_close_matches(str(word).casefold(), folded, n=3)]
     if close:
         return f"; did you mean {' or '.join(map(repr, close))}?"
-    return f"; known: {', '.join(map(repr, options))}" if options else ""
+    return f"; known: {', '.join(map(repr, options))}" if options and else_all else ""
 
 
 class SpecError(ValueError):

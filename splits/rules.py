@@ -71,6 +71,15 @@ def composition(size: int, quantile: float) -> tuple[int, ...]:
     return tuple(range(threshold, size)) if threshold else ()
 
 
+def indices_of_range(text: str, size: int) -> tuple[int, ...]:
+    """The indices that "36:", ":4" or "4:8" stands for in a spec; none where it isn't such a range within 0:size."""
+    start, colon, stop = text.partition(":")
+    if not colon or not all(end.isdecimal() or not end for end in (start, stop)):
+        return ()
+    first, end = int(start or 0), int(stop or size)
+    return tuple(range(first, end)) if end <= size else ()
+
+
 def random_mask(length: int, test_count: int, seed: int) -> NDArray[np.bool_]:
     """(length,) bool, True is test: the first `test_count` entries set, shuffled by `numpy.random.RandomState(seed).shuffle`.
 

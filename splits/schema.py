@@ -10,9 +10,11 @@ import pydantic
 
 from splits.errors import SpecError, did_you_mean
 from splits.grid import Factor, FactorGrid, FactorKind
-from splits.rules import KINDS, HeldOutRule, Kind, RandomRule, Rule, TestIf
+from splits.rules import KINDS, HeldOutRule, Kind, RandomRule, Rule, TestIf, indices_of_range
 from splits.spec import SplitSpec
 from splits.split import Split
+
+LARGEST_SIZE = 1_000_000  # of a factor; its values are listed one by one
 
 
 class _Table(pydantic.BaseModel):
@@ -31,7 +33,7 @@ class SpecTable(_Table):
 
 class FactorTable(_Table):
     name: str = pydantic.Field(min_length=1)
-    size: int = pydantic.Field(ge=1)
+    size: int = pydantic.Field(ge=1, le=LARGEST_SIZE)
     kind: FactorKind
     values: list[Any] | None = None
 
@@ -67,9 +69,9 @@ class _Reader:
     def read(self, raw: Mapping[str, Any]) -> SplitSpec:
         top = self._table(SpecTable, raw, ())
         tables = raw.get("factor")
+        before = len(self.problems)
         factors = self._factors(tables if isinstance(tables, list) else [])
-        complete = None not in factors.values() and not self.problems
-        grid = FactorGrid(tuple(factor for factor in factors.values() if factor)) if complete else None
+        grid = self._grid(factors) if factors and len(self.problems) == before else None
         tables = raw.get("split")
         rules = self._rules(tables if isinstance(tables, dict) else {}, factors, grid)
         if top is not None:
@@ -93,33 +95,46 @@ class _Reader:
             return None
 
     def _factors(self, tables: list[Any]) -> dict[str, Factor | None]:
-        """The factors by name; None for one that has mistakes, so that its name still counts as known."""
+        """The factors by name; one with mistakes is kept as far as it is clear, or is None, so that its name counts as known."""
         factors: dict[str, Factor | None] = {}
         for position, raw in enumerate(tables):
             path = ("factor", position)
-            before = len(self.problems)
             table = self._table(FactorTable, raw, path)
-            name = raw.get("name") if isinstance(raw, dict) else None
-            if isinstance(name, str) and name in factors:
+            if not isinstance(raw, dict):
+                continue
+            name, size, values = raw.get("name"), raw.get("size"), raw.get("values")
+            if not isinstance(size, int) or not 1 <= size <= LARGEST_SIZE:
+                size = None
+            if isinstance(values, list):
+                self._check_values(values, size, (*path, "values"))
+            if not isinstance(name, str):
+                continue
+            if name in factors:
                 self._problem((*path, "name"), f"a name of its own is expected, but {name!r} is a duplicate")
-            if table is not None and table.values is not None:
-                self._check_values(table, (*path, "values"))
-            if table is not None and len(self.problems) == before:
-                values = None if table.values is None else tuple(table.values)
-                factors[table.name] = Factor(table.name, table.size, table.kind, values)
-            else:
-                factors.setdefault(name if isinstance(name, str) else f"factor {position}", None)
+                continue
+            named: tuple[Any, ...] | None = None
+            if size is not None and isinstance(values, list):  # size and values may disagree; what refers to either isn't wrong too
+                size = max(size, len(values))
+                named = (*values, *[""] * (size - len(values)))
+            kind = table.kind if table is not None else "ordinal"
+            factors[name] = None if size is None else Factor(name, size, kind, named)
         return factors
 
-    def _check_values(self, table: FactorTable, path: tuple[str | int, ...]) -> None:
-        values = table.values or []
-        if len(values) != table.size:
-            self._problem(path, f"as many values as size says are expected, {table.size}, and there are {len(values)}")
+    def _check_values(self, values: list[Any], size: int | None, path: tuple[str | int, ...]) -> None:
+        if size is not None and len(values) != size:
+            self._problem(path, f"as many values as size says are expected, {size}, and there are {len(values)}")
         for position, value in enumerate(values):
             if isinstance(value, bool) or not isinstance(value, str | int | float):
                 self._problem((*path, position), f"a string or a number is expected, got {value!r}")
             elif value in values[:position]:
                 self._problem((*path, position), f"{value!r} is a duplicate")
+
+    def _grid(self, factors: dict[str, Factor | None]) -> FactorGrid | None:
+        try:
+            return FactorGrid(tuple(factor for factor in factors.values() if factor is not None))
+        except ValueError as error:  # too large
+            self._problem(("factor",), str(error))
+            return None
 
     def _rules(self, tables: Mapping[str, Any], factors: dict[str, Factor | None], grid: FactorGrid | None) -> dict[Kind, Rule]:
         rules: dict[Kind, Rule] = {}
@@ -160,8 +175,13 @@ class _Reader:
             self._problem(path, f"unknown factor{did_you_mean(name, factors)}")
             return ()
         factor = factors[name]
-        if isinstance(choice, str) and (ends := re.fullmatch(r"(\d*):(\d*)", choice)):
-            return self._range(ends[1], ends[2], factor, path)
+        if isinstance(choice, str):
+            if factor is None:
+                return ()
+            chosen = indices_of_range(choice, factor.size)
+            if not chosen:
+                self._problem(path, f"a list of values, or a range of them within '0:{factor.size}', is expected, got {choice!r}")
+            return chosen
         if not isinstance(choice, list):
             self._problem(path, f'a list of values or a range such as "4:" is expected, got {choice!r}')
             return ()
@@ -176,19 +196,11 @@ class _Reader:
                 found.append(index)
         return tuple(sorted(found))
 
-    def _range(self, start: str, stop: str, factor: Factor | None, path: tuple[str | int, ...]) -> tuple[int, ...]:
-        if factor is None:
-            return ()
-        first, end = int(start or 0), int(stop or factor.size)
-        if not first < end <= factor.size:
-            self._problem(path, f"a range within 0:{factor.size} with at least one value is expected, got '{start}:{stop}'")
-        return tuple(range(first, end))
-
     def _index(self, value: Any, factor: Factor | None, path: tuple[str | int, ...]) -> int | None:
         if isinstance(value, bool) or not isinstance(value, int | str):
             self._problem(path, f"the index or the name of a value is expected, got {value!r}")
         elif factor is None:
-            return None
+            return value if isinstance(value, int) else None
         elif isinstance(value, int):
             if 0 <= value < factor.size:
                 return value
@@ -244,10 +256,11 @@ def _in_our_words(details: Any, model: type[_Table]) -> str:
             return f"unknown key{did_you_mean(details['loc'][-1], model.model_fields)}"
         case "literal_error":
             options = re.findall(r"'([^']+)'", details["ctx"]["expected"])
-            return f"{details['ctx']['expected']} is expected, got {details['input']!r}{did_you_mean(details['input'], options)}"
+            close = did_you_mean(details["input"], options, else_all=False)
+            return f"{details['ctx']['expected']} is expected, got {details['input']!r}{close}"
         case "string_pattern_mismatch":
             return f"letters, digits, '_', '-' and '.' are expected, got {details['input']!r}"
         case "too_short":
             return "at least one is expected"
-    wanted = details["msg"].removeprefix("Input should be ").replace("dictionary", "table")
+    wanted = details["msg"].removeprefix("Input should be ").split(" or instance")[0].replace("dictionary", "table")
     return f"{wanted} is expected, got {details['input']!r}"

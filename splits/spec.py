@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from splits import rules
 from splits.errors import SpecError, did_you_mean
 from splits.grid import Factor, FactorGrid
-from splits.rules import KINDS, HeldOutRule, Kind, RandomRule, Rule
+from splits.rules import KINDS, HeldOutRule, Kind, RandomRule, Rule, indices_of_range
 from splits.split import Split
 
 SPECS = Path(__file__).parent / "specs"
@@ -43,6 +43,12 @@ class SplitSpec:
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds of split that it has, in the order of `splits.KINDS`."""
         return tuple(kind for kind in KINDS if kind in self.rules)
+
+    @cached_property
+    def varying(self) -> tuple[str, ...]:
+        """The factors that some kind holds values out of, in the order of the grid; those of more than one value if none does."""
+        rules = [rule for rule in self.rules.values() if isinstance(rule, HeldOutRule)]
+        return tuple(f.name for f in self.grid if (any(f.name in rule.held_out for rule in rules) if rules else f.size > 1))
 
     def split(self, kind: str) -> Split:
         """The split of that kind.
@@ -90,9 +96,14 @@ def load_spec(name_or_path: str | Path) -> SplitSpec:
             raise ValueError(
                 f"unknown dataset {name_or_path!r}{did_you_mean(name_or_path, DATASETS)} (or give a spec file, *.toml)"
             )
-        spec = _read_toml(SPECS / f"{VARIANTS.get(name_or_path, name_or_path)}.toml")
-        return replace(spec, name=name_or_path)
-    return _read_toml(path)
+        return _shipped(name_or_path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(str(path), [f"not TOML: {error}"]) from None
+    from splits.schema import read  # pydantic
+
+    return read(raw, str(path))
 
 
 def spec_from_dict(data: Mapping[str, Any]) -> SplitSpec:
@@ -101,7 +112,7 @@ def spec_from_dict(data: Mapping[str, Any]) -> SplitSpec:
     Raises:
         SpecError: a ValueError with every mistake, each with its path.
     """
-    from splits.schema import read  # pydantic, which only reading a spec needs
+    from splits.schema import read  # pydantic
 
     return read(data, f"spec {data.get('name', '')}".rstrip())
 
@@ -204,11 +215,24 @@ def _rule_to_dict(rule: Rule) -> dict[str, Any]:
     return count | {"seed": rule.seed}
 
 
-def _read_toml(path: Path) -> SplitSpec:
-    from splits.schema import read  # pydantic, which only reading a spec needs
-
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecError(str(path), [f"not TOML: {error}"]) from None
-    return read(raw, str(path))
+def _shipped(name: str) -> SplitSpec:
+    """A spec of this package. The tests validate it; here it is read as it is, as importing pydantic takes longer than the rest."""
+    raw = tomllib.loads((SPECS / f"{VARIANTS.get(name, name)}.toml").read_text(encoding="utf-8"))
+    grid = FactorGrid(
+        tuple(
+            Factor(table["name"], table["size"], table["kind"], tuple(table["values"]) if "values" in table else None)
+            for table in raw["factor"]
+        )
+    )
+    found: dict[Kind, Rule] = {}
+    for kind in KINDS:
+        if kind != "random":
+            table = raw["split"][kind]
+            chosen = {factor.name: table["held_out"][factor.name] for factor in grid if factor.name in table["held_out"]}
+            held_out = {
+                factor: indices_of_range(choice, grid[factor].size) if isinstance(choice, str) else tuple(choice)
+                for factor, choice in chosen.items()
+            }
+            found[kind] = HeldOutRule(table["test_if"], held_out)
+    found["random"] = _as_many_as(found, name, grid)
+    return SplitSpec(name, grid, found, source=raw["source"])

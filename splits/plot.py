@@ -1,0 +1,100 @@
+"""A split as a picture: every pair of factors as a grid of train and test cells, in the manner of the paper's figure 1."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from splits.export import replacing
+from splits.grid import Factor
+from splits.spec import SplitSpec
+from splits.split import Split
+
+TRAIN, TEST, INK = "#c9d3de", "#d1495b", "#22303c"
+_LABELLED = 6  # up to so many values, a factor's ticks name each
+
+
+def plot(spec: SplitSpec, kind: str, path: str | Path) -> None:
+    """Draw a split to an image file (.png, .pdf, .svg) over every pair of factors that take part; for random, of those that vary.
+
+    A cell is one pair of values, the other factors fixed where the pair decides: at values that train has if any held-out
+    factor makes a sample test, at held-out values if it takes all, and at their first value for a random split.
+
+    Raises:
+        ValueError: as `SplitSpec.split`; for a grid with fewer than two factors to pair; for a suffix that matplotlib doesn't know.
+    """
+    split = spec.split(kind)
+    choices = (split.held_out, spec.varying, [factor.name for factor in spec.grid if factor.size > 1])
+    shown = next(([spec.grid[name] for name in names] for names in choices if len(names) > 1), [])
+    if not shown:
+        raise ValueError(f"a plot takes pairs of factors, and {spec.name} has fewer than two that vary")
+    rows, columns = shown[1:], shown[:-1]
+    figure = Figure(
+        figsize=(2.0 + sum(map(_inches, columns)), 1.7 + sum(map(_inches, rows))), layout="constrained", facecolor="white"
+    )
+    axes = figure.subplots(
+        len(rows), len(columns), squeeze=False, width_ratios=[*map(_inches, columns)], height_ratios=[*map(_inches, rows)]
+    )
+    for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):
+        if j > i:
+            axes[i, j].set_axis_off()
+        else:
+            _draw_pair(axes[i, j], split, row, column, last_row=i == len(rows) - 1, first_column=j == 0)
+    figure.align_labels()
+    _caption(figure, split)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=160)
+
+
+def pair_mask(split: Split, row: str, column: str) -> NDArray[np.bool_]:
+    """(size of row, size of column) bool, True is test: the slice of the split that `plot` shows for a pair."""
+    fixed = dict.fromkeys(split.grid.names, 0)
+    for name, held_out in split.held_out.items():
+        values = range(split.grid[name].size) if split.test_if == "any" else held_out
+        fixed[name] = next(value for value in values if split.test_if == "all" or value not in held_out)
+    rows, columns = np.arange(split.grid[row].size), np.arange(split.grid[column].size)
+    cells = np.empty((len(rows), len(columns), len(split.grid.names)), dtype=np.int64)
+    cells[:] = list(fixed.values())
+    cells[..., split.grid.axis(row)] = rows[:, None]
+    cells[..., split.grid.axis(column)] = columns
+    return split.mask[split.grid.index(cells)]
+
+
+def _inches(factor: Factor) -> float:
+    return 0.55 + 0.3 * float(factor.size**0.55)  # a panel of 40 values is not twenty times one of two
+
+
+def _draw_pair(axes: Axes, split: Split, row: Factor, column: Factor, *, last_row: bool, first_column: bool) -> None:
+    mask = pair_mask(split, row.name, column.name)
+    line_width = 1.6 if max(mask.shape) <= 12 else 0.5
+    axes.pcolormesh(mask, cmap=ListedColormap([TRAIN, TEST]), vmin=0, vmax=1, edgecolors="white", linewidth=line_width)
+    for axis, factor, outer in ((axes.xaxis, column, last_row), (axes.yaxis, row, first_column)):
+        marked = range(factor.size) if factor.size <= _LABELLED else (0, factor.size - 1)
+        axis.set_ticks([value + 0.5 for value in marked], labels=[factor.label(value) for value in marked] if outer else [])
+        axis.set_tick_params(length=0, labelsize=7, labelcolor=INK)
+    if last_row:
+        axes.set_xlabel(column.name, fontsize=9, color=INK)
+        if column.values is not None and column.size <= _LABELLED:
+            axes.xaxis.set_tick_params(rotation=45)
+    if first_column:
+        axes.set_ylabel(row.name, fontsize=9, color=INK)
+    axes.spines[:].set_visible(False)
+
+
+def _caption(figure: Figure, split: Split) -> None:
+    train, test = split.counts
+    fixed = {"any": "at values seen in train", "all": "at held-out values", None: "at their first value"}[split.test_if]
+    figure.suptitle(f"{split.dataset} · {split.kind}", fontsize=12, color=INK, fontweight="bold")
+    handles = [
+        Patch(color=TRAIN, label=f"train, {train:,} ({1 - split.test_ratio:.0%})"),
+        Patch(color=TEST, label=f"test, {test:,} ({split.test_ratio:.0%})"),
+    ]
+    title = f"one cell per pair of values, the other factors {fixed}"
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8, title=title, title_fontsize=7)
