@@ -36,7 +36,7 @@ def report_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """Comma-separated whole numbers."""
 
     name = "N,N,…"
@@ -48,7 +48,7 @@ class Numbers(click.ParamType):
             self.fail(f"{value!r} is not a list of whole numbers like 4,8,12", param, ctx)
 
 
-class Part(click.ParamType):
+class Part(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """i/n: the i-th of n parts, i from 1."""
 
     name = "i/n"
@@ -89,7 +89,9 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-device_option = click.option("--device", default="auto", metavar="NAME", help="auto (cuda if there is one, else cpu), cpu, cuda, cuda:1, …")
+device_option = click.option(
+    "--device", default="auto", metavar="NAME", help="auto (cuda if there is one, else cpu), cpu, cuda, cuda:1, …"
+)
 data_option = click.option(
     "--data", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Folder of the dataset stores."
 )
@@ -185,18 +187,28 @@ def generate() -> None:
 
 @generate.command("celebglow")
 @click.option("--out", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the store goes.")
-@click.option("--flow", default="bundled", metavar="NAME|FOLDER", help="The flow to walk in: bundled, or a folder made by `ood-data flow`.")
+@click.option(
+    "--flow", default="bundled", metavar="NAME|FOLDER", help="The flow to walk in: bundled, or a folder made by `ood-data flow`."
+)
 @click.option("--persons", default=1000, metavar="N", help="How many people. A smaller store there is extended.")
 @click.option("--levels", default=6, metavar="N", help="Values per attribute, evenly spaced over --range.")
-@click.option("--attributes", callback=names, metavar="NAME,…", help="Which of the flow's attributes, in which order.  [default: all]")
-@click.option("--range", "range_", default=(-1.0, 1.0), type=(float, float), metavar="LOW HIGH", help="Attribute values at the ends.")
+@click.option(
+    "--attributes", callback=names, metavar="NAME,…", help="Which of the flow's attributes, in which order.  [default: all]"
+)
+@click.option(
+    "--range", "range_", default=(-1.0, 1.0), type=(float, float), metavar="LOW HIGH", help="Attribute values at the ends."
+)
 @click.option("--temperature", default=0.7, metavar="T", help="Standard deviation of people's latents.")
 @click.option("--resolution", type=int, metavar="N", help="Side of the pictures, a divisor of the flow's.  [default: the flow's]")
 @click.option("--seed", default=0, metavar="N", help="Another seed, other people.")
-@click.option("--precision", default="fp32", type=click.Choice(["fp32", "bf16"]), help="Of the decoding; bf16 is faster and changes pixels.")
+@click.option(
+    "--precision", default="fp32", type=click.Choice(["fp32", "bf16"]), help="Of the decoding; bf16 is faster and changes pixels."
+)
 @device_option
 @click.option("--part", default="1/1", type=Part(), help="Make one of n disjoint ranges of people, on several machines at once.")
-@click.option("--workers", type=int, metavar="N", help="People decoded at the same time; does not change the pictures.  [default: all cores]")
+@click.option(
+    "--workers", type=int, metavar="N", help="People decoded at the same time; does not change the pictures.  [default: all cores]"
+)
 @click.option("--overwrite", is_flag=True, help="Remove a CelebGlow that is there first.")
 @json_option
 @report_errors
@@ -318,17 +330,27 @@ def flow() -> None:
 
 @flow.command("train")
 @click.argument("images", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="Where the training goes; continued if it is there.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Where the training goes; continued if it is there.",
+)
 @click.option("--resolution", default=64, metavar="N", help="Side of the pictures that the flow makes.")
 @click.option("--flow-steps", default="3,6,12,12", type=Numbers(), help="Steps of flow per level, fine to coarse.")
-@click.option("--widths", default="32,64,96,128", type=Numbers(), help="Hidden channels of the coupling networks per level, or one for all.")
+@click.option(
+    "--widths", default="32,64,96,128", type=Numbers(), help="Hidden channels of the coupling networks per level, or one for all."
+)
 @click.option("--coupling", default="additive", type=click.Choice(["additive", "affine"]), help="Kind of coupling.")
 @click.option("--bits", default=5, type=click.IntRange(1, 8), help="Bits per channel that are modelled.")
 @click.option("--steps", default=10000, metavar="N", help="Training steps; may be raised later.")
 @click.option("--batch", default=32, metavar="N", help="Images per step.")
 @click.option("--lr", default=1e-3, metavar="RATE", help="Learning rate of Adam.")
 @click.option("--crop", default=1.0, metavar="PART", help="Central part of each picture that is used.")
-@click.option("--mix", default=0.7, metavar="PART", help="Part of the images that get another person's face interior; needs landmarks.")
+@click.option(
+    "--mix", default=0.7, metavar="PART", help="Part of the images that get another person's face interior; needs landmarks."
+)
 @click.option("--balance", metavar="COLUMN", help="Draw each value of this column with the square root of its count.")
 @click.option("--held-out", default=0.05, metavar="PART", help="Part of the people kept for validation.")
 @click.option("--precision", default="fp32", type=click.Choice(["fp32", "bf16"]), help="Of the coupling networks.")
@@ -399,13 +421,34 @@ def flow_train(
 @flow.command("directions")
 @click.argument("flow", type=click.Path(path_type=Path))
 @click.argument("images", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="The finished flow, for `generate --flow`.")
-@click.option("--labels", type=click.Path(path_type=Path), metavar="CSV", help="More columns: a row per image, in their order, empty where unknown.")
-@click.option("--attribute", "attributes", multiple=True, required=True, callback=pairs, metavar="NAME[=COLUMN]", help="An attribute to walk; repeat.")
-@click.option("--control", "controls", multiple=True, callback=pairs, metavar="COLUMN", help="A column to hold fixed besides; repeat.")
-@click.option("--strength", "strengths", multiple=True, callback=pairs, metavar="NAME=FACTOR", help="Lengthen or shorten a direction; repeat.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="The finished flow, for `generate --flow`."
+)
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="CSV",
+    help="More columns: a row per image, in their order, empty where unknown.",
+)
+@click.option(
+    "--attribute",
+    "attributes",
+    multiple=True,
+    required=True,
+    callback=pairs,
+    metavar="NAME[=COLUMN]",
+    help="An attribute to walk; repeat.",
+)
+@click.option(
+    "--control", "controls", multiple=True, callback=pairs, metavar="COLUMN", help="A column to hold fixed besides; repeat."
+)
+@click.option(
+    "--strength", "strengths", multiple=True, callback=pairs, metavar="NAME=FACTOR", help="Lengthen or shorten a direction; repeat."
+)
 @click.option("--held-out", default=0.2, metavar="PART", help="Part of the people kept to judge the directions.")
-@click.option("--fit-on", multiple=True, callback=pairs, metavar="COLUMN=VALUE", help="Fit on these images, judge on the others, instead.")
+@click.option(
+    "--fit-on", multiple=True, callback=pairs, metavar="COLUMN=VALUE", help="Fit on these images, judge on the others, instead."
+)
 @click.option("--crop", default=1.0, metavar="PART", help="As in training.")
 @click.option("--shrink", default=1.0, metavar="T", help="Leave out coefficients whose t-statistic is within T.")
 @click.option("--half/--full", default=True, help="Store weights in half precision: half the size, pixels the same to 1 in 255.")

@@ -26,9 +26,12 @@ def walks(store: Store, persons: int) -> NDArray[np.uint8]:
     for person in range(persons):
         images = store.read(person * per_person, (person + 1) * per_person)
         images = images.reshape(*sizes[1:], *images.shape[1:])
-        middle = [(levels - 1) // 2] * attributes
-        rows.append([images[tuple(middle[:a] + [slice(None)] + middle[a + 1 :])] for a in range(attributes)])  # type: ignore[arg-type]
-    return np.asarray(rows, dtype=np.uint8)
+        middle = (levels - 1) // 2
+        for attribute in range(attributes):
+            where: list[slice | int] = [middle] * attributes
+            where[attribute] = slice(None)
+            rows.append(images[tuple(where)])
+    return np.asarray(rows, dtype=np.uint8).reshape(persons, attributes, levels, *images.shape[attributes:])
 
 
 def preview(store: Store) -> bytes:

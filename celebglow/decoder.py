@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from celebglow.glow import Glow
+from celebglow.glow import Glow, Level
 from celebglow.steps import AffineCoupling, CouplingNet, Step, border_channel
 
 
@@ -47,7 +47,7 @@ class InverseStep(nn.Module):
         self.affine = isinstance(step.coupling, AffineCoupling)
         half = step.mix.weight.shape[0] // 2
         width = net.weight2.shape[0]
-        self.half = half
+        self.cut = half
         self.conv1 = Conv(*net.norm1.fold(net.weight1), inputs=half, side=side)
         self.conv2 = Conv(*net.norm2.fold(net.weight2), inputs=width, side=side)
         weight3, bias3 = net.conv3.fold()
@@ -59,7 +59,7 @@ class InverseStep(nn.Module):
         self.unmix = Conv(inverse[:, :, None, None], -step.actnorm.bias, inputs=2 * half, side=side)
 
     def forward(self, z: Tensor) -> Tensor:
-        z1, z2 = z[:, : self.half], z[:, self.half :]
+        z1, z2 = z[:, : self.cut], z[:, self.cut :]
         h = self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(z1)))))
         if self.affine:
             shift, log_scale = h.chunk(2, dim=1)
@@ -72,16 +72,16 @@ class InverseStep(nn.Module):
 class InverseLevel(nn.Module):
     """Join the level's latents under their prior, undo its steps, unsqueeze."""
 
-    def __init__(self, level: nn.Module, side: int) -> None:
+    def __init__(self, level: Level, side: int) -> None:
         super().__init__()
-        self.steps = nn.ModuleList(InverseStep(step, side) for step in reversed(level.steps))
+        self.steps = nn.ModuleList(InverseStep(step, side) for step in reversed(list(level)))
         self.prior = None
         if level.prior is not None:
             weight, bias = level.prior.conv.fold()
             self.prior = Conv(_deinterleave(weight), _deinterleave(bias), inputs=weight.shape[0] // 2, side=side)
 
     def forward(self, x: Tensor, eps: Tensor | None) -> Tensor:
-        if self.prior is not None:
+        if self.prior is not None and eps is not None:
             mean, logs = self.prior(x).chunk(2, dim=1)
             x = torch.cat([x, mean + torch.exp(logs) * eps], dim=1)
         for step in self.steps:
@@ -102,7 +102,7 @@ class Decoder(nn.Module):
             self.latent_shapes = flow.latent_shapes
             self.sizes = [c * h * w for c, h, w in flow.latent_shapes]
             self.levels = nn.ModuleList(
-                InverseLevel(level, shape[1]) for level, shape in zip(flow.levels, flow.latent_shapes, strict=True)
+                InverseLevel(level, shape[1]) for level, shape in zip(flow.each_level(), flow.latent_shapes, strict=True)
             )
             self.top_prior = flow.top_prior is not None
             if flow.top_prior is not None:

@@ -180,10 +180,7 @@ def _separation(
 ) -> dict[str, float]:
     dual = torch.linalg.pinv(directions.table.double())  # (D, A): coordinates that don't see each other
     coordinates = torch.cat([batch.double().cpu() @ dual for batch in latents]).numpy()
-    return {
-        label.name: area_under_curve(coordinates[judged, row], label.values[judged])
-        for row, label in enumerate(attributes)
-    }
+    return {label.name: area_under_curve(coordinates[judged, row], label.values[judged]) for row, label in enumerate(attributes)}
 
 
 def area_under_curve(scores: Floats, labels: Floats) -> float:
@@ -224,7 +221,9 @@ def make_pipeline(
     from celebglow.pipeline import CelebGlowPipeline
 
     if not (flow_folder / "config.json").is_file():
-        raise ValueError(f"there is no trained flow in {flow_folder} (no config.json): give the flow/ folder of `ood-data flow train`")
+        raise ValueError(
+            f"there is no trained flow in {flow_folder} (no config.json): give the flow/ folder of `ood-data flow train`"
+        )
     flow: Glow = Glow.from_pretrained(flow_folder, low_cpu_mem_usage=False).float().to(device).eval()
     data = read_images(images, 2 * flow.config.resolution)
     columns = dict(data.columns) | ({} if labels is None else _read_csv(labels, len(data.images)))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -28,6 +28,10 @@ class Level(nn.Module):
         super().__init__()
         self.steps = nn.ModuleList(Step(channels, width, coupling, border) for _ in range(steps))
         self.prior = SplitPrior(channels // 2, border) if split else None
+
+    def __iter__(self) -> Iterator[Step]:
+        """The steps in the order of encoding."""
+        return iter(cast("list[Step]", list(self.steps)))
 
 
 class Glow(ModelMixin, ConfigMixin):
@@ -90,6 +94,10 @@ class Glow(ModelMixin, ConfigMixin):
             self.latent_shapes.append((width_in, side, side))
         self.top_prior = TopPrior(width_in, border) if learn_top else None
 
+    def each_level(self) -> list[Level]:
+        """The levels, fine to coarse."""
+        return cast("list[Level]", list(self.levels))
+
     @property
     def num_latents(self) -> int:
         """D, the number of latent (and pixel) dimensions."""
@@ -133,11 +141,11 @@ class Glow(ModelMixin, ConfigMixin):
         """Preprocessed images (B, C, H, W) to standard-normal latents (B, D) and the log-determinant (B,) in nats."""
         log_det = x.new_zeros(x.shape[0])
         parts = []
-        for level in self.levels:
+        for level in self.each_level():
             x = squeeze(x)
             if x.device.type == "cpu" and x.dtype == torch.float32:
                 x = x.contiguous(memory_format=torch.channels_last)
-            for step in level.steps:
+            for step in level:
                 x, step_log_det = step(x)
                 log_det = log_det + step_log_det
             if level.prior is not None:
@@ -159,11 +167,11 @@ class Glow(ModelMixin, ConfigMixin):
         if self.top_prior is not None:
             mean, logs = self.top_prior(x)
             x = mean + torch.exp(logs) * x
-        for level, eps in zip(reversed(self.levels), [None, *reversed(parts[:-1])], strict=True):
-            if level.prior is not None:
+        for level, eps in zip(reversed(self.each_level()), [None, *reversed(parts[:-1])], strict=True):
+            if level.prior is not None and eps is not None:
                 mean, logs = level.prior(x)
                 x = torch.cat([x, mean + torch.exp(logs) * eps], dim=1)
-            for step in reversed(level.steps):
+            for step in reversed(list(level)):
                 x = step.inverse(x)
             x = unsqueeze(x)
         return x

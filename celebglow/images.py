@@ -223,8 +223,7 @@ def _smooth(images: Tensor) -> Tensor:
     kernel = torch.tensor([1.0, 2.0, 1.0]) / 4
     kernel = (kernel[:, None] * kernel).expand(images.shape[1], 1, 3, 3)
     rows = [
-        F.conv2d(F.pad(part.float(), (1, 1, 1, 1), mode="replicate"), kernel, groups=images.shape[1])
-        for part in images.split(256)
+        F.conv2d(F.pad(part.float(), (1, 1, 1, 1), mode="replicate"), kernel, groups=images.shape[1]) for part in images.split(256)
     ]
     return torch.cat([row.round().to(torch.uint8) for row in rows])
 

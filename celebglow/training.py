@@ -6,7 +6,6 @@ import copy
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -77,9 +76,7 @@ class Trainer:
         resolution = int(config.flow.get("resolution", 64))
         aug = config.augmentation
         landmarks = data.landmarks
-        self.batches = Batches(
-            data.images[~held_out], None if landmarks is None else landmarks[~held_out], resolution, aug
-        )
+        self.batches = Batches(data.images[~held_out], None if landmarks is None else landmarks[~held_out], resolution, aug)
         plain = Batches(data.images[held_out], None, resolution, replace(NO_AUGMENTATION, crop=aug.crop))
         self.validation = plain(torch.arange(len(plain)), self._generator(INIT_STREAM))
         weights = data.balanced_weights(config.balance)[~held_out]
@@ -186,7 +183,7 @@ class Trainer:
         }
         partial = self.out / (CHECKPOINT + ".partial")
         torch.save(state, partial)
-        os.replace(partial, self.out / CHECKPOINT)
+        partial.replace(self.out / CHECKPOINT)
 
     def _restore(self) -> None:
         state = torch.load(self.out / CHECKPOINT, map_location=self.device, weights_only=True)

@@ -59,9 +59,7 @@ class Description:
     def metadata(self) -> dict[str, bytes]:
         """The zarr.json documents of the group and its array, by path inside the group."""
         documents: dict[str, Any] = {}
-        group = zarr.create_group(
-            zarr.storage.MemoryStore(documents), zarr_format=3, attributes={ATTRIBUTE: self.attributes()}
-        )
+        group = zarr.create_group(zarr.storage.MemoryStore(documents), zarr_format=3, attributes={ATTRIBUTE: self.attributes()})
         self._create(group, self.shape)
         return {name: document.to_bytes() for name, document in documents.items()}
 
@@ -75,7 +73,7 @@ class Description:
         shard: bytes = documents["images/c.0.0.0.0"].to_bytes()
         return shard
 
-    def _create(self, group: zarr.Group, shape: tuple[int, ...]) -> zarr.Array:
+    def _create(self, group: zarr.Group, shape: tuple[int, ...]) -> zarr.Array[Any]:
         chunk = (self.rows, *self.shape[1:])
         zstd = [zarr.codecs.ZstdCodec(level=COMPRESSION_LEVEL)] if self.compress else []
         return group.create_array(
@@ -178,9 +176,7 @@ class Writer:
         OSError: if the folder cannot be written or the disk has no room, with the bytes needed.
     """
 
-    def __init__(
-        self, root: str | Path, description: Description, part: tuple[int, int] = (1, 1), overwrite: bool = False
-    ) -> None:
+    def __init__(self, root: str | Path, description: Description, part: tuple[int, int] = (1, 1), overwrite: bool = False) -> None:
         index, count = part
         if not 1 <= index <= count:
             raise ValueError(f"part {index}/{count} does not exist: parts are 1/{count} to {count}/{count}")

@@ -205,7 +205,7 @@ def test_a_store_of_another_tool_is_left_alone(tmp_path: Path) -> None:
 
 def test_no_space_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(OSError, match="not enough space.*bytes are needed, 1,000 are free"):
+    with pytest.raises(OSError, match=r"not enough space.*bytes are needed, 1,000 are free"):
         Writer(tmp_path, description())
 
 

@@ -1,0 +1,291 @@
+"""CelebGlow end to end: the same people, the same bytes, whatever happens on the way."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, CommandLine, assert_one_clear_line, random_pipeline
+from PIL import Image
+
+import splits
+from celebglow.generate import Population, generate
+from celebglow.pipeline import CelebGlowPipeline
+from harness.store import Store, verify
+
+
+def make(root: Path, pipeline: CelebGlowPipeline, part: tuple[int, int] = (1, 1), **changes: object) -> bool:
+    population = Population(**{"persons": 3, "levels": 2} | changes)  # type: ignore[arg-type]
+    return generate(root, pipeline, population, part=part, progress=False)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_the_grid_is_the_pipelines_pictures_in_row_major_order(tmp_path: Path, pipeline: CelebGlowPipeline) -> None:
+    assert make(tmp_path, pipeline, levels=3, range=(-0.5, 1.5))
+    store = Store(tmp_path, "celebglow")
+    grid = splits.spec_from_dict(store.spec).grid
+    assert grid.names == ("person", "smile", "blond", "age")
+    assert len(store) == len(grid) == 3 * 3**3
+    values = (-0.5, 0.5, 1.5)
+    for index in (0, 17, 30, 80):
+        person, *levels = grid.factors(index)
+        expected = pipeline(person=int(person), **{n: values[v] for n, v in zip(grid.names[1:], levels, strict=True)}).images[0]
+        # one image alone and a batch may round differently (vector widths); 1 in 255 at most
+        assert np.abs(np.asarray(expected, dtype=int) - store.read(index, index + 1)[0]).max() <= 1
+
+
+def test_a_persons_bytes_do_not_depend_on_the_run(tmp_path: Path, pipeline: CelebGlowPipeline) -> None:
+    make(tmp_path / "twelve", pipeline, persons=12)
+    for part in (2, 3, 1):
+        make(tmp_path / "parts", pipeline, (part, 3), persons=12)
+    make(tmp_path / "grown", pipeline, persons=6)
+    make(tmp_path / "grown", pipeline, persons=12)
+    generate(tmp_path / "alone", pipeline, Population(persons=12, levels=2), workers=1, progress=False)
+    expected = contents(tmp_path / "twelve")
+    assert len([name for name in expected if "images/c." in name]) == 12
+    for other in ("parts", "grown", "alone"):
+        assert contents(tmp_path / other) == expected, other
+    assert not [name for name in expected if "partial" in name or "-of-" in name]
+
+
+def test_every_parameter_that_changes_pixels_is_checked(tmp_path: Path, pipeline: CelebGlowPipeline) -> None:
+    make(tmp_path, pipeline)
+    before = contents(tmp_path)
+    for change, word in [
+        ({"seed": 1}, "seed"),
+        ({"temperature": 0.5}, "temperature"),
+        ({"range": (-2.0, 1.0)}, "range"),
+        ({"levels": 3}, "levels"),
+        ({"attributes": ("smile",)}, "attributes"),
+        ({"resolution": 8}, "resolution"),
+        ({"precision": "bf16"}, "decode"),
+        ({"persons": 2}, "more than"),
+    ]:
+        with pytest.raises(ValueError, match=word):
+            make(tmp_path, pipeline, **change)
+    with pytest.raises(ValueError, match="flow_sha256"):
+        make(tmp_path, random_pipeline(seed=5))
+    assert contents(tmp_path) == before
+
+
+def test_splits_are_those_of_the_rules(tmp_path: Path, pipeline: CelebGlowPipeline) -> None:
+    spec = Population(persons=1000, attributes=("smile", "blond", "age")).spec()
+    for kind in splits.KINDS:
+        assert spec.split(kind).counts == splits.load("celebglow", kind).counts
+        np.testing.assert_array_equal(spec.split(kind).test, splits.load("celebglow", kind).test)
+
+
+def test_smaller_pictures_are_area_averages(tmp_path: Path, pipeline: CelebGlowPipeline) -> None:
+    make(tmp_path / "full", pipeline)
+    make(tmp_path / "half", pipeline, resolution=8)
+    full, half = Store(tmp_path / "full", "celebglow").read(0, 8), Store(tmp_path / "half", "celebglow").read(0, 8)
+    assert half.shape == (8, 8, 8, 3)
+    assert np.abs(full.reshape(8, 8, 2, 8, 2, 3).mean(axis=(2, 4)) - half).max() <= 0.5
+
+
+def test_one_attribute_of_a_gray_flow(tmp_path: Path) -> None:
+    make(tmp_path, random_pipeline(channels=1, resolution=8), attributes=("age",), levels=4)
+    store = Store(tmp_path, "celebglow")
+    assert store.images.shape == (12, 8, 8, 1)
+    assert verify(tmp_path, "celebglow") == []
+
+
+def test_preview_and_card(tmp_path: Path, pipeline: CelebGlowPipeline) -> None:
+    make(tmp_path, pipeline, persons=10, levels=4)
+    with Image.open(tmp_path / "celebglow.png") as sheet:
+        assert sheet.width > 3 * 4 * 16
+        assert sheet.height > 8 * 16
+    card = (tmp_path / "celebglow.md").read_text()
+    assert "640 pictures of 10 people" in card
+    assert "flow_sha256" in card
+
+
+def test_people_are_themselves_everywhere(pipeline: CelebGlowPipeline) -> None:
+    person = pipeline.person(7, seed=3, temperature=0.7)
+    assert torch.equal(person, pipeline.person(7, seed=3, temperature=0.7))
+    assert not torch.equal(person, pipeline.person(8, seed=3, temperature=0.7))
+    assert not torch.equal(person, pipeline.person(7, seed=4, temperature=0.7))
+    torch.testing.assert_close(person * 2, pipeline.person(7, seed=3, temperature=1.4))
+    # the stream is numpy's frozen one: these numbers hold on every machine and version
+    np.testing.assert_allclose(person[:3].numpy(), FIRST_NOISE, rtol=1e-6)
+
+
+FIRST_NOISE = 0.7 * np.random.RandomState(np.random.MT19937(np.random.SeedSequence([3, 7]))).standard_normal(3)
+
+
+def test_centered_walks_mean_the_same_for_everybody(pipeline: CelebGlowPipeline) -> None:
+    directions = pipeline.directions
+    dual = torch.linalg.pinv(directions.table)
+    people = torch.stack([pipeline.person(person) for person in range(5)])
+    start = directions.base(people)
+    torch.testing.assert_close((start - directions.origin) @ dual, torch.zeros(5, 3), atol=1e-4, rtol=0)
+    values = torch.tensor([[0.5, -1.0, 0.25]])
+    torch.testing.assert_close((directions.walk(start[2], values) - directions.origin) @ dual, values, atol=1e-4, rtol=0)
+
+
+def test_attributes_are_chosen_by_name(pipeline: CelebGlowPipeline) -> None:
+    chosen = pipeline.directions.select(("age", "smile"))
+    assert torch.equal(chosen.table, pipeline.directions.table[[2, 0]])
+    with pytest.raises(ValueError, match="unknown attribute 'smlie'.*smile"):
+        pipeline(person=0, smlie=1.0)
+    with pytest.raises(ValueError, match="once each"):
+        pipeline.directions.select(("age", "age"))
+
+
+def test_pipeline_gives_pil_or_numpy(pipeline: CelebGlowPipeline) -> None:
+    images = pipeline(person=[1, 2], smile=0.5).images
+    assert [image.size for image in images] == [(16, 16)] * 2
+    arrays = pipeline(person=[1, 2], smile=0.5, output_type="np").images
+    np.testing.assert_array_equal(np.asarray(images[1]), arrays[1])
+
+
+def test_save_and_load(tmp_path: Path, pipeline: CelebGlowPipeline, flow_folder: Path) -> None:
+    loaded = CelebGlowPipeline.from_pretrained(flow_folder)
+    assert loaded.sha256() == pipeline.sha256()
+    assert np.array_equal(loaded(person=1, age=1.0, output_type="np").images, pipeline(person=1, age=1.0, output_type="np").images)
+
+
+# The command
+
+
+def test_the_command_makes_verifies_and_lists(tmp_path: Path, ood_data: CommandLine, flow_folder: Path) -> None:
+    made = ood_data("generate", "celebglow", "--flow", flow_folder, "--out", "data/", "--persons", 4, "--levels", 2, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "complete" in made.stdout
+    assert made.stderr == ""  # no progress bar into a pipe
+    checked = ood_data("data", "verify", "celebglow", "--json", cwd=tmp_path)
+    assert (checked.returncode, checked.stdout) == (0, '{"dataset": "celebglow", "problems": []}\n')
+    assert "32 images" in ood_data("data", "list", cwd=tmp_path).stdout
+    (tmp_path / "data/celebglow.zarr/images/c.2.0.0.0").write_bytes(b"damaged")
+    found = ood_data("data", "verify", "celebglow", cwd=tmp_path)
+    assert found.returncode == 1
+    assert "celebglow.zarr/images/c.2.0.0.0" in found.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("--attributes", "smile,blnd"), ("unknown attribute 'blnd'", "blond")),
+        (("--levels", "1"), ("levels must be at least 2",)),
+        (("--persons", "0"), ("persons must be at least 1",)),
+        (("--range", "1", "-1"), ("range must go up",)),
+        (("--resolution", "60"), ("resolution must divide",)),
+        (("--part", "5/4"), ("no part 5 of 4",)),
+        (("--flow", "nowhere"), ("no flow in nowhere", "bundled")),
+        (("--device", "quantum"), ("device 'quantum'",)),
+    ],
+)
+def test_wrong_use_is_one_clear_line(tmp_path: Path, ood_data: CommandLine, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    result = ood_data("generate", "celebglow", "--persons", 2, "--out", tmp_path / "data", *arguments)
+    assert_one_clear_line(result, 2, *words)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_corrupt_flow_is_one_clear_line(tmp_path: Path, ood_data: CommandLine, pipeline: CelebGlowPipeline) -> None:
+    pipeline.save_pretrained(tmp_path / "flow")
+    weights = next((tmp_path / "flow/flow").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    result = ood_data("generate", "celebglow", "--flow", tmp_path / "flow", "--out", tmp_path / "data")
+    assert_one_clear_line(result, 2, "cannot be read")
+    assert not (tmp_path / "data").exists()
+
+
+def test_another_run_in_the_folder_is_one_clear_line(tmp_path: Path, ood_data: CommandLine, pipeline: CelebGlowPipeline) -> None:
+    make(tmp_path / "data", pipeline)
+    before = contents(tmp_path / "data")
+    result = ood_data("generate", "celebglow", "--out", tmp_path / "data", "--persons", 2)
+    assert_one_clear_line(result, 2, "made with other parameters", "--overwrite")
+    assert contents(tmp_path / "data") == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_one_clear_line(tmp_path: Path, ood_data: CommandLine, flow_folder: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        result = ood_data("generate", "celebglow", "--flow", flow_folder, "--out", tmp_path / "data", "--persons", 2)
+    finally:
+        tmp_path.chmod(0o700)
+    assert_one_clear_line(result, 1, "Permission denied")
+
+
+def test_an_out_that_cannot_be_a_folder_is_one_clear_line(tmp_path: Path, ood_data: CommandLine, flow_folder: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    result = ood_data("generate", "celebglow", "--flow", flow_folder, "--out", tmp_path / "data", "--persons", 2)
+    assert_one_clear_line(result, 1, "data")
+    assert (tmp_path / "data").read_text() == "a file"
+
+
+def kill_and_resume(tmp_path: Path, flow_folder: Path, persons: int, kills: int, seed: int) -> None:
+    """SIGKILL the real command at random moments until it has been killed ``kills`` times, then let it finish."""
+
+    def command(out: str) -> list[str]:
+        return [
+            *(sys.executable, "-m", "cli", "generate", "celebglow", "--flow", str(flow_folder)),
+            *("--out", str(tmp_path / out), "--persons", str(persons), "--levels", "4"),
+        ]
+
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command("undisturbed"), env=environment, check=True, capture_output=True)
+    shards = tmp_path / "killed/celebglow.zarr/images"
+    chance, killed, written = random.Random(seed), 0, []
+    for attempt in range(3 * kills):
+        before = len(list(shards.glob("c.*.0"))) if shards.exists() else 0
+        process = subprocess.Popen(command("killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # from the first new shard on, or, now and then, from the very start
+        while process.poll() is None and attempt % 5 and (len(list(shards.glob("c.*.0"))) if shards.exists() else 0) <= before:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.05 if attempt % 5 else 5))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.wait()
+        written.append(len(list(shards.glob("c.*.0"))) if shards.exists() else 0)
+        if killed == kills or written[-1] == persons:
+            break
+    assert killed >= min(kills, 2), f"the command finished before it could be killed: {written}"
+    subprocess.run(command("killed"), env=environment, check=True, capture_output=True)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
+    assert verify(tmp_path / "killed", "celebglow") == []
+
+
+def test_killed_and_resumed_gives_the_same_bytes(tmp_path: Path, flow_folder: Path) -> None:
+    kill_and_resume(tmp_path, flow_folder, persons=120, kills=3, seed=0)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_and_resumed_gives_the_same_bytes(tmp_path: Path, flow_folder: Path) -> None:
+    kill_and_resume(tmp_path, flow_folder, persons=900, kills=24, seed=1)
+
+
+@pytest.mark.slow
+def test_a_wheel_generates_outside_the_checkout(tmp_path: Path) -> None:
+    """Built, unpacked where nothing else of the project is, and run there: weights, specs and cli.py are in it."""
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT], check=True, capture_output=True)
+    wheel = next(tmp_path.glob("ood_data-*.whl"))
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel]
+    subprocess.run(install, check=True, capture_output=True)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": str(site)}
+    for command in (
+        ("generate", "celebglow", "--out", "data/", "--persons", "2"),
+        ("data", "verify", "celebglow"),
+        ("split", "mpi3d", "--kind", "composition"),
+    ):
+        run = subprocess.run(
+            [site / "bin/ood-data", *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr
+    where = [sys.executable, "-c", "import celebglow; print(celebglow.__file__)"]
+    found = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    assert found.startswith(str(site))
