@@ -121,8 +121,9 @@ def fit_directions(
     """Regress latents on labels; the coefficients of an attribute are its direction, the other labels held fixed.
 
     The latent's mean given the labels is modelled as linear in all labels at once, so that an attribute's direction holds nothing
-    that another label explains (in these data, the old smile more and are mostly men). A missing label counts as its middle,
-    and as one more column that marks it. One pass over the latents: they need not fit into memory.
+    that another label explains (of our photos, the old smile more and are mostly men). An attribute is fitted on the images where
+    it is known; of the other labels, a missing one counts as its middle and as one more column that marks it. The latents are read
+    in one pass: they need not fit into memory.
 
     Args:
         latents: gives the batches (B, D) of all images in order; called twice, for the fit and to judge it.
@@ -138,41 +139,66 @@ def fit_directions(
     labels = [*attributes, *controls]
     number = len(labels[0].values)
     keep = np.ones(number, bool) if held_out is None else ~held_out
-    columns = [np.ones(number)]
-    columns += [np.nan_to_num(label.values, nan=0.0) for label in labels]
-    missing = {np.isnan(label.values).tobytes(): np.isnan(label.values) for label in labels}
-    columns += [mask.astype(np.float64) for mask in missing.values() if mask[keep].any() and not mask[keep].all()]
+    columns = [np.ones(number), *(np.nan_to_num(label.values, nan=0.0) for label in labels)]
+    known = np.stack([np.isfinite(label.values) for label in labels], axis=1)
+    columns += [column.astype(np.float64) for column in np.unique(~known, axis=1).T if column.any()]
     design = np.stack(columns, axis=1)
-    gram = design[keep].T @ design[keep]
-    if np.linalg.matrix_rank(gram) < len(gram):
-        raise ValueError("the labels determine each other: leave one of them out")
-    inverse = np.linalg.inv(gram)
-
-    cross, squares = None, None
+    # one regression for the origin, over all images; one per attribute, over those where it is known
+    fits = [_Regression(design, keep), *(_Regression(design, keep & known[:, row]) for row in range(len(attributes)))]
     position = 0
     for batch in latents():
         z = batch.double().cpu().numpy()
-        rows = slice(position, position + len(z))
+        for fit in fits:
+            fit.add(z, position)
         position += len(z)
-        x, z = design[rows][keep[rows]], z[keep[rows]]
-        cross = x.T @ z + (0 if cross is None else cross)
-        squares = (z**2).sum(axis=0) + (0 if squares is None else squares)
-    assert cross is not None
-    coefficients = inverse @ cross  # (columns, D)
-    residual = squares - (coefficients * cross).sum(axis=0)
-    deviation = np.sqrt(np.maximum(residual, 1e-12) / max(1, keep.sum() - len(gram)))
 
-    names = [label.name for label in attributes]
-    found = Directions(tuple(names), cross.shape[1])
+    found = Directions(tuple(label.name for label in attributes), z.shape[1])
     for row, label in enumerate(attributes):
-        direction = coefficients[1 + row]
-        t = direction / (deviation * np.sqrt(inverse[1 + row, 1 + row]))
+        direction, t = fits[1 + row].coefficient(1 + row)
         direction = direction * np.maximum(0, 1 - (shrink / np.maximum(np.abs(t), 1e-9)) ** 2)
         found.table[row] = torch.from_numpy(direction * (strengths or {}).get(label.name, 1.0))
     middle = design[keep].mean(axis=0)
     middle[1 : 1 + len(attributes)] = 0
-    found.origin.copy_(torch.from_numpy(middle @ coefficients))
+    found.origin.copy_(torch.from_numpy(fits[0].predict(middle)))
     return Fit(found, _separation(latents(), found, attributes, ~keep))
+
+
+class _Regression:
+    """Least squares of latents on the columns of ``design`` (N, P) over the rows ``keep`` (N,), one batch after another.
+
+    Columns that are constant there are left out, but for the first, the intercept.
+    """
+
+    def __init__(self, design: Floats, keep: NDArray[np.bool_]) -> None:
+        varies = np.ptp(design[keep], axis=0) > 0
+        varies[0] = True
+        self.used = np.flatnonzero(varies)
+        self.design, self.keep = design[:, self.used], keep
+        gram = self.design[keep].T @ self.design[keep]
+        if np.linalg.matrix_rank(gram, hermitian=True) < len(gram):
+            raise ValueError("the labels determine each other: leave one of them out")
+        self.inverse = np.linalg.inv(gram)
+        self.cross: Floats = np.zeros(())
+        self.squares: Floats = np.zeros(())
+
+    def add(self, z: Floats, position: int) -> None:
+        """Take in the latents (B, D) of the images from ``position`` on."""
+        kept = self.keep[position : position + len(z)]
+        x, z = self.design[position : position + len(z)][kept], z[kept]
+        self.cross = self.cross + x.T @ z
+        self.squares = self.squares + (z**2).sum(axis=0)
+
+    def coefficient(self, column: int) -> tuple[Floats, Floats]:
+        """The coefficients (D,) of a column of the design, and their t-statistics."""
+        index = int(np.flatnonzero(self.used == column)[0])
+        coefficients = self.inverse @ self.cross
+        residual = np.maximum(self.squares - (coefficients * self.cross).sum(axis=0), 1e-12)
+        deviation = np.sqrt(residual / max(1, self.keep.sum() - len(self.used)) * self.inverse[index, index])
+        return coefficients[index], coefficients[index] / deviation
+
+    def predict(self, row: Floats) -> Floats:
+        """The latent (D,) expected for a row (P,) of the design."""
+        return row[self.used] @ (self.inverse @ self.cross)
 
 
 def _separation(

@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import ROOT, CommandLine, assert_one_clear_line, random_pipeline
 from PIL import Image
 
 import splits
 from celebglow.generate import Population, generate
 from celebglow.pipeline import CelebGlowPipeline
+from cli import main
 from harness.store import Store, verify
 
 
@@ -118,10 +120,7 @@ def test_people_are_themselves_everywhere(pipeline: CelebGlowPipeline) -> None:
     assert not torch.equal(person, pipeline.person(7, seed=4, temperature=0.7))
     torch.testing.assert_close(person * 2, pipeline.person(7, seed=3, temperature=1.4))
     # the stream is numpy's frozen one: these numbers hold on every machine and version
-    np.testing.assert_allclose(person[:3].numpy(), FIRST_NOISE, rtol=1e-6)
-
-
-FIRST_NOISE = 0.7 * np.random.RandomState(np.random.MT19937(np.random.SeedSequence([3, 7]))).standard_normal(3)
+    np.testing.assert_allclose(person[:3].numpy(), 0.7 * np.array([-0.97712245, 0.1434964, -1.52173764]), rtol=1e-6)
 
 
 def test_centered_walks_mean_the_same_for_everybody(pipeline: CelebGlowPipeline) -> None:
@@ -137,7 +136,7 @@ def test_centered_walks_mean_the_same_for_everybody(pipeline: CelebGlowPipeline)
 def test_attributes_are_chosen_by_name(pipeline: CelebGlowPipeline) -> None:
     chosen = pipeline.directions.select(("age", "smile"))
     assert torch.equal(chosen.table, pipeline.directions.table[[2, 0]])
-    with pytest.raises(ValueError, match="unknown attribute 'smlie'.*smile"):
+    with pytest.raises(ValueError, match=r"unknown attribute 'smlie'.*smile"):
         pipeline(person=0, smlie=1.0)
     with pytest.raises(ValueError, match="once each"):
         pipeline.directions.select(("age", "age"))
@@ -186,9 +185,10 @@ def test_the_command_makes_verifies_and_lists(tmp_path: Path, ood_data: CommandL
         (("--device", "quantum"), ("device 'quantum'",)),
     ],
 )
-def test_wrong_use_is_one_clear_line(tmp_path: Path, ood_data: CommandLine, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
-    result = ood_data("generate", "celebglow", "--persons", 2, "--out", tmp_path / "data", *arguments)
-    assert_one_clear_line(result, 2, *words)
+def test_wrong_use_is_one_clear_line(tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    out = tmp_path / "data"
+    result = CliRunner().invoke(main, ["generate", "celebglow", "--persons", "2", "--out", str(out), *arguments])
+    assert_one_clear_line(subprocess.CompletedProcess([], result.exit_code, result.stdout, result.stderr), 2, *words)
     assert not (tmp_path / "data").exists()
 
 
