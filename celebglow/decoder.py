@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from celebglow.glow import Glow, Level
-from celebglow.steps import AffineCoupling, CouplingNet, Step, border_channel
+from celebglow.steps import SIGMOID_SHIFT, AffineCoupling, CouplingNet, Step, border_channel
 
 
 class Conv(nn.Module):
@@ -59,14 +59,15 @@ class InverseStep(nn.Module):
         self.unmix = Conv(inverse[:, :, None, None], -step.actnorm.bias, inputs=2 * half, side=side)
 
     def forward(self, z: Tensor) -> Tensor:
-        z1, z2 = z[:, : self.cut], z[:, self.cut :]
-        h = self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(z1)))))
+        """z (B, C, H, W) is overwritten: fresh memory for every tensor costs a quarter of the time."""
+        z2 = z[:, self.cut :]
+        h = self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(z[:, : self.cut])))))
         if self.affine:
             shift, log_scale = h.chunk(2, dim=1)
-            z2 = z2 / torch.sigmoid(log_scale + 2.0) - shift
+            z2.div_(torch.sigmoid(log_scale + SIGMOID_SHIFT)).sub_(shift)
         else:
-            z2 = z2 - h
-        return self.unmix(torch.cat([z1, z2], dim=1))
+            z2.sub_(h)
+        return self.unmix(z)
 
 
 class InverseLevel(nn.Module):
@@ -96,6 +97,9 @@ class Decoder(nn.Module):
         flow: whose inverse; its weights are copied, in their device and dtype.
     """
 
+    top_mean: Tensor
+    top_scale: Tensor
+
     def __init__(self, flow: Glow) -> None:
         super().__init__()
         with torch.no_grad():
@@ -104,12 +108,11 @@ class Decoder(nn.Module):
             self.levels = nn.ModuleList(
                 InverseLevel(level, shape[1]) for level, shape in zip(flow.each_level(), flow.latent_shapes, strict=True)
             )
-            self.top_prior = flow.top_prior is not None
+            mean = logs = torch.zeros(1, *flow.latent_shapes[-1], dtype=flow.dtype, device=flow.device)
             if flow.top_prior is not None:
-                like = flow.top_prior.bias.new_zeros(1, *flow.latent_shapes[-1])
-                mean, logs = flow.top_prior(like)
-                self.register_buffer("top_mean", mean.detach().clone())
-                self.register_buffer("top_scale", torch.exp(logs).detach().clone())
+                mean, logs = flow.top_prior(mean)
+            self.register_buffer("top_mean", mean.detach().clone())
+            self.register_buffer("top_scale", torch.exp(logs).detach().clone())
         self.requires_grad_(False)
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -117,9 +120,7 @@ class Decoder(nn.Module):
             part.reshape(-1, *shape).contiguous(memory_format=torch.channels_last)
             for part, shape in zip(latents.split(self.sizes, dim=1), self.latent_shapes, strict=True)
         ]
-        x = parts[-1]
-        if self.top_prior:
-            x = self.top_mean + self.top_scale * x
+        x = self.top_mean + self.top_scale * parts[-1]
         for index in range(len(self.levels) - 1, -1, -1):
             eps = parts[index] if index < len(self.levels) - 1 else None
             x = self.levels[index](x, eps)

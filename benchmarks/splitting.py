@@ -1,6 +1,6 @@
 """What splits cost: index arrays against building them from rows of factor labels, and the command's wall time.
 
-Prints seconds and ratios; run it as `python benchmarks/splits.py` on an otherwise idle machine.
+Prints seconds and ratios; run it as `python benchmarks/splitting.py` on an otherwise idle machine.
 """
 
 from __future__ import annotations
