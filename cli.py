@@ -451,6 +451,11 @@ def flow_train(
 )
 @click.option("--crop", default=1.0, metavar="PART", help="As in training.")
 @click.option("--shrink", default=1.0, metavar="T", help="Leave out coefficients whose t-statistic is within T.")
+@click.option(
+    "--decorrelate/--as-fitted",
+    default=True,
+    help="Mix the directions so that pixel probes see each change its own attribute only.",
+)
 @click.option("--half/--full", default=True, help="Store weights in half precision: half the size, pixels the same to 1 in 255.")
 @click.option("--seed", default=0, metavar="N", help="Of the held-out people.")
 @device_option
@@ -467,6 +472,7 @@ def flow_directions(
     fit_on: dict[str, str],
     crop: float,
     shrink: float,
+    decorrelate: bool,
     half: bool,
     seed: int,
     device: str,
@@ -481,7 +487,21 @@ def flow_directions(
     from celebglow.directions import make_pipeline
 
     separation = make_pipeline(
-        flow, images, out, labels, attributes, controls, strengths, fit_on, held_out, crop, shrink, half, seed, pick_device(device)
+        flow,
+        images,
+        out,
+        labels,
+        attributes,
+        controls,
+        strengths,
+        fit_on,
+        held_out,
+        crop,
+        shrink,
+        decorrelate,
+        half,
+        seed,
+        pick_device(device),
     )
     for name, area in separation.items():
         click.echo(f"{name}: separates held-out images with an area under the ROC curve of {area:.3f}")

@@ -160,7 +160,9 @@ def fit_directions(
     middle = design[keep].mean(axis=0)
     middle[1 : 1 + len(attributes)] = 0
     found.origin.copy_(torch.from_numpy(fits[0].predict(middle)))
-    return Fit(found, _separation(latents(), found, attributes, ~keep))
+    others = [fits[0].coefficient(1 + row)[0] for row in range(len(attributes), len(labels)) if 1 + row in fits[0].used]
+    table = np.stack([*found.table.double().numpy(), *others])
+    return Fit(found, _separation(latents(), table, attributes, ~keep))
 
 
 class _Regression:
@@ -202,10 +204,11 @@ class _Regression:
 
 
 def _separation(
-    latents: Iterable[Tensor], directions: Directions, attributes: Sequence[Label], judged: NDArray[np.bool_]
+    latents: Iterable[Tensor], table: Floats, attributes: Sequence[Label], judged: NDArray[np.bool_]
 ) -> dict[str, float]:
-    dual = torch.linalg.pinv(directions.table.double())  # (D, A): coordinates that don't see each other
-    coordinates = torch.cat([batch.double().cpu() @ dual for batch in latents]).numpy()
+    """Areas under the ROC curves of the coordinates along the first rows of ``table``, those along the others held fixed."""
+    dual = np.linalg.pinv(table)[:, : len(attributes)]
+    coordinates = np.concatenate([batch.double().cpu().numpy() @ dual for batch in latents])
     return {label.name: area_under_curve(coordinates[judged, row], label.values[judged]) for row, label in enumerate(attributes)}
 
 
@@ -230,6 +233,7 @@ def make_pipeline(
     held_out: float,
     crop: float,
     shrink: float,
+    decorrelated: bool,
     half: bool,
     seed: int,
     device: torch.device,
@@ -237,7 +241,8 @@ def make_pipeline(
     """Fit directions in the flow of ``flow_folder`` to ``images`` and save both to ``out``; returns the separation of each.
 
     ``attributes`` and ``controls`` map names to columns of the images or of the CSV ``labels``, ``strengths`` names to factors.
-    ``fit_on`` maps a column to the value that marks the images of the fit; without it, ``held_out`` of the people are kept out.
+    ``decorrelated`` mixes them by `celebglow.probes`. ``fit_on`` maps a column to the value that marks the images of the fit;
+    without it, ``held_out`` of the people are kept out.
 
     Raises:
         ValueError: for whatever is missing or unknown.
@@ -245,6 +250,8 @@ def make_pipeline(
     from celebglow.glow import Glow
     from celebglow.images import NO_AUGMENTATION, Batches, read_images
     from celebglow.pipeline import CelebGlowPipeline
+    from celebglow.probes import SEED as PROBE_SEED
+    from celebglow.probes import decorrelate
 
     if not (flow_folder / "config.json").is_file():
         raise ValueError(
@@ -272,15 +279,20 @@ def make_pipeline(
             with torch.inference_mode():
                 yield flow.encode(flow.preprocess(pixels) + noise / flow.bins).latents.cpu()
 
+    walked = [Label.of(name, _numeric(columns, column)) for name, column in attributes.items()]
     fit = fit_directions(
         latents,
-        [Label.of(name, _numeric(columns, column)) for name, column in attributes.items()],
+        walked,
         [label for column in controls.values() for label in _controls(column, columns)],
         judged,
         shrink,
         factors,
     )
-    pipeline = CelebGlowPipeline(flow.cpu(), fit.directions)
+    pipeline = CelebGlowPipeline(flow, fit.directions)
+    if decorrelated and len(walked) > 1:
+        pixels = batches(torch.arange(len(batches)), torch.Generator()).permute(0, 2, 3, 1).numpy()
+        decorrelate(fit.directions, pixels, walked, ~judged, pipeline.pictures, lambda n: pipeline.person(n, PROBE_SEED))
+    pipeline = pipeline.to("cpu")
     if half:
         pipeline.flow.half()
         pipeline.directions.half()

@@ -131,10 +131,12 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         """
         directions = self.directions.to("cpu")
         base = directions.base(latent[None])[0]
-        images = []
-        for part in values.split(self.batch):
-            images.append(self._decode(directions.walk(base, part), precision, resolution))
-        return np.concatenate(images)
+        parts = (directions.walk(base, part) for part in values.split(self.batch))
+        return np.concatenate([self._decode(part, precision, resolution) for part in parts])
+
+    def pictures(self, latents: Tensor) -> NDArray[np.uint8]:
+        """Pictures (B, R, R, C) uint8 of latents (B, D)."""
+        return np.concatenate([self._decode(part, "fp32", None) for part in latents.split(self.batch)])
 
     @torch.inference_mode()
     def _decode(self, latents: Tensor, precision: str, resolution: int | None) -> NDArray[np.uint8]:
