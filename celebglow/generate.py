@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from celebglow import card
-from celebglow.pipeline import PRECISIONS, CelebGlowPipeline
+from celebglow.pipeline import PRECISIONS, CelebGlowPipeline, exact_convolutions
 from harness.store import Description, Writer
 from splits import Factor, FactorGrid, SplitSpec, derive_spec
 
@@ -163,7 +163,7 @@ def generate(
         latent = pipeline.person(person, population.seed, population.temperature)
         return pipeline.grid(latent, values, population.precision, population.resolution)
 
-    with Writer(root, description, part, overwrite) as writer, _one_thread_each(device):
+    with Writer(root, description, part, overwrite) as writer, _one_thread_each(device), exact_convolutions():
         missing = writer.missing
         total = len(writer.range) * population.per_person
         bar = tqdm(

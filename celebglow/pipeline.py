@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ from celebglow.glow import Glow
 BUNDLED = Path(__file__).parent / "weights"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 BATCH_LATENTS = 72 * 12288  # latent dimensions decoded at once: 72 images of 64 x 64, fast on two cores and small in memory
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """On a GPU: deterministic convolutions in true fp32, where torch's default is TF32. A global setting: enter it once, not per thread."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
 
 
 @dataclass
@@ -178,7 +186,8 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
             self.directions.select(list(values))  # names checked
         row = torch.tensor([[float(values.get(name, 0.0)) for name in self.attributes]])
         persons = [person] if isinstance(person, int) else list(person)
-        images = np.concatenate([self.grid(self.person(p, seed, temperature), row, precision) for p in persons])
+        with exact_convolutions():
+            images = np.concatenate([self.grid(self.person(p, seed, temperature), row, precision) for p in persons])
         if output_type == "np":
             return CelebGlowOutput(images=images)
         return CelebGlowOutput(images=[Image.fromarray(image.squeeze()) for image in images])
