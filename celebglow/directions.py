@@ -258,6 +258,7 @@ def make_pipeline(
             f"there is no trained flow in {flow_folder} (no config.json): give the flow/ folder of `ood-data flow train`"
         )
     flow: Glow = Glow.from_pretrained(flow_folder, low_cpu_mem_usage=False).float().to(device).eval()
+    flow.register_to_config(_name_or_path="")  # where it lay is nobody's business
     data = read_images(images, 2 * flow.config.resolution)
     columns = dict(data.columns) | ({} if labels is None else _read_csv(labels, len(data.images)))
     factors = {name: _number(name, value) for name, value in strengths.items()}
