@@ -254,6 +254,29 @@ def generate_celebglow(
         click.echo(f"part {part[0]}/{part[1]} is done; the store is complete when the other parts are")
 
 
+@generate.command("dsprites")
+@click.option("--out", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the store goes.")
+@click.option("--overwrite", is_flag=True, help="Remove a dsprites that is there first.")
+@json_option
+@report_errors
+def generate_dsprites(out: Path, overwrite: bool, as_json: bool) -> None:
+    """dSprites: all 737,280 images, rendered exactly; no download.
+
+    Interrupted, it continues where it was when run again.
+
+    \b
+    Example:
+      ood-data generate dsprites --out data/
+    """
+    from harness.dsprites import generate as run
+
+    run(out, overwrite, sys.stderr.isatty())
+    if as_json:
+        click.echo(json.dumps({"store": str(out / "dsprites.zarr"), "complete": True}))
+    else:
+        click.echo(f"{out / 'dsprites.zarr'} is complete; look at {out / 'dsprites.png'} and read {out / 'dsprites.md'}")
+
+
 # Stores
 
 

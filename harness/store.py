@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -31,6 +32,12 @@ FORMAT = 1
 ATTRIBUTE = "ood_data"
 COMPRESSION_LEVEL = 5
 SPARE_BYTES = 16 * 2**20  # room for the manifest, card and preview
+SHARD_BYTES = 16 * 2**20  # of a shard, uncompressed, unless a dataset has a natural unit
+
+
+def rows_of_shard(shape: tuple[int, int, int, int]) -> int:
+    """How many images of a store of that shape (N, R, R, C) make a shard of about 16 MiB."""
+    return max(1, min(shape[0], SHARD_BYTES // math.prod(shape[1:])))
 
 
 @dataclass(frozen=True)
@@ -210,6 +217,15 @@ class Writer:
     def missing(self) -> list[int]:
         """Indices of this part's shards that are yet to be written."""
         return [shard for shard in self.range if shard not in self.done]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole store was finished before and nothing is to be added."""
+        return self.paths.manifest.exists() and not self.missing
+
+    def rows(self, shard: int) -> range:
+        """The indices of a shard's images."""
+        return range(shard * self.description.rows, min((shard + 1) * self.description.rows, self.description.shape[0]))
 
     def publish(self, shard: int, images: NDArray[np.uint8]) -> None:
         """Write one shard of this part: ``images`` (rows, R, R, C) uint8. Atomic; safe to interrupt."""
