@@ -343,6 +343,62 @@ def data_verify(dataset: str, data: Path, as_json: bool) -> None:
     sys.exit(FAILED if problems else DONE)
 
 
+@data.command("convert")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--dataset", metavar="NAME", help="Which dataset it is.  [default: the name of --spec]")
+@click.option(
+    "--spec", "spec_file", type=click.Path(path_type=Path), metavar="FILE", help="Grid and splits of your own dataset (TOML)."
+)
+@click.option("--out", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the store goes.")
+@click.option("--overwrite", is_flag=True, help="Remove a store of that name that is there first.")
+@json_option
+@report_errors
+def data_convert(file: Path, dataset: str | None, spec_file: Path | None, out: Path, overwrite: bool, as_json: bool) -> None:
+    """Official file → store. Interrupted, it continues where it was when run again.
+
+    FILE is dSprites' .npz or .hdf5, 3dshapes.h5, an mpi3d .npz, one of the benchmark's split files (the other three beside it),
+    CelebGlow's .npy, or a folder of pictures with a .csv: a column `file`, and one per factor with the index of its value.
+
+    \b
+    Examples:
+      ood-data data convert real.npz --dataset mpi3d
+      ood-data data convert pictures/ --spec my.toml
+    """
+    from harness.convert import convert
+
+    store = convert(file, dataset, out, spec_file, overwrite, sys.stderr.isatty())
+    if as_json:
+        click.echo(json.dumps({"dataset": store.name, "store": str(store.paths.group), "images": len(store)}))
+    else:
+        click.echo(f"{store.paths.group} is complete: {len(store):,} images; read {store.paths.card}")
+
+
+@data.command("export")
+@click.argument("dataset")
+@click.option("--kind", required=True, metavar="KIND", help="random, composition, interpolation or extrapolation.")
+@click.option(
+    "--format", "layout", default="benchmark", type=click.Choice(["benchmark", "png"]), help="The published .npz, or pictures."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="Where the files go.")
+@data_option
+@json_option
+@report_errors
+def data_export(dataset: str, kind: str, layout: str, out: Path, data: Path, as_json: bool) -> None:
+    """Write a store and its split for other code: the benchmark's published layout, or pictures and a .csv.
+
+    \b
+    Example:
+      ood-data data export mpi3d --kind extrapolation --out published/
+    """
+    from harness.export import export
+
+    files = export(data, dataset, kind, layout, out, sys.stderr.isatty())
+    if as_json:
+        click.echo(json.dumps({"dataset": dataset, "kind": kind, "files": list(map(str, files))}))
+    else:
+        click.echo("\n".join(map(str, files)))
+
+
 # Flows
 
 

@@ -161,6 +161,20 @@ class Store:
     def __len__(self) -> int:
         return int(self.images.shape[0])
 
+    @property
+    def rows(self) -> int:
+        """Images per shard."""
+        return int(self.images.chunks[0])
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the shards are; if not, each begins with the bytes of its images."""
+        return any(isinstance(codec, zarr.codecs.ZstdCodec) for codec in self.images.compressors)
+
+    def shard(self, index: int) -> Path:
+        """The file of a shard."""
+        return self.paths.group / self.paths.shard(index)
+
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Images [start, stop) as (stop - start, R, R, C) uint8; a flipped bit in their shards raises."""
         return np.asarray(self.images[start:stop], dtype=np.uint8)
@@ -194,9 +208,15 @@ class Writer:
         self.paths.root.mkdir(parents=True, exist_ok=True)
         if overwrite:
             remove(root, description.name)
+        fresh = not self.paths.group.exists()
         self._prepare()
         self.done = _done_shards(self.paths, self.description)
-        self._check_space()
+        try:
+            self._check_space()
+        except OSError:
+            if fresh:
+                remove(root, description.name)
+            raise
         self._log = self.paths.part(part).open("ab")
         try:
             fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -491,7 +511,7 @@ def _done_shards(paths: Paths, description: Description) -> dict[int, dict[str, 
 
 
 def _missing(paths: Paths) -> str:
-    return f"there is no {paths.name} in {paths.root}: make it with `ood-data generate` or look with `ood-data data list`"
+    return f"there is no {paths.name} in {paths.root}: make it with `ood-data generate` or `ood-data data convert`, or look with `data list`"
 
 
 def _read_attributes(paths: Paths) -> dict[str, Any]:
