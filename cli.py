@@ -343,6 +343,46 @@ def data_verify(dataset: str, data: Path, as_json: bool) -> None:
     sys.exit(FAILED if problems else DONE)
 
 
+@data.command("fetch")
+@click.argument("dataset")
+@click.option("--variant", type=click.Choice(["real", "realistic", "toy"]), help="Of mpi3d.  [default: real, the paper's]")
+@click.option(
+    "--accept-checksum", "accept", is_flag=True, help="Keep a whole file of another checksum than the known one; remembered."
+)
+@click.option("--out", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the store goes.")
+@click.option("--download-only", is_flag=True, help="Leave the file in the cache; print its path.")
+@json_option
+@report_errors
+def data_fetch(dataset: str, variant: str | None, accept: bool, out: Path, download_only: bool, as_json: bool) -> None:
+    """Download a dataset's official files, and convert them. Interrupted, it continues where it was when run again.
+
+    DATASET is dsprites, shapes3d, mpi3d or celebglow. Files are kept in OOD_DATA_HOME (~/.cache/ood-data).
+
+    \b
+    Examples:
+      ood-data data fetch shapes3d
+      ood-data data fetch mpi3d --variant toy
+    """
+    from harness.convert import convert
+    from harness.fetch import fetch_dataset
+    from harness.sources import source_of
+
+    if variant and dataset != "mpi3d":
+        raise ValueError(f"only mpi3d has variants, {dataset} has none")
+    name = dataset if variant in (None, "real") else f"{dataset}_{variant}"
+    source = source_of(name)
+    click.echo(f"{source.title}: {source.license}; {source.homepage}\ncite: {source.citation}", err=True)
+    file = fetch_dataset(name, accept, sys.stderr.isatty())
+    if download_only:
+        click.echo(json.dumps({"dataset": name, "file": str(file)}) if as_json else file)
+        return
+    store = convert(file, name, out, progress=sys.stderr.isatty())
+    if as_json:
+        click.echo(json.dumps({"dataset": name, "file": str(file), "store": str(store.paths.group), "images": len(store)}))
+    else:
+        click.echo(f"{store.paths.group} is complete: {len(store):,} images; {file} may be deleted")
+
+
 @data.command("convert")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--dataset", metavar="NAME", help="Which dataset it is.  [default: the name of --spec]")

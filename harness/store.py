@@ -290,7 +290,7 @@ class Writer:
             write_atomically(self.paths.card, card(store).encode())
             files = {path.name: _sha256(path) for path in (self.paths.card, self.paths.preview)}
             files |= {name: hashlib.sha256(data).hexdigest() for name, data in self.description.metadata().items()}
-            last = _line({"files": files, "sha256": hashlib.sha256(lines).hexdigest()})
+            last = _line({"files": files, "sha256": _manifest_hash(lines, files)})
             write_atomically(self.paths.manifest, lines + last)
             for path in self.paths.parts():
                 path.unlink(missing_ok=True)
@@ -480,9 +480,14 @@ def _parse_manifest(data: bytes) -> tuple[list[dict[str, Any]], dict[str, str]]:
     *entries, last = _parse_lines(data)
     if set(last) != {"files", "sha256"}:
         raise ValueError("it has no last line with the hash of the others")
-    if hashlib.sha256(b"".join(map(_line, entries))).hexdigest() != last["sha256"]:
-        raise ValueError("its lines differ from the hash in its last line")
+    if _manifest_hash(b"".join(map(_line, entries)), last["files"]) != last["sha256"]:
+        raise ValueError("it differs from the hash in its last line")
     return entries, last["files"]
+
+
+def _manifest_hash(lines: bytes, files: dict[str, str]) -> str:
+    """Of everything in a manifest but this hash itself."""
+    return hashlib.sha256(lines + _line({"files": files})).hexdigest()
 
 
 def _truncate_torn_line(path: Path) -> None:
