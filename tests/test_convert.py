@@ -448,7 +448,7 @@ def test_two_hundred_corruptions_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_full_size_dsprites_file(tmp_path: Path) -> None:
+def test_a_full_size_dsprites_file(tmp_path: Path, ood_data: CommandLine) -> None:
     """The official layout at its full size: in less than 1 GiB, the shards of the renderer, bit by bit."""
     spec = splits.load_spec("dsprites")
     small = {"latents_classes": np.zeros((dsprites.IMAGES, 6), np.int64)}
@@ -473,7 +473,7 @@ def test_a_full_size_dsprites_file(tmp_path: Path) -> None:
         check=True,
     )
     assert int(run.stdout) * 1024 < 2**30
-    dsprites.generate(tmp_path / "rendered", progress=False)
+    assert ood_data("generate", "dsprites", "--out", tmp_path / "rendered").returncode == 0
     converted, rendered = (
         (tmp_path / root / "dsprites.manifest.jsonl").read_text().splitlines() for root in ("converted", "rendered")
     )
