@@ -30,7 +30,7 @@ from harness.dataset import Dataset  # noqa: E402
 from harness.pairs import ChangedFactors, LaplaceSteps  # noqa: E402
 
 GOAL_FEEDING = 5
-SECONDS = 3.0  # of each measurement
+SECONDS = 1.5  # of each measurement
 SPEC = """
 name = "photographs"
 [[factor]]
@@ -109,28 +109,31 @@ def pairs(data: Dataset) -> None:
         print(f"  pairs of {type(sampler).__name__}: {rate:,.0f} pairs/s, drawing alone {64 * rounds / drawing:,.0f} pairs/s")
 
 
-def peak_and_seconds(program: str, *arguments: object) -> tuple[float, float]:
-    """(GB, seconds) of a program in a process of its own."""
-    program += "\nimport pathlib; print(pathlib.Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
+def peak_and_seconds(imports: str, body: str, *arguments: object) -> tuple[float, float]:
+    """(GB, seconds) of a program in a process of its own; the imports are not timed."""
+    program = (
+        f"import pathlib, sys, time; import {imports}; start = time.perf_counter()\n{body}\nprint(time.perf_counter() - start, "
+        "pathlib.Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
+    )
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    start = time.perf_counter()
     result = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
-    return int(result.stdout.split()[-1]) * 1024 / 1e9, time.perf_counter() - start
+    seconds, kib = result.stdout.split()[-2:]
+    return int(kib) * 1024 / 1e9, float(seconds)
 
 
 def first_batch(data: Dataset, npz: Path) -> None:
-    """From a new process to the first batch of train, against numpy.load of the images of the same split and a DataLoader."""
-    root = data.store.paths.root
-    ours = "import sys, harness\nd = harness.open(sys.argv[1], sys.argv[2])\nnext(iter(d.batches(d.split('extrapolation').train, 256)))"
-    mapped = ours.replace("256)", "256, place='mapped')")
+    """From opening to the first batch of train, against numpy.load of the images of the same split and a DataLoader."""
+    ours = (
+        "d = harness.open(sys.argv[1], sys.argv[2])\nnext(iter(d.batches(d.split('extrapolation').train, 256, place=sys.argv[3])))"
+    )
     plain = (
-        "import sys, numpy, torch\nx = torch.from_numpy(numpy.load(sys.argv[1])['arr_0'])\n"
+        "x = torch.from_numpy(numpy.load(sys.argv[1])['arr_0'])\n"
         "next(iter(torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=256, shuffle=True)))"
     )
-    idle = peak_and_seconds("import torch")[1]
-    times = {name: peak_and_seconds(ours if name == "store" else mapped, data.name, root) for name in ("store", "store, mapped")}
-    times["npz"] = peak_and_seconds(plain, npz)
-    print(f"{data.name}, from a new process to the first batch of train (of which {idle:.2f} s are importing torch):")
+    root, imports = data.store.paths.root, "torch, harness.dataset, harness.batches"
+    times = {f"store, {place}": peak_and_seconds(imports, ours, data.name, root, place) for place in ("memory", "mapped")}
+    times["npz"] = peak_and_seconds("torch, numpy", plain, npz)
+    print(f"{data.name}, from opening to the first batch of train:")
     for name, (memory, seconds) in times.items():
         print(
             f"  {name}: {seconds:.2f} s, {seconds / times['npz'][1]:.2f} x the npz; {memory:.2f} GB, {memory / times['npz'][0]:.2f} x"
@@ -158,8 +161,8 @@ def photographs(folder: Path) -> Dataset:
     with (folder / "copy").open("rb") as file:
         os.fsync(file.fileno())
     copying = time.perf_counter() - start
-    program = "import sys; from harness.convert import convert; convert(sys.argv[1], None, sys.argv[2], sys.argv[3])"
-    memory, seconds = peak_and_seconds(program, folder / "photographs.npz", folder, folder / "photographs.toml")
+    body = "harness.convert.convert(sys.argv[1], None, sys.argv[2], sys.argv[3])"
+    memory, seconds = peak_and_seconds("harness.convert", body, folder / "photographs.npz", folder, folder / "photographs.toml")
     data = harness.open("photographs", folder)
     print(
         f"convert: {size / seconds / 1e6:,.0f} MB/s with hashing, checksums and fsync, {seconds / copying:.1f} x the time of a copy; "
