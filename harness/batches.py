@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +49,7 @@ class Pixels:
 
     Raises:
         ValueError: for an index that the store hasn't, or an unknown place.
-        RuntimeError: from zarr, if a shard that is read is damaged.
+        OSError: if a shard is missing, cut, or (where it is read, not mapped) has a flipped bit.
     """
 
     def __init__(self, store: Store, indices: NDArray[np.int64], place: str = "auto", device: torch.device | None = None) -> None:
@@ -102,7 +103,9 @@ class Pixels:
         """(n, R·R·C) uint8: read shard by shard, every checksum checked."""
         size = math.prod(self.shape)
         if self.place == "mapped":
-            file = tempfile.TemporaryFile(dir=self.store.paths.root)  # noqa: SIM115  (it lives as long as its map)
+            root = self.store.paths.root
+            folder = root if os.access(root, os.W_OK) else None  # beside the store, which has room, rather than in a small /tmp
+            file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (it lives as long as its map)
             rows = np.memmap(file, np.uint8, "w+", shape=(max(len(indices), 1), size))[: len(indices)]
         else:
             rows = np.empty((len(indices), size), dtype=np.uint8)
@@ -255,8 +258,10 @@ def available_memory() -> int:
 
 def _map_shard(store: Store, shard: int) -> NDArray[np.uint8]:
     """(rows, R·R·C) uint8 over the file of an uncompressed shard. torch's map, as numpy's would hold a descriptor for each file."""
-    size = math.prod(store.images.shape[1:])
-    mapped = torch.from_file(str(store.shard(shard)), shared=False, size=store.rows * size, dtype=torch.uint8)
+    size, path = math.prod(store.images.shape[1:]), store.shard(shard)
+    if not path.exists() or path.stat().st_size < store.rows * size:
+        raise OSError(f"{path} is missing or cut: `ood-data data verify {store.name}` names all that is wrong")
+    mapped = torch.from_file(str(path), shared=False, size=store.rows * size, dtype=torch.uint8)
     rows: NDArray[np.uint8] = mapped.numpy().reshape(store.rows, size)
     return rows
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,25 @@ def test_images_that_were_not_opened_are_refused(data: Dataset) -> None:
     batches = data.batches(data.split("extrapolation").train, 4)
     with pytest.raises(IndexError, match="is not among those that were opened"):
         batches.images(data.split("extrapolation").test[:3])
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_damaged_stores_are_not_fed(data: Dataset, tmp_path: Path, place: str) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(data.store.paths.root, root)
+    opened = harness.open("toy", root)
+    shard = opened.store.shard(3)
+    whole = shard.read_bytes()
+    shard.unlink()
+    with pytest.raises(OSError, match=r"c\.3\.0\.0\.0 is missing"):
+        opened.batches(range(60), place=place)
+    shard.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(OSError, match="data verify toy"):
+        opened.batches(range(60), place=place)
+    shard.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    if place == "memory" or opened.store.compressed:
+        with pytest.raises(OSError, match=r"are damaged.*data verify toy"):
+            opened.batches(range(60), place=place)
 
 
 def test_more_shards_than_file_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
