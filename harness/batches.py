@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,6 +161,7 @@ class Batches:
         self.pixels = Pixels(data.store, ascending, place, self.device)
         self.targets = torch.from_numpy(data.targets[self.indices]).to(self.device)
         self.epoch = 0
+        self._buffers = _Buffers()
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -192,7 +194,8 @@ class Batches:
 
     def images(self, indices: NDArray[np.int64]) -> Tensor:
         """(B, C, R, R) float32 in [0, 1] of these images of the grid, which must be among `self.indices`."""
-        return to_float(self.pixels.gather(indices))
+        pixels = self.pixels.gather(indices)
+        return to_float(pixels, self._buffers.take(tuple(pixels.shape)) if pixels.device.type == "cpu" else None)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """(n,): which of `self.indices` comes when in that epoch."""
@@ -239,9 +242,42 @@ class IndexedImages(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         return self.__dict__ | {"_pixels": None}
 
 
-def to_float(pixels: Tensor) -> Tensor:
-    """(B, R, R, C) uint8 → (B, C, R, R) float32 in [0, 1], x / 255; channels last in memory, as they were."""
-    return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)  # torch.div of the bytes is one pass, and slower: not vectorised
+def to_float(pixels: Tensor, out: Tensor | None = None) -> Tensor:
+    """(B, R, R, C) uint8 → (B, C, R, R) float32 in [0, 1], x / 255; channels last in memory, as they were.
+
+    `out` (B, R, R, C) float32 is the memory to use, fresh if None.
+    """
+    # torch.div of the bytes would be one pass, and slower: it is not vectorised
+    floats = pixels.to(torch.float32) if out is None else out.copy_(pixels)
+    return floats.div_(255).permute(0, 3, 1, 2)
+
+
+class _Buffers:
+    """Memory for batches, used again once nobody holds a tensor over it: the pages of fresh memory cost as much as the cast.
+
+    A tensor made from a numpy array holds a reference to it for as long as its storage is used, by whichever view.
+    """
+
+    KEPT = 4
+
+    def __init__(self) -> None:
+        self._arrays: list[NDArray[np.float32]] = []
+
+    def take(self, shape: tuple[int, ...]) -> Tensor:
+        """A float32 tensor of that shape; its values are whatever was there."""
+        size = math.prod(shape)
+        for index in range(len(self._arrays)):  # not over the arrays: the loop would hold references too
+            if self._arrays[index].size == size and _references(self._arrays, index) == _UNUSED:
+                return torch.from_numpy(self._arrays[index]).view(shape)
+        self._arrays = [*self._arrays[1 - self.KEPT :], np.empty(size, dtype=np.float32)]
+        return torch.from_numpy(self._arrays[-1]).view(shape)
+
+
+def _references(arrays: list[NDArray[np.float32]], index: int) -> int:
+    return sys.getrefcount(arrays[index])
+
+
+_UNUSED = _references([np.empty(0, dtype=np.float32)], 0)  # measured, as versions of Python count differently
 
 
 def available_memory() -> int:

@@ -72,6 +72,23 @@ def test_batches_are_the_images_and_their_targets(data: Dataset, place: str) -> 
     assert seen != train.tolist()  # shuffled
 
 
+def test_batches_that_are_kept_stay_what_they_were(data: Dataset) -> None:
+    """Memory is used again, but never under a tensor, or a view of one, that somebody still holds."""
+    batches = data.batches(range(60), 4, shuffle=False)
+    kept, views, addresses = [], [], set()
+    for number, (images, _) in enumerate(batches):
+        addresses.add(images.data_ptr())
+        (kept if number % 3 else views).append(images if number % 3 else images[1:, 0].numpy())
+        del images
+    assert [n for images in kept for n in numbers(images)] == [n for n in range(60) if (n // 4) % 3]
+    assert [round(255 * float(v)) for view in views for v in view[:, 0, 0]] == [n for n in range(60) if (n // 4) % 3 == 0 and n % 4]
+    assert len(addresses) == 15
+    again = set()
+    for images, _ in data.batches(range(60), 4):
+        again.add(images.data_ptr())
+    assert len(again) <= 3
+
+
 def test_every_place_gives_the_same_batches(data: Dataset) -> None:
     train = data.split("random").train
     runs = [[numbers(images) for images, _ in data.batches(train, 5, seed=3, place=place)] for place in (*PLACES, "auto")]
