@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from celebglow import card
 from celebglow.pipeline import PRECISIONS, CelebGlowPipeline, exact_convolutions
-from harness.store import Description, Writer
+from harness.store import Description
+from harness.writer import Writer
 from splits import Factor, FactorGrid, SplitSpec, derive_spec
 
 NAME = "celebglow"

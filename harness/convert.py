@@ -15,7 +15,8 @@ from harness.card import card, preview
 from harness.readers import Images, Reader, open_reader
 from harness.rows import BadFile
 from harness.sources import SOURCES
-from harness.store import Description, Store, Writer, remove, rows_of_shard
+from harness.store import Description, Store, rows_of_shard
+from harness.writer import Writer, remove
 from splits import SplitSpec
 
 logger = logging.getLogger(__name__)

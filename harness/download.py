@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.store import write_atomically
+from harness.files import write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 import splits
 from harness.card import card, preview
-from harness.store import Description, Writer, rows_of_shard
+from harness.store import Description, rows_of_shard
+from harness.writer import Writer
 
 logger = logging.getLogger(__name__)
 

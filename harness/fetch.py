@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 import splits
 from harness.download import Unproven, digests, fetch
+from harness.files import write_atomically
 from harness.readers import open_reader
 from harness.rows import BadFile, zip_rows
 from harness.sources import File, source_of
-from harness.store import write_atomically
 
 logger = logging.getLogger(__name__)
 

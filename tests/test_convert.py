@@ -30,7 +30,8 @@ from harness.convert import convert
 from harness.export import export
 from harness.rows import BadFile
 from harness.sources import File, Source
-from harness.store import Writer, verify
+from harness.store import verify
+from harness.writer import Writer
 
 Make = Callable[[Path, splits.SplitSpec], tuple[Path, np.ndarray]]
 
