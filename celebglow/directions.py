@@ -144,7 +144,11 @@ def fit_directions(
     columns += [column.astype(np.float64) for column in np.unique(~known, axis=1).T if column.any()]
     design = np.stack(columns, axis=1)
     # one regression for the origin, over all images; one per attribute, over those where it is known
-    fits = [_Regression(design, keep), *(_Regression(design, keep & known[:, row]) for row in range(len(attributes)))]
+    masks = [keep, *(keep & known[:, row] for row in range(len(attributes)))]
+    for label, mask in zip(attributes, masks[1:], strict=True):
+        if len(np.unique(label.values[mask])) < 2:
+            raise ValueError(f"{label.name!r} has fewer than two different values among the images of the fit")
+    fits = [_Regression(design, mask, 1 + len(labels)) for mask in masks]
     position = 0
     for batch in latents():
         z = batch.double().cpu().numpy()
@@ -168,13 +172,17 @@ def fit_directions(
 class _Regression:
     """Least squares of latents on the columns of ``design`` (N, P) over the rows ``keep`` (N,), one batch after another.
 
-    Columns that are constant there are left out, but for the first, the intercept.
+    Columns that are constant there are left out, but for the first, the intercept; so are marks of missing labels, the columns from
+    ``marks`` on, that the other columns determine.
     """
 
-    def __init__(self, design: Floats, keep: NDArray[np.bool_]) -> None:
-        varies = np.ptp(design[keep], axis=0) > 0
-        varies[0] = True
-        self.used = np.flatnonzero(varies)
+    def __init__(self, design: Floats, keep: NDArray[np.bool_], marks: int) -> None:
+        rows = design[keep]
+        used = [0, *(column for column in range(1, marks) if np.ptp(rows[:, column]) > 0)]
+        for column in range(marks, design.shape[1]):
+            if np.linalg.matrix_rank(rows[:, [*used, column]]) > len(used):
+                used.append(column)
+        self.used = np.array(used)
         self.design, self.keep = design[:, self.used], keep
         gram = self.design[keep].T @ self.design[keep]
         if np.linalg.matrix_rank(gram, hermitian=True) < len(gram):

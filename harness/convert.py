@@ -16,7 +16,7 @@ from harness.readers import Images, Reader, open_reader
 from harness.rows import BadFile
 from harness.sources import SOURCES
 from harness.store import Description, Store, rows_of_shard
-from harness.writer import Writer, remove
+from harness.writer import Writer
 from splits import SplitSpec
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def convert(
             try:
                 _write(writer, reader, progress)
             except BadFile:
-                remove(root, spec.name)  # what was read before the damage was found may be wrong too
+                writer.discard()  # what was read before the damage was found may be wrong too
                 raise
         writer.finish(card, preview)
     return Store(root, spec.name)

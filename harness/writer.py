@@ -145,6 +145,12 @@ class Writer:
             sync_folder(self.paths.root)
         return True
 
+    def discard(self) -> None:
+        """Remove the store: what was written turned out to be wrong."""
+        self.__exit__()
+        with locked(self.paths.lock):
+            remove(self.paths.root, self.paths.name)
+
     def _check(self) -> None:
         """Raise unless what is there is ours, or the beginning of ours. Changes nothing."""
         if (self.paths.group / "zarr.json").exists():

@@ -25,7 +25,7 @@ from official import pictures, small_spec
 
 import splits
 from harness import convert as convert_module
-from harness import dsprites, readers, store
+from harness import dsprites, readers, writer
 from harness.convert import convert
 from harness.export import export
 from harness.rows import BadFile
@@ -315,7 +315,7 @@ def test_another_file_into_a_store_is_refused(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_a_store_that_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec_file = small_spec(tmp_path)
     path, images = LAYOUTS["3dshapes"](tmp_path, splits.load_spec(spec_file))
-    write, calls = store.write_atomically, 0
+    write, calls = writer.write_atomically, 0
 
     def full(target: Path, data: bytes) -> None:
         nonlocal calls
@@ -324,7 +324,7 @@ def test_a_full_disk_leaves_a_store_that_continues(tmp_path: Path, monkeypatch: 
             raise OSError(errno.ENOSPC, "No space left on device", str(target))
         write(target, data)
 
-    monkeypatch.setattr(store, "write_atomically", full)
+    monkeypatch.setattr(writer, "write_atomically", full)
     with pytest.raises(OSError, match="No space"):
         convert(path, None, tmp_path / "data", spec_file)
     np.testing.assert_array_equal(convert(path, None, tmp_path / "data", spec_file).read(0, 60), images)
@@ -333,7 +333,7 @@ def test_a_full_disk_leaves_a_store_that_continues(tmp_path: Path, monkeypatch: 
 def test_no_space_from_the_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec_file = small_spec(tmp_path)
     path, _ = LAYOUTS["mpi3d flat"](tmp_path, splits.load_spec(spec_file))
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(OSError, match="not enough space"):
         convert(path, None, tmp_path / "data", spec_file)
     assert not contents(tmp_path / "data")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -15,8 +16,10 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import store
-from harness.store import Description, Problem, Store, Writer, verify
+from harness import files, writer
+from harness.manifest import DamagedError
+from harness.store import Description, Problem, Store, overview, verify
+from harness.writer import Writer, remove
 
 ROWS, SIDE = 5, 4
 SPEC = {"name": "toy", "factor": [{"name": "a", "size": 4, "kind": "ordinal"}]}
@@ -35,10 +38,10 @@ def rows_of(images: int, shard: int) -> int:
 
 
 def write(root: Path, images: int = 20, part: tuple[int, int] = (1, 1), compress: bool = False, limit: int = 10**6) -> bool:
-    with Writer(root, description(images, compress), part) as writer:
-        for shard in writer.missing[:limit]:
-            writer.publish(shard, pictures(shard, rows_of(images, shard)))
-        return writer.finish(lambda _: "# toy\n", lambda s: s.read(0, 1).tobytes())
+    with Writer(root, description(images, compress), part) as one:
+        for shard in one.missing[:limit]:
+            one.publish(shard, pictures(shard, rows_of(images, shard)))
+        return one.finish(lambda _: "# toy\n", lambda s: s.read(0, 1).tobytes())
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -67,9 +70,9 @@ def test_raw_shards_are_the_images_bytes(tmp_path: Path) -> None:
 
 
 def test_black_images_are_stored(tmp_path: Path) -> None:
-    with Writer(tmp_path, description(5)) as writer:
-        writer.publish(0, np.zeros((5, SIDE, SIDE, 3), np.uint8))
-        assert writer.finish(lambda _: "", lambda _: b"")
+    with Writer(tmp_path, description(5)) as one:
+        one.publish(0, np.zeros((5, SIDE, SIDE, 3), np.uint8))
+        assert one.finish(lambda _: "", lambda _: b"")
     assert verify(tmp_path, "toy") == []
 
 
@@ -81,7 +84,7 @@ def test_parts_in_any_order_give_the_same_bytes(tmp_path: Path, order: tuple[int
     assert contents(tmp_path / "parts") == contents(tmp_path / "one")
 
 
-@pytest.mark.parametrize("first, second", [(5, 20), (10, 23), (20, 20)])
+@pytest.mark.parametrize("first, second", [(5, 20), (10, 23), (13, 33), (20, 20)])
 def test_extending_gives_the_bytes_of_all_at_once(tmp_path: Path, first: int, second: int) -> None:
     write(tmp_path / "grown", first)
     write(tmp_path / "grown", second)
@@ -204,36 +207,174 @@ def test_a_store_of_another_tool_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_no_space_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(OSError, match=r"not enough space.*bytes are needed, 1,000 are free"):
-        Writer(tmp_path, description())
+    write(tmp_path / "old", 10)
+    before = contents(tmp_path)
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    for root in (tmp_path / "new", tmp_path / "old"):
+        with pytest.raises(OSError, match=r"not enough space.*bytes are needed, 1,000 are free"):
+            Writer(root, description(20))
+    assert contents(tmp_path) == before
+    assert not (tmp_path / "new").exists()
+    assert verify(tmp_path / "old", "toy") == []
 
 
 def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fsync, calls = store.os.fsync, 0
-
-    def full(descriptor: int) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 12:
-            raise OSError(errno.ENOSPC, "No space left on device", "c.partial")
-        fsync(descriptor)
-
-    monkeypatch.setattr(store.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        write(tmp_path / "two")
-    monkeypatch.undo()
-    write(tmp_path / "two")
     write(tmp_path / "one")
-    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    messages: list[str] = []
+    fsync = os.fsync
+    for failing in range(1, 40):
+        root = tmp_path / f"two-{failing}"
+        syncs = 0
+
+        def full(descriptor: int, failing: int = failing) -> None:
+            nonlocal syncs
+            syncs += 1
+            if syncs == failing:
+                raise OSError(errno.ENOSPC, "No space left on device")  # as a failing write: it names no file
+            fsync(descriptor)
+
+        monkeypatch.setattr(files.os, "fsync", full)
+        try:
+            write(root)
+        except OSError as error:
+            messages.append(str(error))
+        else:
+            break  # no sync was left to fail
+        finally:
+            monkeypatch.undo()
+        assert not list(root.rglob("*.partial"))
+        write(root)
+        assert contents(root) == contents(tmp_path / "one"), failing
+    assert failing > 20
+    assert all("No space left" in message for message in messages)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of the writer's own handling runs but what a dead process would leave."""
+
+
+def test_killed_between_any_two_writes_it_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new store, and an extension, die before and after every single file that they publish."""
+    write(tmp_path / "one", 23)
+    publish = files.write_atomically
+    for begin in (0, 13):
+        for fatal in range(1, 30):
+            root = tmp_path / f"{begin}-{fatal}"
+            if begin:
+                write(root, begin)
+            count = 0
+
+            def dying(path: Path, data: bytes, fatal: int = fatal) -> None:
+                nonlocal count
+                count += 1
+                if count == fatal:
+                    path.with_name(path.name + ".partial").write_bytes(data[: len(data) // 2])
+                    raise Killed
+                publish(path, data)
+
+            monkeypatch.setattr(writer, "write_atomically", dying)
+            try:
+                write(root, 23)
+            except Killed:
+                monkeypatch.undo()
+            else:
+                monkeypatch.undo()
+                break
+            try:
+                assert len(Store(root, "toy")) == begin  # before the extension began: what it was
+                assert begin
+            except (FileNotFoundError, DamagedError):  # never zeros for what is not there
+                assert not any(store["complete"] for store in overview(root))
+            assert write(root, 23), fatal
+            assert contents(root) == contents(tmp_path / "one"), fatal
+        assert fatal > 5
+
+
+def test_a_refused_extension_changes_nothing(tmp_path: Path) -> None:
+    write(tmp_path, 10)
+    manifest = tmp_path / "toy.manifest.jsonl"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"first":5', b'"first":6'))
+    before = contents(tmp_path)
+    with pytest.raises(DamagedError, match=r"toy\.manifest\.jsonl is damaged"):
+        Writer(tmp_path, description(20))
+    assert contents(tmp_path) == before
+
+
+def test_two_processes_with_other_lengths_do_not_mix(tmp_path: Path) -> None:
+    with Writer(tmp_path, description(20), (1, 2)) as one:
+        one.publish(0, pictures(0))
+        for part in ((1, 2), (2, 2)):
+            with pytest.raises(BlockingIOError, match="another process"):
+                Writer(tmp_path, description(40), part)
+        one.publish(1, pictures(1))
+    assert write(tmp_path, 20, (2, 2))
+    assert verify(tmp_path, "toy") == []
+
+
+def test_a_store_that_is_being_written_is_not_removed(tmp_path: Path) -> None:
+    with Writer(tmp_path, description()) as one:
+        one.publish(0, pictures(0))
+        with pytest.raises(BlockingIOError, match="another process"):
+            Writer(tmp_path, description(seed=1), overwrite=True)
+        one.publish(1, pictures(1))
+    assert write(tmp_path)
+    assert verify(tmp_path, "toy") == []
+
+
+def test_parts_are_not_overwritten_by_each_other(tmp_path: Path) -> None:
+    write(tmp_path, part=(1, 2))
+    with pytest.raises(ValueError, match="remove the other parts"):
+        Writer(tmp_path, description(), (2, 2), overwrite=True)
+    assert write(tmp_path, part=(2, 2))
+
+
+def test_a_damaged_shard_is_named_deleted_and_made_again(tmp_path: Path) -> None:
+    write(tmp_path)
+    before = contents(tmp_path)
+    shard = tmp_path / "toy.zarr/images/c.1.0.0.0"
+    shard.write_bytes(b"x" + shard.read_bytes()[1:])
+    assert [problem.path for problem in verify(tmp_path, "toy")] == ["toy.zarr/images/c.1.0.0.0"]
+    shard.unlink()
+    assert write(tmp_path)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("damaged", ["toy.zarr/zarr.json", "toy.zarr/images/zarr.json", "toy.manifest.jsonl"])
+def test_a_damaged_store_is_listed_refused_and_overwritten(tmp_path: Path, damaged: str) -> None:
+    write(tmp_path)
+    before = contents(tmp_path)
+    (tmp_path / damaged).write_bytes(b"\xff\x00 not json")
+    assert [store["complete"] for store in overview(tmp_path)] == [False]
+    with pytest.raises((ValueError, DamagedError), match=r"damaged|not a dataset store"):
+        Writer(tmp_path, description())
+    with Writer(tmp_path, description(), overwrite=True) as again:
+        for shard in again.missing:
+            again.publish(shard, pictures(shard))
+        again.finish(lambda _: "# toy\n", lambda s: s.read(0, 1).tobytes())
+    assert contents(tmp_path) == before
+
+
+def test_a_finished_store_is_left_as_it_is(tmp_path: Path) -> None:
+    write(tmp_path)
+    before = contents(tmp_path)
+    for part in ((1, 1), (1, 3)):
+        assert write(tmp_path, part=part)
+        assert contents(tmp_path) == before
+
+
+def test_removing_is_whole(tmp_path: Path) -> None:
+    write(tmp_path)
+    remove(tmp_path, "toy")
+    assert contents(tmp_path) == {}
+    remove(tmp_path, "toy")
 
 
 def test_wrong_shards_are_refused(tmp_path: Path) -> None:
-    with Writer(tmp_path, description()) as writer:
+    with Writer(tmp_path, description()) as one:
         for wrong in (pictures(0).astype(np.int32), pictures(0)[:, :2], pictures(0, 6), pictures(0)[:0]):
             with pytest.raises(ValueError, match="a shard of toy is uint8"):
-                writer.publish(0, wrong)
-        assert writer.missing == [0, 1, 2, 3]
+                one.publish(0, wrong)
+        assert one.missing == [0, 1, 2, 3]
 
 
 def test_manifest_lines_say_what_is_where(tmp_path: Path) -> None:
