@@ -193,7 +193,10 @@ def generate() -> None:
 @click.option("--persons", default=1000, metavar="N", help="How many people. A smaller store there is extended.")
 @click.option("--levels", default=6, metavar="N", help="Values per attribute, evenly spaced over --range.")
 @click.option(
-    "--attributes", callback=names, metavar="NAME,…", help="Which of the flow's attributes, in which order.  [default: all]"
+    "--attributes",
+    callback=names,
+    metavar="NAME,…",
+    help="Which of the flow's attributes, in which order.  [default: all; smile,blond,age of OpenAI's 40]",
 )
 @click.option(
     "--range", "range_", default=(-1.0, 1.0), type=(float, float), metavar="LOW HIGH", help="Attribute values at the ends."

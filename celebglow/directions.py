@@ -29,32 +29,51 @@ class Directions(ModelMixin, ConfigMixin):
         attributes: names, one per row of ``table`` (A, D).
         num_latents: D.
         centered: see above.
+        aliases: other names of attributes; "-Young" stands for the attribute's opposite.
+        default: names that are walked where none are given; all attributes if None.
     """
 
     config_name = "config.json"
 
     @register_to_config
-    def __init__(self, attributes: Sequence[str], num_latents: int, centered: bool = True) -> None:
+    def __init__(
+        self,
+        attributes: Sequence[str],
+        num_latents: int,
+        centered: bool = True,
+        aliases: dict[str, str] | None = None,
+        default: Sequence[str] | None = None,
+    ) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.zeros(len(attributes), num_latents), requires_grad=False)
         self.origin = nn.Parameter(torch.zeros(num_latents), requires_grad=False)
 
+    def resolve(self, name: str) -> tuple[int, float]:
+        """The row of an attribute, by its name or an alias, and its sign.
+
+        Raises:
+            ValueError: if there is none; names the close matches.
+        """
+        from splits.errors import did_you_mean
+
+        known, aliases = list(self.config.attributes), dict(self.config.aliases or {})
+        attribute = aliases.get(name, name)
+        if attribute.lstrip("-") not in known:
+            raise ValueError(f"unknown attribute {name!r}{did_you_mean(name, [*aliases, *known])}")
+        return known.index(attribute.lstrip("-")), -1.0 if attribute.startswith("-") else 1.0
+
     def select(self, attributes: Sequence[str]) -> Directions:
-        """These attributes only, in this order.
+        """These attributes only, in this order and under these names.
 
         Raises:
             ValueError: for an unknown or repeated attribute; names the close matches.
         """
-        from splits.errors import did_you_mean
-
-        known = list(self.config.attributes)
-        for name in attributes:
-            if name not in known:
-                raise ValueError(f"unknown attribute {name!r}{did_you_mean(name, known)}")
-        if not attributes or len(set(attributes)) < len(attributes):
+        rows = [self.resolve(name) for name in attributes]
+        if not attributes or len({row for row, _ in rows}) < len(attributes):
             raise ValueError("attributes must be named once each, and at least one")
         chosen = Directions(tuple(attributes), self.config.num_latents, self.config.centered)
-        chosen.table.copy_(self.table[[known.index(name) for name in attributes]])
+        signs = torch.tensor([[sign] for _, sign in rows], dtype=self.table.dtype, device=self.table.device)
+        chosen.table.copy_(self.table[[row for row, _ in rows]] * signs)
         chosen.origin.copy_(self.origin)
         return chosen
 

@@ -194,7 +194,8 @@ def _shape(data: memoryview) -> tuple[int, ...] | None:
 
 def _tensor(data: memoryview) -> NDArray[Any]:
     """A constant: a view of the file where the values lie there as bytes."""
-    dtype, shape = np.dtype("<f4"), ()
+    dtype = np.dtype("<f4")
+    shape: tuple[int, ...] = ()
     content: memoryview | None = None
     values: list[Any] = []
     for number, value in _fields(data):

@@ -157,7 +157,7 @@ class _Compiler:
             self.known[node.name] = self._condition(node)
 
     def _latent_shapes(self, nodes: list[Node]) -> list[tuple[int, int, int]]:
-        shapes = [(node.attributes.get("shape") or ())[1:] for node in nodes]
+        shapes: list[tuple[int, int, int]] = [(node.attributes.get("shape") or ())[1:] for node in nodes]
         if all(len(shape) == 3 and min(shape) > 0 for shape in shapes):
             return shapes
         if len(nodes) != len(PUBLISHED_SHAPES):
