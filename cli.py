@@ -188,7 +188,10 @@ def generate() -> None:
 @generate.command("celebglow")
 @click.option("--out", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the store goes.")
 @click.option(
-    "--flow", default="bundled", metavar="NAME|FOLDER", help="The flow to walk in: bundled, or a folder made by `ood-data flow`."
+    "--flow",
+    default="bundled",
+    metavar="NAME|FOLDER",
+    help="The flow to walk in: bundled, openai (downloaded), or a folder made by `ood-data flow`.",
 )
 @click.option("--persons", default=1000, metavar="N", help="How many people. A smaller store there is extended.")
 @click.option("--levels", default=6, metavar="N", help="Values per attribute, evenly spaced over --range.")
@@ -489,6 +492,44 @@ def flow_directions(
     for name, area in separation.items():
         click.echo(f"{name}: separates held-out images with an area under the ROC curve of {area:.3f}")
     click.echo(f"{out} is ready: ood-data generate celebglow --flow {out} --out data/")
+
+
+@flow.command("convert")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="Where the flow goes.")
+@click.option(
+    "--z-manipulate",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="NPY",
+    help="The published table of 40 attribute directions.",
+)
+@click.option("--resolution", type=int, metavar="N", help="Of a PyTorch checkpoint's images.  [default: its implementation's]")
+@click.option("--bits", type=click.IntRange(1, 8), help="Of a PyTorch checkpoint's data.  [default: its implementation's]")
+@json_option
+@report_errors
+def flow_convert(file: Path, out: Path, z_manipulate: Path | None, resolution: int | None, bits: int | None, as_json: bool) -> None:
+    """Convert a published checkpoint: OpenAI's frozen graph (.pb), or the weights of a PyTorch implementation.
+
+    FILE's format is detected. A graph is run beside what it was converted to; where its structure is not known, the
+    converted flow executes it. PyTorch: rosinality/glow-pytorch, chaiyujin/glow-pytorch, y0ast/Glow-PyTorch.
+
+    \b
+    Example:
+      ood-data flow convert graph_unoptimized.pb --z-manipulate z_manipulate.npy --out flows/celeba-hq
+    """
+    from celebglow.checkpoints import convert, save
+
+    conversion = convert(file, resolution, bits)
+    walkable = save(conversion, out, z_manipulate)
+    if as_json:
+        done = {"format": conversion.format, "difference": conversion.difference, "note": conversion.note}
+        click.echo(json.dumps({"flow": str(out), **done, "walkable": walkable}))
+        return
+    click.echo(f"{file}: {conversion.summary}")
+    if walkable:
+        click.echo(f"{out} is ready: ood-data generate celebglow --flow {out} --out data/")
+    else:
+        click.echo(f"{out / 'flow'} has no attribute directions yet: {conversion.next_step(out)}")
 
 
 @flow.command("info")

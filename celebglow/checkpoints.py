@@ -23,6 +23,7 @@ from celebglow.ports import read_port
 from celebglow.program import compile_graph
 from celebglow.recognition import NotRecognised, recognise
 
+GRAPH = "tensorflow graph"
 TOLERANCE = 1e-4  # of the larger of 1 and the image's largest value; a level of 5-bit images is 0.03
 TEMPERATURE = 0.7
 BATCH_DIFFERENCE = 1e-4  # between an image decoded alone and in a batch: rounding
@@ -43,6 +44,20 @@ class Conversion:
     format: str
     difference: float
     note: str = ""
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        if self.note:
+            return f"{self.format}, {self.note}"
+        check = "from the graph's" if self.format == GRAPH else "after a round trip through its latents"
+        return f"{self.format}, rewritten; images differ by {self.difference:.1e} {check} (the range is 1)"
+
+    def next_step(self, out: Path) -> str:
+        """What to do about missing directions."""
+        if isinstance(self.flow, Glow):
+            return f"ood-data flow directions {out / 'flow'} IMAGES --attribute NAME --out FOLDER"
+        return "an executed graph cannot encode images, so it needs a table: convert again with --z-manipulate"
 
 
 def convert(path: str | Path, resolution: int | None = None, bits: int | None = None) -> Conversion:
@@ -67,7 +82,7 @@ def convert(path: str | Path, resolution: int | None = None, bits: int | None = 
     return _convert_graph(path)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _convert_graph(path: Path) -> Conversion:
     program = compile_graph(path)
     graph = GraphGlow.from_program(program)
@@ -79,18 +94,17 @@ def _convert_graph(path: Path) -> Conversion:
     between = float((alone - expected[1:]).abs().max())
     if between > BATCH_DIFFERENCE * max(1.0, float(alone.abs().max())):
         raise ValueError(f"{path} decodes an image differently beside another: it cannot be run in batches")
-    kind = "tensorflow graph"
     try:
         flow = recognise(program)
     except NotRecognised as reason:
-        return Conversion(graph, kind, 0.0, f"executed as a graph, its structure being unknown: {reason}")
+        return Conversion(graph, GRAPH, 0.0, f"executed as a graph, its structure being unknown: {reason}")
     difference = float((Decoder(flow)(latents) - expected).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
-        return Conversion(graph, kind, 0.0, f"executed as a graph: rewritten, its images differ by {difference:.1e}")
-    return Conversion(flow, kind, difference)
+        return Conversion(graph, GRAPH, 0.0, f"executed as a graph: rewritten, its images differ by {difference:.1e}")
+    return Conversion(flow, GRAPH, difference)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _round_trip(flow: Glow) -> float:
     """How far latents are from those of their image, as far as precision allows: the weights make an invertible flow."""
     latents = _latents(flow, 1)

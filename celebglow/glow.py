@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
+from diffusers import ModelMixin  # noqa: F401  # loading a pipeline looks the base class up here
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 

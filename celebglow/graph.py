@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import ModelMixin  # noqa: F401  # loading a pipeline looks the base class up here
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 

@@ -51,15 +51,20 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(cls, name: str | Path = "bundled", **kwargs: Any) -> CelebGlowPipeline:
-        """Load "bundled", the flow that comes with the package, or a folder that `save_pretrained` wrote.
+        """Load "bundled", the flow that comes with the package, "openai", which is downloaded, or a folder that `save_pretrained` wrote.
 
         Raises:
             ValueError: if there is no such flow, or it cannot be read.
+            ConnectionError: if it cannot be downloaded.
         """
+        if str(name) == "openai":
+            from celebglow.published import openai_flow  # which loads pipelines itself
+
+            name = openai_flow()
         folder = BUNDLED if str(name) == "bundled" else Path(name)
         if not (folder / "model_index.json").is_file():
             raise ValueError(
-                f"there is no flow in {folder} (no model_index.json): give `bundled`, or a folder made by `ood-data flow directions`"
+                f"there is no flow in {folder} (no model_index.json): give `bundled`, `openai`, or a folder made by `ood-data flow`"
             )
         logging.disable_progress_bar()  # two small files
         try:

@@ -157,9 +157,9 @@ class _Compiler:
             self.known[node.name] = self._condition(node)
 
     def _latent_shapes(self, nodes: list[Node]) -> list[tuple[int, int, int]]:
-        shapes: list[tuple[int, int, int]] = [(node.attributes.get("shape") or ())[1:] for node in nodes]
+        shapes = [tuple(node.attributes.get("shape") or ())[1:] for node in nodes]
         if all(len(shape) == 3 and min(shape) > 0 for shape in shapes):
-            return shapes
+            return [(height, width, channels) for height, width, channels in shapes]
         if len(nodes) != len(PUBLISHED_SHAPES):
             raise UnsupportedGraph(
                 f"{self.path} does not say the shapes of its latents, and they are not six as in the published model"

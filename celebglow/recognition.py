@@ -37,7 +37,7 @@ def recognise(program: Program) -> Glow:
 
 @dataclass
 class _Level:
-    """What the walk found of a level, the steps in the order of decoding."""
+    """What the walk found of a level, the steps in the order of encoding, which is that of the walk."""
 
     steps: list[State] = field(default_factory=list)
     prior: State | None = None
@@ -74,7 +74,7 @@ class _Walk:
         )
         state: State = {} if top is None else {f"top_prior.{name}": value for name, value in top.items()}
         for number, level in enumerate(levels):
-            for position, step in enumerate(reversed(level.steps)):
+            for position, step in enumerate(level.steps):
                 state |= {f"levels.{number}.steps.{position}.{name}": value for name, value in step.items()}
             state |= {f"levels.{number}.prior.conv.{name}": value for name, value in (level.prior or {}).items()}
         expected = flow.state_dict()
@@ -133,7 +133,9 @@ class _Walk:
         weight = weight.permute(3, 2, 0, 1)
         if self.program.instruction(value).attributes["padding"] == "SAME":  # type: ignore[union-attr]
             return source, weight
-        x, kept, ring = None, [], []
+        x: Any = None
+        kept: list[int] = []
+        ring: list[int] = []
         position = 0
         for part, padded in self._parts(source):
             constant = self.program.constant(part)

@@ -118,7 +118,7 @@ class GlowGraph(GraphWriter):
         levels = flow.each_level()
         for index in range(len(levels) - 1, -1, -1):
             _, side, _ = flow.latent_shapes[index]
-            channels = levels[index].steps[0].mix.weight.shape[0] if len(levels[index].steps) else 0
+            channels = flow.latent_shapes[index][0] * (1 if levels[index].prior is None else 2)
             if levels[index].prior is not None:
                 h = self._zero_conv(levels[index].prior.conv, x, side)
                 mean, logs = self._slice(h, 0, 0, 2), self._slice(h, 1, 0, 2)

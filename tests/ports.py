@@ -11,7 +11,7 @@ from torch import Tensor
 State = dict[str, Tensor]
 
 
-def random(*shape: int, scale: float = 0.15) -> Tensor:
+def random(*shape: int, scale: float = 0.07) -> Tensor:
     return scale * torch.randn(*shape)
 
 
@@ -66,7 +66,7 @@ def rosinality(levels: int, steps: int, width: int, affine: bool, lu: bool) -> S
             state[key + "coupling.net.4.scale"] = random(1, out, 1, 1)
         inputs = channels if level == levels - 1 else channels // 2
         key = f"blocks.{level}.prior."
-        state[key + "conv.weight"] = random(2 * inputs, inputs, 3, 3, scale=0.05)
+        state[key + "conv.weight"] = random(2 * inputs, inputs, 3, 3, scale=0.03)
         state[key + "conv.bias"] = random(2 * inputs)
         state[key + "scale"] = random(1, 2 * inputs, 1, 1)
         channels //= 2
@@ -126,7 +126,7 @@ def layered(kind: str, levels: int, steps: int, width: int, affine: bool, lu: bo
         state[key + "bias"] = random(1, channels, 1, 1)
         state[key + "logs"] = random(1, channels, 1, 1)
 
-    def zero_conv(key: str, inputs: int, outputs: int, scale: float = 0.15) -> None:
+    def zero_conv(key: str, inputs: int, outputs: int, scale: float = 0.07) -> None:
         state[f"{key}{conv}weight"] = random(outputs, inputs, 3, 3, scale=scale)
         state[f"{key}{conv}bias"] = random(outputs)
         state[key + "logs"] = random(outputs, 1, 1)
@@ -149,7 +149,7 @@ def layered(kind: str, levels: int, steps: int, width: int, affine: bool, lu: bo
             norm(net + "2.actnorm.", width)
             zero_conv(net + "4.", width, channels if affine else channels // 2)
         if level < levels - 1:
-            zero_conv(f"flow.layers.{level * (steps + 2) + steps + 1}.conv.", channels // 2, channels, scale=0.05)
+            zero_conv(f"flow.layers.{level * (steps + 2) + steps + 1}.conv.", channels // 2, channels, scale=0.03)
             channels //= 2
     if learn_top:
         zero_conv(names["top"], 2 * channels, 2 * channels)
