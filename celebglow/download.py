@@ -123,6 +123,8 @@ def _continue(url: str, part: Path, tag: Path, progress: Progress) -> None:
             raise ConnectionResetError(f"{there:,} of {total:,} bytes arrived")
 
 
-def record(downloads: list[Download], path: Path) -> None:
-    """Write what was downloaded as JSON."""
-    path.write_text(json.dumps([vars(each) for each in downloads], indent=2) + "\n")
+def record(done: Download, path: Path) -> None:
+    """Add what was downloaded to a list in JSON; an earlier download from the same address is replaced."""
+    known = json.loads(path.read_text()) if path.is_file() else []
+    known = [each for each in known if each["url"] != done.url] + [vars(done)]
+    path.write_text(json.dumps(known, indent=2) + "\n")

@@ -48,13 +48,10 @@ def openai_flow() -> Path:
     with _alone(root / ".lock"):
         if (folder / "model_index.json").is_file():  # another process has made it meanwhile
             return folder
-        done = []
         for name in (GRAPH, TABLE):
             path = root / Path(name).name
             if not path.is_file():
-                done.append(_fetch(base.rstrip("/") + "/" + name, path))
-        if done:
-            record(done, root / "downloads.json")
+                record(_fetch(base.rstrip("/") + "/" + name, path), root / "downloads.json")
         logger.info("converting the published graph; the first time only")
         try:
             conversion = convert(root / Path(GRAPH).name)

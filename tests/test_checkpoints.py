@@ -226,6 +226,15 @@ def test_all_attributes_are_walkable_by_name(published: Path, tmp_path: Path) ->
     assert result.exit_code == 0, result.output
 
 
+def test_a_flow_keeps_its_hash_on_the_way_to_disk(published: Path, tmp_path: Path) -> None:
+    pipeline = CelebGlowPipeline.from_pretrained(published)
+    pipeline.save_pretrained(tmp_path / "again")
+    assert CelebGlowPipeline.from_pretrained(tmp_path / "again").sha256() == pipeline.sha256()
+    conversion = convert(tmp_path / "graph_unoptimized.pb")
+    made = CelebGlowPipeline(conversion.flow, read_table(tmp_path / "z.npy", conversion.flow.latent_shapes))
+    assert made.sha256() == pipeline.sha256()
+
+
 def test_info_of_either(published: Path) -> None:
     result = CliRunner().invoke(main, ["flow", "info", str(published)])
     assert result.exit_code == 0
