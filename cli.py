@@ -513,6 +513,8 @@ def flow_convert(file: Path, out: Path, z_manipulate: Path | None, resolution: i
     FILE's format is detected. A graph is run beside what it was converted to; where its structure is not known, the
     converted flow executes it. PyTorch: rosinality/glow-pytorch, chaiyujin/glow-pytorch, y0ast/Glow-PyTorch.
 
+    Tested on graphs in the patterns of the original code: OpenAI's own files were not at hand.
+
     \b
     Example:
       ood-data flow convert graph_unoptimized.pb --z-manipulate z_manipulate.npy --out flows/celeba-hq
