@@ -188,12 +188,18 @@ def generate() -> None:
 @generate.command("celebglow")
 @click.option("--out", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the store goes.")
 @click.option(
-    "--flow", default="bundled", metavar="NAME|FOLDER", help="The flow to walk in: bundled, or a folder made by `ood-data flow`."
+    "--flow",
+    default="bundled",
+    metavar="NAME|FOLDER",
+    help="The flow to walk in: bundled, openai (downloaded), or a folder made by `ood-data flow`.",
 )
 @click.option("--persons", default=1000, metavar="N", help="How many people. A smaller store there is extended.")
 @click.option("--levels", default=6, metavar="N", help="Values per attribute, evenly spaced over --range.")
 @click.option(
-    "--attributes", callback=names, metavar="NAME,…", help="Which of the flow's attributes, in which order.  [default: all]"
+    "--attributes",
+    callback=names,
+    metavar="NAME,…",
+    help="Which of the flow's attributes, in which order.  [default: all; smile,blond,age of OpenAI's 40]",
 )
 @click.option(
     "--range", "range_", default=(-1.0, 1.0), type=(float, float), metavar="LOW HIGH", help="Attribute values at the ends."
@@ -559,7 +565,12 @@ def flow_train(
     help="An attribute to walk; repeat.",
 )
 @click.option(
-    "--control", "controls", multiple=True, callback=pairs, metavar="COLUMN", help="A column to hold fixed besides; repeat."
+    "--control",
+    "controls",
+    multiple=True,
+    callback=pairs,
+    metavar="[NAME=]COLUMN",
+    help="A column to hold fixed besides, for all attributes or for NAME; repeat.",
 )
 @click.option(
     "--strength", "strengths", multiple=True, callback=pairs, metavar="NAME=FACTOR", help="Lengthen or shorten a direction; repeat."
@@ -625,6 +636,46 @@ def flow_directions(
     for name, area in separation.items():
         click.echo(f"{name}: separates held-out images with an area under the ROC curve of {area:.3f}")
     click.echo(f"{out} is ready: ood-data generate celebglow --flow {out} --out data/")
+
+
+@flow.command("convert")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="Where the flow goes.")
+@click.option(
+    "--z-manipulate",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="NPY",
+    help="The published table of 40 attribute directions.",
+)
+@click.option("--resolution", type=int, metavar="N", help="Of a PyTorch checkpoint's images.  [default: its implementation's]")
+@click.option("--bits", type=click.IntRange(1, 8), help="Of a PyTorch checkpoint's data.  [default: its implementation's]")
+@json_option
+@report_errors
+def flow_convert(file: Path, out: Path, z_manipulate: Path | None, resolution: int | None, bits: int | None, as_json: bool) -> None:
+    """Convert a published checkpoint: OpenAI's frozen graph (.pb), or the weights of a PyTorch implementation.
+
+    FILE's format is detected. A graph is run beside what it was converted to; where its structure is not known, the
+    converted flow executes it. PyTorch: rosinality/glow-pytorch, chaiyujin/glow-pytorch, y0ast/Glow-PyTorch.
+
+    Tested on graphs in the patterns of the original code: OpenAI's own files were not at hand.
+
+    \b
+    Example:
+      ood-data flow convert graph_unoptimized.pb --z-manipulate z_manipulate.npy --out flows/celeba-hq
+    """
+    from celebglow.checkpoints import convert, save
+
+    conversion = convert(file, resolution, bits)
+    walkable = save(conversion, out, z_manipulate)
+    if as_json:
+        done = {"format": conversion.format, "difference": conversion.difference, "note": conversion.note}
+        click.echo(json.dumps({"flow": str(out), **done, "walkable": walkable}))
+        return
+    click.echo(f"{file}: {conversion.summary}")
+    if walkable:
+        click.echo(f"{out} is ready: ood-data generate celebglow --flow {out} --out data/")
+    else:
+        click.echo(f"{out / 'flow'} has no attribute directions yet: {conversion.next_step(out)}")
 
 
 @flow.command("info")

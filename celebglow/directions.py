@@ -29,32 +29,51 @@ class Directions(ModelMixin, ConfigMixin):
         attributes: names, one per row of ``table`` (A, D).
         num_latents: D.
         centered: see above.
+        aliases: other names of attributes; "-Young" stands for the attribute's opposite.
+        default: names that are walked where none are given; all attributes if None.
     """
 
     config_name = "config.json"
 
     @register_to_config
-    def __init__(self, attributes: Sequence[str], num_latents: int, centered: bool = True) -> None:
+    def __init__(
+        self,
+        attributes: Sequence[str],
+        num_latents: int,
+        centered: bool = True,
+        aliases: dict[str, str] | None = None,
+        default: Sequence[str] | None = None,
+    ) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.zeros(len(attributes), num_latents), requires_grad=False)
         self.origin = nn.Parameter(torch.zeros(num_latents), requires_grad=False)
 
+    def resolve(self, name: str) -> tuple[int, float]:
+        """The row of an attribute, by its name or an alias, and its sign.
+
+        Raises:
+            ValueError: if there is none; names the close matches.
+        """
+        from splits.errors import did_you_mean
+
+        known, aliases = list(self.config.attributes), dict(self.config.aliases or {})
+        attribute = aliases.get(name, name)
+        if attribute.lstrip("-") not in known:
+            raise ValueError(f"unknown attribute {name!r}{did_you_mean(name, [*aliases, *known])}")
+        return known.index(attribute.lstrip("-")), -1.0 if attribute.startswith("-") else 1.0
+
     def select(self, attributes: Sequence[str]) -> Directions:
-        """These attributes only, in this order.
+        """These attributes only, in this order and under these names.
 
         Raises:
             ValueError: for an unknown or repeated attribute; names the close matches.
         """
-        from splits.errors import did_you_mean
-
-        known = list(self.config.attributes)
-        for name in attributes:
-            if name not in known:
-                raise ValueError(f"unknown attribute {name!r}{did_you_mean(name, known)}")
-        if not attributes or len(set(attributes)) < len(attributes):
+        rows = [self.resolve(name) for name in attributes]
+        if not attributes or len({row for row, _ in rows}) < len(attributes):
             raise ValueError("attributes must be named once each, and at least one")
         chosen = Directions(tuple(attributes), self.config.num_latents, self.config.centered)
-        chosen.table.copy_(self.table[[known.index(name) for name in attributes]])
+        signs = torch.tensor([[sign] for _, sign in rows], dtype=self.table.dtype, device=self.table.device)
+        chosen.table.copy_(self.table[[row for row, _ in rows]] * signs)
         chosen.origin.copy_(self.origin)
         return chosen
 
@@ -76,10 +95,14 @@ class Directions(ModelMixin, ConfigMixin):
 
 @dataclass(frozen=True)
 class Label:
-    """One column of the regression: ``values`` (N,) with 0 in the middle and +-1 at its ends, NaN where unknown."""
+    """One column of the regression: ``values`` (N,) with 0 in the middle and +-1 at its ends, NaN where unknown.
+
+    A control with ``only_for`` is held fixed for the attribute of that name only.
+    """
 
     name: str
     values: Floats
+    only_for: str | None = None
 
     @classmethod
     def of(cls, name: str, column: NDArray[Any]) -> Label:
@@ -148,7 +171,10 @@ def fit_directions(
     for label, mask in zip(attributes, masks[1:], strict=True):
         if len(np.unique(label.values[mask])) < 2:
             raise ValueError(f"{label.name!r} has fewer than two different values among the images of the fit")
-    fits = [_Regression(design, mask, 1 + len(labels)) for mask in masks]
+    fits = [
+        _Regression(design, mask, 1 + len(labels), [1 + i for i, c in enumerate(labels) if c.only_for not in (None, name)])
+        for mask, name in zip(masks, [None, *(label.name for label in attributes)], strict=True)
+    ]
     position = 0
     for batch in latents():
         z = batch.double().cpu().numpy()
@@ -173,12 +199,12 @@ class _Regression:
     """Least squares of latents on the columns of ``design`` (N, P) over the rows ``keep`` (N,), one batch after another.
 
     Columns that are constant there are left out, but for the first, the intercept; so are marks of missing labels, the columns from
-    ``marks`` on, that the other columns determine.
+    ``marks`` on, that the other columns determine; and the columns ``without``.
     """
 
-    def __init__(self, design: Floats, keep: NDArray[np.bool_], marks: int) -> None:
+    def __init__(self, design: Floats, keep: NDArray[np.bool_], marks: int, without: Sequence[int]) -> None:
         rows = design[keep]
-        used = [0, *(column for column in range(1, marks) if np.ptp(rows[:, column]) > 0)]
+        used = [0, *(column for column in range(1, marks) if column not in without and np.ptp(rows[:, column]) > 0)]
         for column in range(marks, design.shape[1]):
             if np.linalg.matrix_rank(rows[:, [*used, column]]) > len(used):
                 used.append(column)
@@ -292,7 +318,11 @@ def make_pipeline(
     fit = fit_directions(
         latents,
         walked,
-        [label for column in controls.values() for label in _controls(column, columns)],
+        [
+            label
+            for name, column in controls.items()
+            for label in _controls(column, columns, name if name != column and name in attributes else None)
+        ],
         judged,
         shrink,
         factors,
@@ -309,12 +339,12 @@ def make_pipeline(
     return fit.separation
 
 
-def _controls(column: str, columns: dict[str, NDArray[Any]]) -> list[Label]:
+def _controls(column: str, columns: dict[str, NDArray[Any]], only_for: str | None) -> list[Label]:
     """A numeric column as one label, a column of text as one per value but the first."""
     values = _column(columns, column)
     if values.dtype.kind in "biuf":
-        return [Label.of(column, values)]
-    return [Label.of(f"{column}={value}", values == value) for value in np.unique(values)[1:]]
+        return [replace(Label.of(column, values), only_for=only_for)]
+    return [replace(Label.of(f"{column}={value}", values == value), only_for=only_for) for value in np.unique(values)[1:]]
 
 
 def _column(columns: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:

@@ -35,7 +35,7 @@ class Population:
 
     Attributes:
         persons: how many; person 7 is the same in a population of 24 and of 1000.
-        attributes: names of the flow's directions, in the order of the grid; all of them if empty.
+        attributes: names of the flow's directions, in the order of the grid; its default ones if empty.
         levels: values per attribute, evenly spaced over ``range``.
         range: the attribute values at the ends.
         temperature: standard deviation of the persons' latents.
@@ -75,7 +75,7 @@ class Population:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
         if resolution < 1 or pipeline.resolution % resolution:
             raise ValueError(f"resolution must divide the flow's {pipeline.resolution}, which {resolution} does not")
-        attributes = self.attributes or pipeline.attributes
+        attributes = self.attributes or pipeline.default_attributes
         return Population(
             self.persons, tuple(attributes), self.levels, (low, high), self.temperature, resolution, self.seed, self.precision
         )
@@ -112,7 +112,7 @@ def describe(population: Population, pipeline: CelebGlowPipeline, device: torch.
         "resolution": population.resolution,
         "seed": population.seed,
         "device": device.type,
-        "decode": f"fused, channels last, {population.precision}, batches of {pipeline.batch}",
+        "decode": f"{pipeline.decode_path}, {population.precision}, batches of {pipeline.batch}",
         "torch": torch.__version__.split("+")[0],
     }
     return Description(

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
+from diffusers import ModelMixin  # noqa: F401  # loading a pipeline looks the base class up here
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from celebglow.flow import Flow
 from celebglow.steps import COUPLINGS, ActNorm, CouplingNet, SplitPrior, Step, TopPrior, squeeze, unsqueeze
 
 
@@ -34,7 +35,7 @@ class Level(nn.Module):
         return iter(cast("list[Step]", list(self.steps)))
 
 
-class Glow(ModelMixin, ConfigMixin):
+class Glow(Flow):
     """A multi-scale normalizing flow with an exact inverse and an exact likelihood.
 
     Latents are one flat vector per image, (B, D) with D = channels * resolution**2: the levels' parts from fine to coarse, each (C, H, W)
@@ -55,8 +56,6 @@ class Glow(ModelMixin, ConfigMixin):
     Raises:
         ValueError: for a shape or name that no flow can have.
     """
-
-    config_name = "config.json"
 
     @register_to_config
     def __init__(
@@ -98,44 +97,7 @@ class Glow(ModelMixin, ConfigMixin):
         """The levels, fine to coarse."""
         return cast("list[Level]", list(self.levels))
 
-    @property
-    def num_latents(self) -> int:
-        """D, the number of latent (and pixel) dimensions."""
-        return sum(math.prod(shape) for shape in self.latent_shapes)
-
-    @property
-    def bins(self) -> int:
-        return int(2**self.config.bits)
-
-    # Pixels
-
-    def preprocess(self, images: Tensor, noise: bool = False, generator: torch.Generator | None = None) -> Tensor:
-        """uint8 (B, C, H, W) to the flow's range [-1/2, 1/2); ``noise`` adds the dequantization noise U[0, 1/bins)."""
-        x = torch.floor(images.to(self.dtype) / 2 ** (8 - self.config.bits)) / self.bins - 0.5
-        if noise:
-            x = x + torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device) / self.bins
-        return x
-
-    def postprocess(self, x: Tensor) -> Tensor:
-        """The flow's range to uint8 (B, C, H, W), in the 2**bits levels of the data or, without ``quantize``, in all 256."""
-        if self.config.quantize:
-            levels = torch.floor((x + 0.5) * self.bins) * (256 / self.bins)
-        else:  # dequantized data sits half a bin above its level: take that half off, round to nearest
-            levels = torch.floor((x + 0.5) * 256 - 128 / self.bins + 0.5)
-        return levels.clamp(0, 255).to(torch.uint8)
-
     # The map
-
-    def split_latents(self, latents: Tensor) -> list[Tensor]:
-        """(B, D) to the levels' parts, fine to coarse, each (B, *latent_shapes[i]).
-
-        Raises:
-            ValueError: if the vectors have another length than D.
-        """
-        if latents.ndim != 2 or latents.shape[1] != self.num_latents:
-            raise ValueError(f"latents must be (B, {self.num_latents}), not {tuple(latents.shape)}")
-        parts = latents.split([math.prod(shape) for shape in self.latent_shapes], dim=1)
-        return [part.reshape(-1, *shape) for part, shape in zip(parts, self.latent_shapes, strict=True)]
 
     def encode(self, x: Tensor) -> Encoding:
         """Preprocessed images (B, C, H, W) to standard-normal latents (B, D) and the log-determinant (B,) in nats."""

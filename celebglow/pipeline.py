@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,12 @@ from torch import Tensor
 
 from celebglow.decoder import Decoder
 from celebglow.directions import Directions
+from celebglow.flow import Flow
 from celebglow.glow import Glow
 
 BUNDLED = Path(__file__).parent / "weights"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+INFO = ("resolution", "channels", "steps", "widths", "coupling", "bits")  # of a flow's config, as far as it has them
 BATCH_LATENTS = 72 * 12288  # latent dimensions decoded at once: 72 images of 64 x 64, fast on two cores and small in memory
 
 
@@ -50,22 +52,27 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         directions: of its attributes.
     """
 
-    def __init__(self, flow: Glow, directions: Directions) -> None:
+    def __init__(self, flow: Flow, directions: Directions) -> None:
         super().__init__()
         self.register_modules(flow=flow, directions=directions)
-        self._decoder: tuple[torch.device, Decoder] | None = None
+        self._decoder: tuple[torch.device, Callable[[Tensor], Tensor]] | None = None
 
     @classmethod
     def from_pretrained(cls, name: str | Path = "bundled", **kwargs: Any) -> CelebGlowPipeline:
-        """Load "bundled", the flow that comes with the package, or a folder that `save_pretrained` wrote.
+        """Load "bundled", the flow that comes with the package, "openai", which is downloaded, or a folder that `save_pretrained` wrote.
 
         Raises:
             ValueError: if there is no such flow, or it cannot be read.
+            ConnectionError: if it cannot be downloaded.
         """
+        if str(name) == "openai":
+            from celebglow.published import openai_flow  # which loads pipelines itself
+
+            name = openai_flow()
         folder = BUNDLED if str(name) == "bundled" else Path(name)
         if not (folder / "model_index.json").is_file():
             raise ValueError(
-                f"there is no flow in {folder} (no model_index.json): give `bundled`, or a folder made by `ood-data flow directions`"
+                f"there is no flow in {folder} (no model_index.json): give `bundled`, `openai`, or a folder made by `ood-data flow`"
             )
         logging.disable_progress_bar()  # two small files
         try:
@@ -86,6 +93,16 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         return tuple(self.directions.config.attributes)
 
     @property
+    def default_attributes(self) -> tuple[str, ...]:
+        """Those that a CelebGlow varies unless others are named."""
+        return tuple(self.directions.config.default or self.attributes)
+
+    @property
+    def decode_path(self) -> str:
+        """How latents are decoded, in words."""
+        return "fused, channels last" if isinstance(self.flow, Glow) else "graph executed"
+
+    @property
     def resolution(self) -> int:
         return int(self.flow.config.resolution)
 
@@ -96,14 +113,10 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     def info(self) -> dict[str, Any]:
         """What this flow is, as plain data."""
-        config = self.flow.config
+        config = {name: self.flow.config[name] for name in INFO if name in self.flow.config}
         return {
-            "resolution": config.resolution,
-            "channels": config.channels,
-            "steps": list(config.steps),
-            "widths": config.widths if isinstance(config.widths, int) else list(config.widths),
-            "coupling": config.coupling,
-            "bits": config.bits,
+            **{name: list(value) if isinstance(value, tuple | list) else value for name, value in config.items()},
+            "decode": self.decode_path,
             "parameters": sum(parameter.numel() for parameter in self.flow.parameters()),
             "latents": self.flow.num_latents,
             "attributes": list(self.attributes),
@@ -114,7 +127,8 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         """Of all that determines the pictures: configs, weights and directions."""
         digest = hashlib.sha256()
         for module in (self.flow, self.directions):
-            config = {key: value for key, value in module.config.items() if not key.startswith("_")}
+            # an option that is not used does not change pictures
+            config = {key: value for key, value in module.config.items() if not key.startswith("_") and value is not None}
             digest.update(json.dumps(config, sort_keys=True).encode())
             for name, tensor in sorted(module.state_dict().items()):
                 digest.update(name.encode() + tensor.float().cpu().contiguous().numpy().tobytes())
@@ -150,7 +164,7 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
     def _decode(self, latents: Tensor, precision: str, resolution: int | None) -> NDArray[np.uint8]:
         device = self.flow.device
         if self._decoder is None or self._decoder[0] != device:
-            self._decoder = (device, Decoder(self.flow))
+            self._decoder = (device, Decoder(self.flow) if isinstance(self.flow, Glow) else self.flow.decode)
         with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
             images = self._decoder[1](latents.to(device))
         images = self.flow.postprocess(images.float())
@@ -182,9 +196,10 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         Raises:
             ValueError: for an unknown attribute.
         """
-        if values:
-            self.directions.select(list(values))  # names checked
-        row = torch.tensor([[float(values.get(name, 0.0)) for name in self.attributes]])
+        row = torch.zeros(1, len(self.attributes))
+        for name, value in values.items():
+            index, sign = self.directions.resolve(name)
+            row[0, index] += sign * float(value)
         persons = [person] if isinstance(person, int) else list(person)
         with exact_convolutions():
             images = np.concatenate([self.grid(self.person(p, seed, temperature), row, precision) for p in persons])

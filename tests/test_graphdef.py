@@ -1,0 +1,204 @@
+"""Frozen graphs, read and run without TensorFlow: the patterns of the original code, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_glow
+from graphs import GlowGraph, GraphWriter, entry, varint
+from test_glow import nchw, original
+
+from celebglow.graph import GraphGlow
+from celebglow.graphdef import NotAGraph, read_graph
+from celebglow.program import UnsupportedGraph, compile_graph
+
+FLOWS = {
+    "additive": {"border": True},
+    "affine": {"border": True, "coupling": "affine"},
+    "fixed top": {"border": True, "learn_top": False},
+    "three levels": {"border": True, "steps": (1, 2, 1), "widths": 6},
+    "without border": {"coupling": "affine"},
+    "eight bits": {"border": True, "bits": 8},
+}
+
+
+@pytest.mark.parametrize("folded", [False, True], ids=["plain", "folded"])
+@pytest.mark.parametrize("kind", FLOWS)
+def test_a_graph_decodes_as_the_flow(tmp_path: Path, kind: str, folded: bool) -> None:
+    flow = random_glow(**FLOWS[kind] | {"quantize": True})
+    graph = GraphGlow.from_graph(GlowGraph(flow, folded).save(tmp_path / "graph.pb"))
+    latents = torch.randn(3, flow.num_latents)
+    expected = flow.decode(latents)
+    assert graph.latent_shapes == flow.latent_shapes
+    assert graph.config.bits == flow.config.bits
+    assert (graph.decode(latents) - expected).abs().max() < 1e-5
+    torch.testing.assert_close(graph.decode(latents[1:2]), expected[1:2], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("folded", [False, True], ids=["plain", "folded"])
+@pytest.mark.parametrize("kind", ["additive", "affine"])
+def test_the_original_codes_images(tmp_path: Path, kind: str, folded: bool) -> None:
+    flow, results = original(kind)
+    graph = GraphGlow.from_graph(GlowGraph(flow, folded).save(tmp_path / "graph.pb"))
+    for latents, images in (("eps", "dec"), ("rand_eps", "rand_dec")):
+        eps = torch.cat([nchw(results[f"io:{latents}_{level}"]).flatten(1) for level in range(3)], dim=1)
+        decoded = graph.decode(eps)
+        assert (decoded - nchw(results[f"io:{images}_float"])).abs().max() < 1e-5
+        assert torch.equal(graph.postprocess(decoded), nchw(results[f"io:{images}_x"]))
+
+
+@pytest.mark.parametrize("folded", [False, True], ids=["plain", "folded"])
+def test_the_extra_input_is_set_to_what_changes_nothing(tmp_path: Path, folded: bool) -> None:
+    flow = random_glow(border=True, coupling="affine")
+    graph = GraphGlow.from_graph(GlowGraph(flow, folded, conditioned=True).save(tmp_path / "graph.pb"))
+    latents = torch.randn(2, flow.num_latents)
+    assert (graph.decode(latents) - flow.decode(latents)).abs().max() < 1e-5
+
+
+def test_only_what_depends_on_the_latents_is_left_to_run(tmp_path: Path) -> None:
+    flow = random_glow(border=True)
+    plain, folded = (compile_graph(GlowGraph(flow, folded).save(tmp_path / "graph.pb")) for folded in (False, True))
+    assert [each.op for each in plain.instructions] == [each.op for each in folded.instructions]
+    assert not {each.op for each in plain.instructions} & {"MatrixInverse", "Fill", "Tile", "Shape", "OneHot", "Identity"}
+
+
+def test_a_graph_that_rounds_in_its_own_way_gives_its_own_pixels(tmp_path: Path) -> None:
+    writer = GraphWriter()
+    z = writer.add("Placeholder", dtype=np.dtype("float32"), shape=(-1, 2, 2, 4))
+    x = writer.add(
+        "Reshape", writer.add("Transpose", writer.add("Reshape", z, [-1, 2, 2, 1, 2, 2]), [0, 1, 4, 2, 5, 3]), [-1, 4, 4, 1]
+    )
+    x = writer.add("Maximum", writer.add("Minimum", writer.add("Abs", writer.add("Mul", x, 100.0)), 200.0), 7.0)
+    writer.add("Cast", x, SrcT=np.dtype("float32"), DstT=np.dtype("uint8"))
+    graph = GraphGlow.from_graph(writer.save(tmp_path / "graph.pb"))
+    latents = torch.randn(2, 16)
+    expected = torch.nn.functional.pixel_shuffle(latents.reshape(2, 4, 2, 2) * 100, 2).abs().clamp(7, 200).to(torch.uint8)
+    assert torch.equal(graph.postprocess(graph.decode(latents)), expected)
+
+
+def test_a_saved_graph_is_the_graph(tmp_path: Path) -> None:
+    flow = random_glow(border=True)
+    graph = GraphGlow.from_graph(GlowGraph(flow).save(tmp_path / "graph.pb"))
+    graph.save_pretrained(tmp_path / "saved")
+    loaded = GraphGlow.from_pretrained(tmp_path / "saved", low_cpu_mem_usage=False)
+    latents = torch.randn(2, flow.num_latents)
+    assert torch.equal(loaded.decode(latents), graph.decode(latents))
+
+
+CONSTANTS = {
+    "bytes": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "empty": np.zeros((0, 3), np.float32),
+    "scalar": np.array(-7, np.int64),
+    "bools": np.array([True, False]),
+    "halves": np.array([0.5, -2.0], np.float16),
+    "doubles": np.array([1e-300]),
+}
+
+
+@pytest.mark.parametrize("kind", CONSTANTS)
+def test_constants_as_bytes(tmp_path: Path, kind: str) -> None:
+    writer = GraphWriter()
+    writer.add("Const", name="c", value=CONSTANTS[kind], dtype=CONSTANTS[kind].dtype)
+    value = read_graph(writer.save(tmp_path / "graph.pb"))["c"].attributes["value"]
+    assert value.dtype == CONSTANTS[kind].dtype
+    np.testing.assert_array_equal(value, CONSTANTS[kind])
+
+
+@pytest.mark.parametrize(
+    "dtype, fields, expected",
+    [
+        (1, entry(5, np.array([1.5, 2.5], "<f4").tobytes()), [1.5, 2.5, 2.5, 2.5]),
+        (1, varint(5 << 3 | 5) + np.array([3.0], "<f4").tobytes(), [3, 3, 3, 3]),
+        (3, entry(7, varint(-5) + varint(6)), [-5, 6, 6, 6]),
+        (9, entry(10, 9) + entry(10, 8), [9, 8, 8, 8]),
+        (10, entry(11, 1), [1, 1, 1, 1]),
+        (19, entry(13, int(np.array([0.25], "<f2").view("<u2")[0])), [0.25] * 4),
+        (2, entry(6, np.array([4.0], "<f8").tobytes()), [4, 4, 4, 4]),
+        (1, b"", [0, 0, 0, 0]),
+    ],
+)
+def test_constants_as_lists_of_which_the_last_value_repeats(
+    tmp_path: Path, dtype: int, fields: bytes, expected: list[float]
+) -> None:
+    tensor = entry(1, dtype) + entry(2, entry(2, entry(1, 4))) + fields
+    node = entry(1, "c") + entry(2, "Const") + entry(5, entry(1, "value") + entry(2, entry(8, tensor)))
+    (tmp_path / "graph.pb").write_bytes(entry(1, node))
+    np.testing.assert_array_equal(read_graph(tmp_path / "graph.pb")["c"].attributes["value"], expected)
+
+
+def test_every_truncation_is_noticed(tmp_path: Path) -> None:
+    data = GlowGraph(random_glow(steps=(1,), widths=4, border=True)).save(tmp_path / "whole.pb").read_bytes()
+    path = tmp_path / "graph.pb"
+    for size in [0, 1, 2, len(data) - 1, *np.random.default_rng(0).integers(3, len(data), 40)]:
+        path.write_bytes(data[:size])
+        with pytest.raises((NotAGraph, UnsupportedGraph), match=r"empty|truncated"):
+            compile_graph(path)
+
+
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html><html></html>", b"\x93NUMPY\x01\x00", b"PK\x03\x04" + bytes(100)])
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "graph.pb"
+    path.write_bytes(content)
+    with pytest.raises(NotAGraph, match="not a frozen TensorFlow graph"):
+        compile_graph(path)
+
+
+def image_of(writer: GraphWriter, x: str, path: Path) -> Path:
+    writer.add("Cast", x, SrcT=np.dtype("float32"), DstT=np.dtype("uint8"))
+    return writer.save(path)
+
+
+def latent(writer: GraphWriter) -> str:
+    return writer.add("Placeholder", dtype=np.dtype("float32"), shape=(-1, 4, 4, 3))
+
+
+def test_unknown_operations_are_named(tmp_path: Path) -> None:
+    writer = GraphWriter()
+    x = writer.add("BlocksparseConv", writer.add("EwOp", latent(writer)))
+    with pytest.raises(UnsupportedGraph, match=r"BlocksparseConv, EwOp.*take graph_unoptimized\.pb"):
+        compile_graph(image_of(writer, x, tmp_path / "graph.pb"))
+
+
+def test_the_optimized_graph_is_refused_by_its_name(tmp_path: Path) -> None:
+    flow = random_glow(steps=(1,), widths=4)
+    with pytest.raises(UnsupportedGraph, match=r"take graph_unoptimized\.pb"):
+        compile_graph(GlowGraph(flow).save(tmp_path / "graph_optimized.pb"))
+    compile_graph(GlowGraph(flow).save(tmp_path / "graph_unoptimized.pb"))
+
+
+def test_operations_that_the_image_does_not_need_may_be_unknown(tmp_path: Path) -> None:
+    graph = GlowGraph(random_glow(steps=(1,), widths=4))
+    graph.add("QueueDequeueV2", "input/label")
+    compile_graph(graph.save(tmp_path / "graph.pb"))
+
+
+def test_other_models_are_refused(tmp_path: Path) -> None:
+    writer = GraphWriter()
+    with pytest.raises(UnsupportedGraph, match="invertible"):
+        compile_graph(image_of(writer, writer.add("Relu", latent(writer)), tmp_path / "graph.pb"))
+    writer = GraphWriter()
+    style = writer.add("Placeholder", name="style", dtype=np.dtype("float32"), shape=(-1, 4, 4, 3))
+    with pytest.raises(UnsupportedGraph, match="style"):
+        compile_graph(image_of(writer, writer.add("AddV2", latent(writer), style), tmp_path / "graph.pb"))
+    writer = GraphWriter()
+    with pytest.raises(UnsupportedGraph, match="does not depend on latents"):
+        compile_graph(image_of(writer, writer.const(np.zeros((1, 4, 4, 3))), tmp_path / "graph.pb"))
+    writer = GraphWriter()
+    with pytest.raises(UnsupportedGraph, match="no image"):
+        compile_graph(GraphWriter.save((latent(writer), writer)[1], tmp_path / "graph.pb"))
+
+
+def test_images_of_a_batch_must_not_mix(tmp_path: Path) -> None:
+    writer = GraphWriter()
+    with pytest.raises(UnsupportedGraph, match="mixes"):
+        compile_graph(image_of(writer, writer.add("Reshape", latent(writer), [4, 4, 3]), tmp_path / "graph.pb"))
+
+
+def test_the_published_shapes_are_taken_where_the_graph_says_none(tmp_path: Path) -> None:
+    flow = random_glow(resolution=256, steps=(1,) * 6, widths=2, border=True)
+    program = compile_graph(GlowGraph(flow, shapes=False).save(tmp_path / "graph.pb"))
+    assert program.latent_shapes[0] == (128, 128, 6)
+    assert program.output_shape == (1, 256, 256, 3)

@@ -1,0 +1,216 @@
+"""`--flow openai` against a server of our own: fetched once, continued after interruptions, recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import assert_one_clear_line, random_glow
+from graphs import GlowGraph
+
+from celebglow import download as downloading
+from celebglow.download import download
+from celebglow.pipeline import CelebGlowPipeline
+from cli import main
+
+
+class Server:
+    """Files by path; ``cuts``: bytes after which the next answers break off; ``log``: (path, Range, bytes sent)."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.cuts: list[int] = []
+        self.statuses: list[int] = []
+        self.etags = True
+        self.ranges = True
+        self.type = "application/octet-stream"
+        self.log: list[tuple[str, str | None, int]] = []
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *arguments: object) -> None: ...
+
+            def do_GET(self) -> None:
+                content = server.files.get(self.path)
+                wanted = self.headers.get("Range")
+                if content is None or server.statuses:
+                    server.log.append((self.path, wanted, 0))
+                    self.send_error(404 if content is None else server.statuses.pop(0))
+                    return
+                etag = f'"{hashlib.md5(content).hexdigest()}"'
+                start = 0
+                if wanted and server.ranges and self.headers.get("If-Range") == etag:
+                    start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+                if start >= len(content):
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{len(content)}")
+                    self.send_header("ETag", etag)
+                    self.end_headers()
+                    server.log.append((self.path, wanted, 0))
+                    return
+                self.send_response(206 if start else 200)
+                if start:
+                    self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+                self.send_header("Content-Type", server.type)
+                self.send_header("Content-Length", str(len(content) - start))
+                if server.etags:
+                    self.send_header("ETag", etag)
+                self.end_headers()
+                sent = content[start:]
+                if server.cuts:
+                    sent = sent[: server.cuts.pop(0)]
+                self.wfile.write(sent)
+                server.log.append((self.path, wanted, len(sent)))
+
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True)
+        self.thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http.server_port}"
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(downloading, "PAUSE", 0.0)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    running = Server()
+    yield running
+    running.close()
+
+
+CONTENT = np.random.default_rng(0).integers(0, 256, 300_000).astype(np.uint8).tobytes()
+
+
+def test_a_file_arrives_whole_and_is_described(tmp_path: Path, server: Server) -> None:
+    server.files["/a"] = CONTENT
+    seen: list[tuple[int, int | None]] = []
+    done = download(server.url + "/a", tmp_path / "deep" / "a", lambda *each: seen.append(each))
+    assert (tmp_path / "deep" / "a").read_bytes() == CONTENT
+    assert (done.bytes, done.sha256) == (len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a"]
+
+
+def test_dropped_connections_are_continued(tmp_path: Path, server: Server) -> None:
+    server.files["/a"] = CONTENT
+    server.cuts = [100_000, 1, 50_000]
+    server.statuses = [503]
+    download(server.url + "/a", tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    assert sum(sent for _, _, sent in server.log) == len(CONTENT)  # nothing was sent twice
+
+
+def test_another_process_continues(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.files["/a"] = CONTENT
+    server.cuts = [200_000]
+    monkeypatch.setattr(downloading, "ATTEMPTS", 1)
+    with pytest.raises(ConnectionError, match="run again"):
+        download(server.url + "/a", tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    assert (tmp_path / "a.part").stat().st_size == 200_000
+    download(server.url + "/a", tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    assert server.log[-1][1:] == ("bytes=200000-", 100_000)
+
+
+@pytest.mark.parametrize("ranges, etags", [(True, True), (False, True), (True, False)])
+def test_a_file_that_changes_meanwhile_or_cannot_be_continued_starts_again(
+    tmp_path: Path, server: Server, ranges: bool, etags: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files["/a"] = CONTENT
+    server.ranges, server.etags, server.cuts = ranges, etags, [200_000]
+    with monkeypatch.context() as once:
+        once.setattr(downloading, "ATTEMPTS", 1)
+        with pytest.raises(ConnectionError):
+            download(server.url + "/a", tmp_path / "a")
+    server.files["/a"] = CONTENT[::-1]
+    download(server.url + "/a", tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == CONTENT[::-1]
+
+
+@pytest.mark.parametrize("size", [len(CONTENT), len(CONTENT) + 5])
+def test_a_part_that_is_whole_or_too_long(tmp_path: Path, server: Server, size: int) -> None:
+    server.files["/a"] = CONTENT
+    (tmp_path / "a.part").write_bytes((CONTENT + bytes(5))[:size])
+    (tmp_path / "a.part.etag").write_text(f'"{hashlib.md5(CONTENT).hexdigest()}"')
+    download(server.url + "/a", tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+def test_what_cannot_be_fetched_is_said(tmp_path: Path, server: Server) -> None:
+    with pytest.raises(ConnectionError, match="404"):
+        download(server.url + "/missing", tmp_path / "a")
+    server.files["/page"], server.type = b"<html>Log in</html>", "text/html"
+    with pytest.raises(ConnectionError, match="a web page"):
+        download(server.url + "/page", tmp_path / "a")
+    assert len(server.log) == 2  # neither is tried again
+    server.files["/busy"], server.statuses = CONTENT, [503] * 9
+    with pytest.raises(ConnectionError, match="503"):
+        download(server.url + "/busy", tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.fixture
+def published(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    flow = random_glow(border=True, quantize=True)
+    GlowGraph(flow, folded=True).save(tmp_path / "graph.pb")
+    np.save(tmp_path / "z.npy", np.random.default_rng(0).normal(size=(40, flow.num_latents)).astype(np.float32))
+    server.files["/large3/graph_unoptimized.pb"] = (tmp_path / "graph.pb").read_bytes()
+    server.files["/z_manipulate.npy"] = (tmp_path / "z.npy").read_bytes()
+    monkeypatch.setenv("OOD_DATA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("OOD_DATA_OPENAI_URL", server.url)
+    return server
+
+
+def test_generate_from_the_published_flow(tmp_path: Path, published: Server) -> None:
+    published.cuts = [10_000]
+    arguments = ["generate", "celebglow", "--flow", "openai", "--persons", "2", "--levels", "2", "--out", str(tmp_path / "data")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    requests = len(published.log)
+    records = json.loads((tmp_path / "home" / "openai" / "downloads.json").read_text())
+    for each, (path, content) in zip(records, published.files.items(), strict=True):
+        assert each["url"].endswith(path)
+        assert each["sha256"] == hashlib.sha256(content).hexdigest()
+        assert each["bytes"] == len(content)
+    published.files.clear()
+    assert CelebGlowPipeline.from_pretrained("openai").default_attributes == ("smile", "blond", "age")
+    assert len(published.log) == requests
+    assert not list((tmp_path / "home").rglob("*.part*"))
+
+
+def test_a_damaged_download_is_refused_and_the_way_out_named(tmp_path: Path, published: Server) -> None:
+    published.files["/large3/graph_unoptimized.pb"] = published.files["/large3/graph_unoptimized.pb"][:9000]
+    with pytest.raises(ValueError, match=r"truncated.*Remove .*openai to download it again"):
+        CelebGlowPipeline.from_pretrained("openai")
+    assert not (tmp_path / "home" / "openai" / "flow").exists()
+
+
+def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OOD_DATA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("OOD_DATA_OPENAI_URL", "http://127.0.0.1:9/")  # the port where nothing listens
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    result = CliRunner().invoke(main, ["generate", "celebglow", "--flow", "openai", "--out", str(tmp_path / "data")])
+    assert_one_clear_line(
+        subprocess.CompletedProcess([], result.exit_code, "", result.stderr),
+        1,
+        "graph_unoptimized.pb cannot be fetched",
+        "is there a network?",
+    )
