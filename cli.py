@@ -586,6 +586,14 @@ def flow_train(
     default=True,
     help="Mix the directions so that pixel probes see each change its own attribute only.",
 )
+@click.option(
+    "--probe",
+    "probes",
+    multiple=True,
+    callback=pairs,
+    metavar="NAME=COLUMN",
+    help="Train NAME's pixel probe on this column; repeat.",
+)
 @click.option("--half/--full", default=True, help="Store weights in half precision: half the size, pixels the same to 1 in 255.")
 @click.option("--seed", default=0, metavar="N", help="Of the held-out people.")
 @device_option
@@ -603,6 +611,7 @@ def flow_directions(
     crop: float,
     shrink: float,
     decorrelate: bool,
+    probes: dict[str, str],
     half: bool,
     seed: int,
     device: str,
@@ -629,6 +638,7 @@ def flow_directions(
         crop,
         shrink,
         decorrelate,
+        probes,
         half,
         seed,
         pick_device(device),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Floats = NDArray[np.float64]
+RESERVED = ("person", "seed", "temperature", "precision", "output_type")  # arguments of the pipeline
 LATENT_BATCH = 60  # images encoded at once
 
 
@@ -111,7 +112,7 @@ class Label:
         Raises:
             ValueError: if there are not two different values.
         """
-        values = column.astype(np.float64)
+        values = np.where(np.isfinite(column.astype(np.float64)), column.astype(np.float64), np.nan)
         known = values[np.isfinite(values)]
         levels = np.unique(known)
         if len(levels) < 2:
@@ -186,6 +187,8 @@ def fit_directions(
     for row, label in enumerate(attributes):
         direction, t = fits[1 + row].coefficient(1 + row)
         direction = direction * np.maximum(0, 1 - (shrink / np.maximum(np.abs(t), 1e-9)) ** 2)
+        if not np.abs(direction).max() > 0:
+            raise ValueError(f"no direction of {label.name!r} stands out of the noise: label more images, or lower --shrink")
         found.table[row] = torch.from_numpy(direction * (strengths or {}).get(label.name, 1.0))
     middle = design[keep].mean(axis=0)
     middle[1 : 1 + len(attributes)] = 0
@@ -248,11 +251,11 @@ def _separation(
 
 def area_under_curve(scores: Floats, labels: Floats) -> float:
     """P(score of a positive > score of a negative), ties counting half; labels > 0 are positive, NaN is left out. NaN if one side is empty."""
-    positive, negative = scores[labels > 0], scores[labels < 0]
+    positive, negative = scores[labels > 0], np.sort(scores[labels < 0])
     if not len(positive) or not len(negative):
         return float("nan")
-    difference = positive[:, None] - negative[None, :]
-    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
+    below = np.searchsorted(negative, positive, "left") + np.searchsorted(negative, positive, "right")
+    return float(below.mean() / 2 / len(negative))
 
 
 def make_pipeline(
@@ -268,6 +271,7 @@ def make_pipeline(
     crop: float,
     shrink: float,
     decorrelated: bool,
+    probes: dict[str, str],
     half: bool,
     seed: int,
     device: torch.device,
@@ -275,7 +279,7 @@ def make_pipeline(
     """Fit directions in the flow of ``flow_folder`` to ``images`` and save both to ``out``; returns the separation of each.
 
     ``attributes`` and ``controls`` map names to columns of the images or of the CSV ``labels``, ``strengths`` names to factors.
-    ``decorrelated`` mixes them by `celebglow.probes`. ``fit_on`` maps a column to the value that marks the images of the fit;
+    ``decorrelated`` mixes them by `celebglow.probes`, each trained on the attribute's own column or on the one that ``probes`` names. ``fit_on`` maps a column to the value that marks the images of the fit;
     without it, ``held_out`` of the people are kept out.
 
     Raises:
@@ -295,15 +299,25 @@ def make_pipeline(
     flow.register_to_config(_name_or_path="")  # where it lay is nobody's business
     data = read_images(images, 2 * flow.config.resolution)
     columns = dict(data.columns) | ({} if labels is None else _read_csv(labels, len(data.images)))
-    factors = {name: _number(name, value) for name, value in strengths.items()}
+    factors = {name: _number("--strength", name, value) for name, value in strengths.items()}
+    if taken := [name for name in attributes if name in RESERVED or not name.isidentifier()]:
+        raise ValueError(f"an attribute cannot be called {taken[0]!r}: a name is expected, and not {', '.join(RESERVED)}")
     for name in strengths:
         if name not in attributes:
             raise ValueError(f"--strength {name}: there is no such --attribute")
+    for name in probes:
+        if name not in attributes:
+            raise ValueError(f"--probe {name}: there is no such --attribute")
     judged = data.held_out(held_out, seed)
+    if fit_on:
+        judged = np.zeros(len(data.images), bool)
     for column, value in fit_on.items():
-        judged = _column(columns, column).astype(str) != value
+        entries = _column(columns, column)
+        judged |= (
+            entries.astype(str) != value if entries.dtype.kind not in "biuf" else entries != _number("--fit-on", column, value)
+        )
         if judged.all():
-            raise ValueError(f"--fit-on {column}={value}: no image has that")
+            raise ValueError(f"--fit-on {column}={value}: no image is left")
     batches = Batches(data.images, None, flow.config.resolution, replace(NO_AUGMENTATION, crop=crop))
 
     def latents() -> Iterator[Tensor]:
@@ -311,8 +325,9 @@ def make_pipeline(
         for indices in torch.arange(len(batches)).split(LATENT_BATCH):
             pixels = batches(indices, generator).to(device)
             noise = torch.rand(pixels.shape, generator=generator).to(device)
-            with torch.inference_mode():
-                yield flow.encode(flow.preprocess(pixels) + noise / flow.bins).latents.cpu()
+            with torch.no_grad():
+                encoded = flow.encode(flow.preprocess(pixels) + noise / flow.bins).latents.cpu()
+            yield encoded
 
     walked = [Label.of(name, _numeric(columns, column)) for name, column in attributes.items()]
     fit = fit_directions(
@@ -330,7 +345,8 @@ def make_pipeline(
     pipeline = CelebGlowPipeline(flow, fit.directions)
     if decorrelated and len(walked) > 1:
         pixels = batches(torch.arange(len(batches)), torch.Generator()).permute(0, 2, 3, 1).numpy()
-        decorrelate(fit.directions, pixels, walked, ~judged, pipeline.pictures, lambda n: pipeline.person(n, PROBE_SEED))
+        probed = [Label.of(name, _numeric(columns, probes.get(name, column))) for name, column in attributes.items()]
+        decorrelate(fit.directions, pixels, probed, ~judged, pipeline.pictures, lambda n: pipeline.person(n, PROBE_SEED))
     pipeline = pipeline.to("cpu")
     if half:
         pipeline.flow.half()
@@ -362,18 +378,24 @@ def _numeric(columns: dict[str, NDArray[Any]], name: str) -> Floats:
     return values.astype(np.float64)
 
 
-def _number(name: str, text: str) -> float:
+def _number(option: str, name: str, text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise ValueError(f"--strength {name}={text}: a number is expected") from None
+        number = float("nan")
+    if not np.isfinite(number) or (option == "--strength" and number == 0):
+        raise ValueError(f"{option} {name}={text}: a number is expected")
+    return number
 
 
 def _read_csv(path: Path, rows: int) -> dict[str, NDArray[Any]]:
     """Columns of a CSV with a header: numbers (empty: NaN) where every entry is one, else text."""
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        table = list(reader)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            table = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
     if len(table) != rows:
         raise ValueError(f"{path} has {len(table)} rows for {rows} images")
     columns: dict[str, NDArray[Any]] = {}

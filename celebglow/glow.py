@@ -73,6 +73,10 @@ class Glow(Flow):
         super().__init__()
         levels = len(steps)
         widths = (widths,) * levels if isinstance(widths, int) else tuple(widths)
+        if min(resolution, channels, *steps, *widths) < 1:
+            raise ValueError(
+                f"resolution, channels, steps and widths must be at least 1: {resolution}, {channels}, {steps}, {widths}"
+            )
         if levels < 1 or resolution % 2**levels:
             raise ValueError(f"resolution {resolution} does not divide by 2 ** {levels} levels")
         if len(widths) != levels:

@@ -72,14 +72,17 @@ def read_images(source: str | Path, size: int) -> LabelledImages:
         return LabelledImages(np.stack([_read_square(file, size) for file in files]))
     if not path.is_file() or path.suffix != ".npz":
         raise ValueError(f"{path} is neither a folder of images nor an .npz file")
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except Exception as error:  # whatever a damaged file makes the reader raise
+        raise ValueError(f"{path} is not a readable .npz file of plain arrays") from error
     images = arrays.pop("images", None)
     if images is None or images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2]:
         raise ValueError(f"{path} has no array 'images' of shape (N, S, S, 3)")
     if images.dtype != np.uint8:
         raise ValueError(f"{path}: 'images' must be uint8, not {images.dtype}")
-    if wrong := [name for name, array in arrays.items() if len(array) != len(images)]:
+    if wrong := [name for name, array in arrays.items() if array.shape[:1] != images.shape[:1]]:
         raise ValueError(f"{path}: {', '.join(wrong)} must have one row per image ({len(images)})")
     landmarks = arrays.pop("landmarks", None)
     if landmarks is not None and landmarks.shape[1:] != (MESH_POINTS, 2):

@@ -200,7 +200,7 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         for name, value in values.items():
             index, sign = self.directions.resolve(name)
             row[0, index] += sign * float(value)
-        persons = [person] if isinstance(person, int) else list(person)
+        persons = [int(p) for p in np.atleast_1d(person)]
         with exact_convolutions():
             images = np.concatenate([self.grid(self.person(p, seed, temperature), row, precision) for p in persons])
         if output_type == "np":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import io
 import json
 import logging
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from celebglow.glow import Glow
 from celebglow.images import NO_AUGMENTATION, Augmentation, Batches, LabelledImages
+from harness.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +37,8 @@ class TrainingConfig:
 
     flow: dict[str, Any] = field(default_factory=dict)  # arguments of `Glow`
     augmentation: Augmentation = field(default_factory=Augmentation)
-    steps: int = 6000
-    batch: int = 64
+    steps: int = 10000
+    batch: int = 32
     lr: float = 1e-3
     warmup: int = 200  # steps of linear warm-up
     decay: float = 0.4  # the last part of the steps, over which the rate falls to zero
@@ -46,6 +48,19 @@ class TrainingConfig:
     balance: str | None = None  # a column, see LabelledImages.balanced_weights
     precision: str = "fp32"  # or "bf16": of the coupling networks
     seed: int = 0
+
+    def check(self) -> None:
+        """Raise ValueError for values that no training can have."""
+        if self.steps < 1 or self.batch < 1:
+            raise ValueError(f"steps and batch must be at least 1, not {self.steps} and {self.batch}")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"the learning rate must be a positive number, not {self.lr}")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out must lie between 0 and 1, not at {self.held_out}")
+        if not 0 < self.augmentation.crop <= 1:
+            raise ValueError(f"crop must be above 0 and at most 1, not {self.augmentation.crop}")
+        if not 0 <= self.augmentation.mix <= 1:
+            raise ValueError(f"mix must lie from 0 to 1, not at {self.augmentation.mix}")
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -71,8 +86,12 @@ class Trainer:
     """
 
     def __init__(self, data: LabelledImages, config: TrainingConfig, out: Path, device: torch.device) -> None:
+        config.check()
         self.config, self.out, self.device = config, out, device
+        self.images = hashlib.sha256(data.images.tobytes()).hexdigest()
         held_out = data.held_out(config.held_out, config.seed)
+        if held_out.all():
+            raise ValueError(f"of {len(held_out)} images none is left to train on: lower --held-out")
         resolution = int(config.flow.get("resolution", 64))
         aug = config.augmentation
         landmarks = data.landmarks
@@ -118,10 +137,6 @@ class Trainer:
                 bar.update()
                 if self.step % log_every == 0 or self.step == config.steps:
                     loss = float(torch.stack(losses).mean())
-                    if not math.isfinite(loss):
-                        raise FloatingPointError(
-                            f"the loss became {loss} before step {self.step}: lower --lr; {self.out} keeps the last checkpoint"
-                        )
                     rate = len(losses) * config.batch / (time.monotonic() - started)
                     self._log(loss, rate, bar)
                     losses, started = [], time.monotonic()
@@ -150,7 +165,13 @@ class Trainer:
         loss = self.flow.bits_per_dim(self._batch(self.step, self.config.batch)).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip)
+        try:  # before the step: what is not finite never gets into the weights, nor into a checkpoint
+            torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip, error_if_nonfinite=True)
+        except RuntimeError as error:
+            raise FloatingPointError(
+                f"the loss is {float(loss.detach())} or its gradient not finite at step {self.step}: lower --lr; "
+                f"{self.out} keeps the last checkpoint"
+            ) from error
         self.optimizer.step()
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
@@ -160,9 +181,12 @@ class Trainer:
     @torch.no_grad()
     def _validate(self) -> float:
         generator = self._generator(INIT_STREAM + 1)
-        images = self.validation.to(self.device)
-        noise = torch.rand(images.shape, generator=generator).to(self.device)
-        return float(self.average.bits_per_dim(self.average.preprocess(images) + noise / self.flow.bins).mean())
+        total = 0.0
+        for part in self.validation.split(INIT_IMAGES):
+            noise = torch.rand(part.shape, generator=generator).to(self.device)
+            x = self.average.preprocess(part.to(self.device)) + noise / self.flow.bins
+            total += float(self.average.bits_per_dim(x).sum())
+        return total / len(self.validation)
 
     def _log(self, loss: float, rate: float, bar: tqdm[Any]) -> None:
         held_out = self._validate()
@@ -175,19 +199,23 @@ class Trainer:
 
     def _save(self) -> None:
         state = {
-            "config": asdict(self.config),
+            "config": asdict(self.config) | {"images": self.images},
             "step": self.step,
             "flow": self.flow.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        partial = self.out / (CHECKPOINT + ".partial")
-        torch.save(state, partial)
-        partial.replace(self.out / CHECKPOINT)
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomically(self.out / CHECKPOINT, buffer.getvalue())
 
     def _restore(self) -> None:
-        state = torch.load(self.out / CHECKPOINT, map_location=self.device, weights_only=True)
-        ours = json.loads(json.dumps(asdict(self.config)))
+        path = self.out / CHECKPOINT
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:  # whatever a damaged file makes the reader raise
+            raise ValueError(f"{path} cannot be read: remove it to train from the start") from error
+        ours = json.loads(json.dumps(asdict(self.config) | {"images": self.images}))
         theirs = json.loads(json.dumps(state["config"]))
         # how long to train may be changed along the way; what is learned may not
         free = {"steps", "decay", "lr"}
@@ -197,6 +225,10 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
+        log = self.out / LOG
+        lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
+        write_atomically(log, "".join(kept).encode())  # what comes after the checkpoint is trained, and logged, again
         logger.info("continuing %s from step %d", self.out, self.step)
 
 
@@ -207,9 +239,3 @@ def sample_sheet(flow: Glow, generator: torch.Generator, temperature: float = 0.
     channels, size = images.shape[1], images.shape[2]
     sheet = images.reshape(side, side, channels, size, size).permute(0, 3, 1, 4, 2).reshape(side * size, side * size, channels)
     return Image.fromarray(sheet.squeeze(2).numpy() if channels == 1 else sheet.numpy())
-
-
-def read_log(out: Path) -> Iterator[dict[str, float]]:
-    """The lines of a training's log."""
-    with (out / LOG).open() as file:
-        yield from map(json.loads, file)

@@ -303,10 +303,11 @@ def test_from_images_to_faces_by_the_documented_commands(tmp_path: Path, ood_dat
     "arguments, words",
     [
         (("--attribute", "radios"), "no column 'radios'"),
-        (("--attribute", "person"), "holds text"),
+        (("--attribute", "who=person"), "holds text"),
+        (("--attribute", "seed=radius"), "cannot be called 'seed'"),
         (("--attribute", "radius", "--strength", "bright=2"), "no such --attribute"),
         (("--attribute", "radius", "--strength", "radius=much"), "a number is expected"),
-        (("--attribute", "radius", "--fit-on", "person=nobody"), "no image has that"),
+        (("--attribute", "radius", "--fit-on", "person=nobody"), "no image is left"),
     ],
 )
 def test_directions_that_cannot_be_found(tmp_path: Path, archive: Path, arguments: tuple[str, ...], words: str) -> None:
