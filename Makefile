@@ -7,9 +7,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: demo test test-slow check lint types format clean
 
 demo: $(VENV)/installed
-	$(BIN)/ood-data generate celebglow --out data/ --persons 24
-	$(BIN)/ood-data data verify celebglow --data data/
-	@echo "Look at data/celebglow.png"
+	$(BIN)/ood-data generate celebglow --out demo/ --persons 24
+	$(BIN)/ood-data data verify celebglow --data demo/
+	@echo "Look at demo/celebglow.png"
 
 test: $(VENV)/dev
 	$(BIN)/pytest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,7 @@ def card(store: Store) -> str:
     made = "\n".join(f"- {key}: `{value}`" for key, value in sorted(source.items()))
     return f"""---
 pretty_name: CelebGlow
-size_categories: {len(store)} images
+size_categories: [{_size_category(len(store))}]
 tags: [out-of-distribution, disentanglement, synthetic-faces]
 ---
 # CelebGlow
@@ -114,3 +115,14 @@ For research on representation learning. The faces are synthetic; likeness to an
 in a model's latent space, not measurements: a level of "age" is not a number of years, and walks carry the correlations of the
 data that the flow was trained on. The population is not a sample of any real one.
 """
+
+
+def _size_category(images: int) -> str:
+    """The Hugging Face Hub's name for a dataset of so many images."""
+    bounds = [(10**3, "1K"), (10**4, "10K"), (10**5, "100K"), (10**6, "1M"), (10**7, "10M")]
+    if images < bounds[0][0]:
+        return "n<1K"
+    for (_, lower), (size, upper) in itertools.pairwise(bounds):
+        if images < size:
+            return f"{lower}<n<{upper}"
+    return "n>10M"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 Floats = NDArray[np.float64]
 RESERVED = ("person", "seed", "temperature", "precision", "output_type")  # arguments of the pipeline
+PROBE_IMAGES = 3000  # at most, for the probes
 LATENT_BATCH = 60  # images encoded at once
 
 
@@ -96,14 +97,10 @@ class Directions(ModelMixin, ConfigMixin):
 
 @dataclass(frozen=True)
 class Label:
-    """One column of the regression: ``values`` (N,) with 0 in the middle and +-1 at its ends, NaN where unknown.
-
-    A control with ``only_for`` is held fixed for the attribute of that name only.
-    """
+    """One column of the regression: ``values`` (N,) with 0 in the middle and +-1 at its ends, NaN where unknown."""
 
     name: str
     values: Floats
-    only_for: str | None = None
 
     @classmethod
     def of(cls, name: str, column: NDArray[Any]) -> Label:
@@ -172,10 +169,7 @@ def fit_directions(
     for label, mask in zip(attributes, masks[1:], strict=True):
         if len(np.unique(label.values[mask])) < 2:
             raise ValueError(f"{label.name!r} has fewer than two different values among the images of the fit")
-    fits = [
-        _Regression(design, mask, 1 + len(labels), [1 + i for i, c in enumerate(labels) if c.only_for not in (None, name)])
-        for mask, name in zip(masks, [None, *(label.name for label in attributes)], strict=True)
-    ]
+    fits = [_Regression(design, mask, 1 + len(labels)) for mask in masks]
     position = 0
     for batch in latents():
         z = batch.double().cpu().numpy()
@@ -202,12 +196,12 @@ class _Regression:
     """Least squares of latents on the columns of ``design`` (N, P) over the rows ``keep`` (N,), one batch after another.
 
     Columns that are constant there are left out, but for the first, the intercept; so are marks of missing labels, the columns from
-    ``marks`` on, that the other columns determine; and the columns ``without``.
+    ``marks`` on, that the other columns determine.
     """
 
-    def __init__(self, design: Floats, keep: NDArray[np.bool_], marks: int, without: Sequence[int]) -> None:
+    def __init__(self, design: Floats, keep: NDArray[np.bool_], marks: int) -> None:
         rows = design[keep]
-        used = [0, *(column for column in range(1, marks) if column not in without and np.ptp(rows[:, column]) > 0)]
+        used = [0, *(column for column in range(1, marks) if np.ptp(rows[:, column]) > 0)]
         for column in range(marks, design.shape[1]):
             if np.linalg.matrix_rank(rows[:, [*used, column]]) > len(used):
                 used.append(column)
@@ -271,7 +265,6 @@ def make_pipeline(
     crop: float,
     shrink: float,
     decorrelated: bool,
-    probes: dict[str, str],
     half: bool,
     seed: int,
     device: torch.device,
@@ -279,7 +272,7 @@ def make_pipeline(
     """Fit directions in the flow of ``flow_folder`` to ``images`` and save both to ``out``; returns the separation of each.
 
     ``attributes`` and ``controls`` map names to columns of the images or of the CSV ``labels``, ``strengths`` names to factors.
-    ``decorrelated`` mixes them by `celebglow.probes`, each trained on the attribute's own column or on the one that ``probes`` names. ``fit_on`` maps a column to the value that marks the images of the fit;
+    ``decorrelated`` mixes them by `celebglow.probes`. ``fit_on`` maps a column to the value that marks the images of the fit;
     without it, ``held_out`` of the people are kept out.
 
     Raises:
@@ -305,9 +298,6 @@ def make_pipeline(
     for name in strengths:
         if name not in attributes:
             raise ValueError(f"--strength {name}: there is no such --attribute")
-    for name in probes:
-        if name not in attributes:
-            raise ValueError(f"--probe {name}: there is no such --attribute")
     judged = data.held_out(held_out, seed)
     if fit_on:
         judged = np.zeros(len(data.images), bool)
@@ -333,20 +323,17 @@ def make_pipeline(
     fit = fit_directions(
         latents,
         walked,
-        [
-            label
-            for name, column in controls.items()
-            for label in _controls(column, columns, name if name != column and name in attributes else None)
-        ],
+        [label for column in controls.values() for label in _controls(column, columns)],
         judged,
         shrink,
         factors,
     )
     pipeline = CelebGlowPipeline(flow, fit.directions)
     if decorrelated and len(walked) > 1:
-        pixels = batches(torch.arange(len(batches)), torch.Generator()).permute(0, 2, 3, 1).numpy()
-        probed = [Label.of(name, _numeric(columns, probes.get(name, column))) for name, column in attributes.items()]
-        decorrelate(fit.directions, pixels, probed, ~judged, pipeline.pictures, lambda n: pipeline.person(n, PROBE_SEED))
+        some = np.random.default_rng(seed).permutation(np.flatnonzero(~judged))[:PROBE_IMAGES]
+        pixels = batches(torch.from_numpy(np.sort(some)), torch.Generator()).permute(0, 2, 3, 1).numpy()
+        probed = [replace(label, values=label.values[np.sort(some)]) for label in walked]
+        decorrelate(fit.directions, pixels, probed, pipeline.pictures, lambda n: pipeline.person(n, PROBE_SEED))
     pipeline = pipeline.to("cpu")
     if half:
         pipeline.flow.half()
@@ -355,12 +342,12 @@ def make_pipeline(
     return fit.separation
 
 
-def _controls(column: str, columns: dict[str, NDArray[Any]], only_for: str | None) -> list[Label]:
+def _controls(column: str, columns: dict[str, NDArray[Any]]) -> list[Label]:
     """A numeric column as one label, a column of text as one per value but the first."""
     values = _column(columns, column)
     if values.dtype.kind in "biuf":
-        return [replace(Label.of(column, values), only_for=only_for)]
-    return [replace(Label.of(f"{column}={value}", values == value), only_for=only_for) for value in np.unique(values)[1:]]
+        return [Label.of(column, values)]
+    return [Label.of(f"{column}={value}", values == value) for value in np.unique(values)[1:]]
 
 
 def _column(columns: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:

@@ -98,13 +98,13 @@ class Population:
         )
 
 
-def describe(population: Population, pipeline: CelebGlowPipeline, device: torch.device) -> Description:
+def describe(population: Population, pipeline: CelebGlowPipeline, device: torch.device, sha256: str) -> Description:
     """The store of a population; its source is everything that its bytes depend on."""
     assert population.resolution is not None
     channels = int(pipeline.flow.config.channels)
     source: dict[str, Any] = {
         "generator": NAME,
-        "flow_sha256": pipeline.sha256(),
+        "flow_sha256": sha256,  # of all of the flow's attributes, as `flow info` shows it
         "attributes": list(population.attributes),
         "levels": population.levels,
         "range": list(population.range),
@@ -156,9 +156,9 @@ def generate(
     """
     device = device or torch.device("cpu")
     population = population.checked(pipeline)
+    sha256 = pipeline.sha256()
     pipeline = CelebGlowPipeline(pipeline.flow, pipeline.directions.select(population.attributes)).to(device)
-    values = torch.tensor(list(itertools.product(population.axis, repeat=len(population.attributes))))
-    description = describe(population, pipeline, device)
+    description = describe(population, pipeline, device, sha256)
 
     def make(person: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         latent = pipeline.person(person, population.seed, population.temperature)
@@ -166,6 +166,7 @@ def generate(
 
     with Writer(root, description, part, overwrite) as writer, _one_thread_each(device), exact_convolutions():
         missing = writer.missing
+        values = torch.tensor(list(itertools.product(population.axis, repeat=len(population.attributes))))
         total = len(writer.range) * population.per_person
         bar = tqdm(
             total=total,
@@ -215,7 +216,6 @@ def _one_thread_each(device: torch.device) -> Iterator[None]:
     threads = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)
-        keep_freed_memory()
     try:
         yield
     finally:

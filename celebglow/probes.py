@@ -25,31 +25,34 @@ def decorrelate(
     directions: Directions,
     images: NDArray[np.uint8],
     labels: Sequence[Label],
-    keep: NDArray[np.bool_],
     decode: Callable[[torch.Tensor], NDArray[np.uint8]],
     person: Callable[[int], torch.Tensor],
 ) -> Floats:
-    """Mix the rows of ``directions`` in place so that each walk, from -1 to 1, moves its own probe only.
+    """Mix the rows of ``directions`` in place so that each walk, from -1 to 1, moves its own probe and no other.
 
     Args:
         directions: as fitted, one row per label.
-        images: (N, R, R, C) uint8, the labelled images at the flow's resolution.
-        labels: of the attributes.
-        keep: (N,) True for the images of the fit.
+        images: (N, R, R, C) uint8, labelled images at the flow's resolution.
+        labels: of the attributes, for each image.
         decode: latents (M, D) to pictures (M, R, R, C) uint8.
         person: number to latent (D,).
 
     Returns:
         the responses before mixing (A, A): change of probe b along walk a, in standard deviations over people.
+
+    Raises:
+        ValueError: if a walk does not change what its own probe sees.
     """
     features = _features(images)
-    probes = [_probe(features, label.values, keep) for label in labels]
+    probes = [_probe(features, label.values) for label in labels]
     base = directions.base(torch.stack([person(number) for number in range(PEOPLE)]))
     spread = np.array([_score(probe, _features(decode(base))).std() for probe in probes])
     first: Floats | None = None
     for _ in range(ROUNDS):
         responses = np.array([_response(row, base, probes, decode) for row in directions.table]) / spread
         first = responses if first is None else first
+        if not np.abs(np.diag(responses)).min() > 0:
+            raise ValueError("a walk does not change what its own probe sees: give --as-fitted")
         mixing = np.linalg.inv(responses / np.diag(responses))  # mixing @ responses is diagonal
         mixing /= np.diag(mixing)[:, None]
         directions.table.copy_(torch.from_numpy(mixing).to(directions.table) @ directions.table)
@@ -86,9 +89,9 @@ def _features(images: NDArray[np.uint8]) -> Floats:
     return np.concatenate([flat, 2 * edges[0], 2 * edges[1]], axis=1)
 
 
-def _probe(features: Floats, values: Floats, keep: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+def _probe(features: Floats, values: Floats) -> tuple[Floats, Floats]:
     """Weights (P,) and centre (P,) of the ridge regression of the known ``values`` (N,), in its dual form."""
-    known = keep & np.isfinite(values)
+    known = np.isfinite(values)
     centre = features[known].mean(axis=0)
     centred = features[known] - centre
     kernel = centred @ centred.T + RIDGE * np.eye(len(centred))

@@ -238,22 +238,21 @@ def kill_and_resume(tmp_path: Path, flow_folder: Path, persons: int, kills: int,
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run(command("undisturbed"), env=environment, check=True, capture_output=True)
     shards = tmp_path / "killed/celebglow.zarr/images"
-    chance, killed, written = random.Random(seed), 0, []
-    for attempt in range(3 * kills):
-        before = len(list(shards.glob("c.*.0"))) if shards.exists() else 0
+
+    def count() -> int:
+        return len(list(shards.glob("c.*.0"))) if shards.exists() else 0
+
+    chance, killed = random.Random(seed), 0
+    while killed < kills:
+        before = count()
         process = subprocess.Popen(command("killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        # from the first new shard on, or, now and then, from the very start
-        while process.poll() is None and attempt % 5 and (len(list(shards.glob("c.*.0"))) if shards.exists() else 0) <= before:
-            time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.05 if attempt % 5 else 5))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            killed += 1
+        while process.poll() is None and count() <= before:  # into the writing, not into the imports
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.05))
+        assert process.poll() is None, f"it finished before kill {killed + 1} of {kills}: more persons are needed"
+        process.send_signal(signal.SIGKILL)
         process.wait()
-        written.append(len(list(shards.glob("c.*.0"))) if shards.exists() else 0)
-        if killed == kills or written[-1] == persons:
-            break
-    assert killed >= min(kills, 2), f"the command finished before it could be killed: {written}"
+        killed += 1
     subprocess.run(command("killed"), env=environment, check=True, capture_output=True)
     assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
     assert verify(tmp_path / "killed", "celebglow") == []
