@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 ATTRIBUTES = ("smile", "blond", "age")
-MEASURES = (*ATTRIBUTES, "age_net", "age_emb")  # the two halves of age also on their own
+MEASURES = (*ATTRIBUTES, "smile_dlib", "age_net", "age_emb")  # a second smile, and the two halves of age on their own
 
 
 def main() -> None:

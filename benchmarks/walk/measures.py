@@ -2,6 +2,8 @@
 
     smile      Width of the mouth and lift of its corners over the distance of the eyes, from mediapipe's face mesh; weighted by
                linear discriminant analysis of people photographed neutral and smiling.
+    smile_dlib The same width plus lift, unweighted and not fitted to anything, from dlib's 68-point landmarks: another detector than the
+               one whose landmarks labelled the photos that the smile direction was found on.
     blond      Logit of a logistic regression on CIE Lab colours: the median of the hair (mediapipe's person mask without an enlarged
                face oval), chroma of the skin, and how much of the hair region does not look like skin; trained on hand-labelled blond
                hair against dark hair and against grey, white or no hair.
@@ -42,7 +44,16 @@ from sklearn.preprocessing import StandardScaler
 MODEL = Path(__file__).with_name("measures.json")
 LABELS = Path(__file__).parents[2] / "celebglow" / "weights" / "labels.csv"
 SIDE = 384  # faces are enlarged to this, or the networks find too few
-SHAPES = {"mouth": (2,), "hair": (3,), "skin": (3,), "not_skin": (), "age_net": (), "embedding": (128,), "oval_embedding": (128,)}
+SHAPES = {
+    "mouth": (2,),
+    "mouth_dlib": (2,),
+    "hair": (3,),
+    "skin": (3,),
+    "not_skin": (),
+    "age_net": (),
+    "embedding": (128,),
+    "oval_embedding": (128,),
+}
 
 # Points of mediapipe's face mesh; left and right are the picture's.
 LEFT_EYE, RIGHT_EYE = [33, 133], [362, 263]
@@ -78,6 +89,7 @@ def scores(features: Features, model: dict[str, Any]) -> Features:
     measures = {
         "found": features["found"],
         "smile": linear("smile", features["mouth"]),
+        "smile_dlib": features["mouth_dlib"].sum(axis=1),
         "blond": linear("blond", blond_features(features)),
         "age_net": features["age_net"],
         "age_emb": linear("age_emb", features["oval_embedding"]),
@@ -120,6 +132,11 @@ def image_features(image: NDArray[np.uint8]) -> dict[str, Any] | None:
     x, y, half = centre[0], centre[1] + BOX_DROP * unit, BOX_HALF * unit
     shape = nets.shape(picture, nets.dlib.rectangle(int(x - half), int(y - half), int(x + half), int(y + half)))
 
+    contour = nets.contour(picture, nets.dlib.rectangle(int(x - half), int(y - half), int(x + half), int(y + half)))
+    dlib_points = (np.array([(part.x, part.y) for part in contour.parts()]) - centre) @ axes / unit
+    dlib_corners, dlib_lips = dlib_points[[48, 54]], dlib_points[[62, 66]]  # of the mouth; middle of the inner lips
+    mouth_dlib = [np.linalg.norm(dlib_corners[1] - dlib_corners[0]), dlib_lips[:, 1].mean() - dlib_corners[:, 1].mean()]
+
     person = nets.person.process(picture).segmentation_mask
     middle = (points[FOREHEAD_TOP] + points[CHIN]) / 2
     oval = polygon((points[OVAL] - middle) * [1.12, 1.06] + middle)
@@ -135,6 +152,7 @@ def image_features(image: NDArray[np.uint8]) -> dict[str, Any] | None:
     face_only = on_grey(picture, gaussian_filter(oval.astype(float), 6))
     return {
         "mouth": mouth,
+        "mouth_dlib": mouth_dlib,
         "hair": hair_colour,
         "skin": skin_colour,
         "not_skin": not_skin,
@@ -166,6 +184,7 @@ def networks() -> SimpleNamespace:
         ),
         person=solutions.selfie_segmentation.SelfieSegmentation(model_selection=0),
         shape=dlib.shape_predictor(face_recognition_models.pose_predictor_five_point_model_location()),
+        contour=dlib.shape_predictor(face_recognition_models.pose_predictor_model_location()),
         embedding=dlib.face_recognition_model_v1(face_recognition_models.face_recognition_model_location()),
         age=onnxruntime.InferenceSession(age_models / age["artifact"]["filename"], one_thread, providers=["CPUExecutionProvider"]),
         age_means=np.array(age["input"]["normalization"]["means"], np.float32),
@@ -319,7 +338,7 @@ def validate(portraits: Portraits, features: Features, model: dict[str, Any]) ->
     smiles = np.full(len(p.fold), np.nan)
     smiles[p.neutral], smiles[p.smiling] = 0, 1
     blond_or_grey = np.where(p.blond == 1, 1, np.where(p.grey, 0, np.nan))
-    tests = [("smile", "smiling or neutral, London", smiles, everyone)]
+    tests = [(name, "smiling or neutral, London", smiles, everyone) for name in ("smile", "smile_dlib")]
     for group, members in {"": everyone, ", women": women, ", Congress": congress}.items():
         tests.append(("blond", f"blond or dark{group}", p.blond, members))
     tests.append(("blond", "blond or grey, white, bald", blond_or_grey, everyone))
@@ -337,8 +356,9 @@ def validate(portraits: Portraits, features: Features, model: dict[str, Any]) ->
             counts = {"positive": positive, "negative": int(used.sum()) - positive}
             report[folds][f"{name}: {question}"] = {"auc": round(float(auc), 3)} | counts
         here = fold[p.neutral]
-        rises = s["smile"][p.smiling[here]] > s["smile"][p.neutral[here]]
-        report[folds]["smile: rises within a London person"] = {"share": round(float(rises.mean()), 3), "people": len(rises)}
+        for name in ("smile", "smile_dlib"):
+            rises = s[name][p.smiling[here]] > s[name][p.neutral[here]]
+            report[folds][f"{name}: rises within a London person"] = {"share": round(float(rises.mean()), 3), "people": len(rises)}
         same, different = pair_distances(s["embedding"], p.neutral[here], p.smiling[here])
         report[folds]["identity, London"] = {
             "auc": round(float(roc_auc_score(np.repeat([1, 0], [len(same), len(different)]), -np.r_[same, different])), 4),
