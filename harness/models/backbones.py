@@ -84,6 +84,9 @@ class WeightsMissing(FileNotFoundError):
 class Normalized(nn.Module):
     """A network that is shown images in [0, 1] as it was trained on them: (x − mean) / std per channel."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.network = network

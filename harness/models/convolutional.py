@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -83,7 +84,7 @@ def convolutions(in_channels: int) -> list[nn.Module]:
 def dense(widths: Sequence[int]) -> list[nn.Module]:
     """Linear layers between `widths`, ReLU between them, none after the last."""
     layers: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return layers[:-1]
 
@@ -132,7 +133,7 @@ class SpatialTransformer(nn.Module):
     def __init__(self, in_channels: int, num_outputs: int, widths: Sequence[int], hidden: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for before, after in zip((in_channels, *widths), widths, strict=False):
+        for before, after in itertools.pairwise((in_channels, *widths)):
             layers += [nn.Conv2d(before, after, 4, 2, 1), nn.ReLU()]
         side = 64 // 2 ** len(widths)
         self.localisation = nn.Sequential(*layers, nn.Flatten(), *dense([widths[-1] * side**2, hidden, 6]))
