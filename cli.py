@@ -254,6 +254,29 @@ def generate_celebglow(
         click.echo(f"part {part[0]}/{part[1]} is done; the store is complete when the other parts are")
 
 
+@generate.command("dsprites")
+@click.option("--out", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the store goes.")
+@click.option("--overwrite", is_flag=True, help="Remove a dsprites that is there first.")
+@json_option
+@report_errors
+def generate_dsprites(out: Path, overwrite: bool, as_json: bool) -> None:
+    """dSprites: all 737,280 images, rendered exactly; no download.
+
+    Interrupted, it continues where it was when run again.
+
+    \b
+    Example:
+      ood-data generate dsprites --out data/
+    """
+    from harness.dsprites import generate as run
+
+    run(out, overwrite, sys.stderr.isatty())
+    if as_json:
+        click.echo(json.dumps({"store": str(out / "dsprites.zarr"), "complete": True}))
+    else:
+        click.echo(f"{out / 'dsprites.zarr'} is complete; look at {out / 'dsprites.png'} and read {out / 'dsprites.md'}")
+
+
 # Stores
 
 
@@ -318,6 +341,102 @@ def data_verify(dataset: str, data: Path, as_json: bool) -> None:
     else:
         click.echo(f"{dataset} is whole: every file is what its manifest says")
     sys.exit(FAILED if problems else DONE)
+
+
+@data.command("fetch")
+@click.argument("dataset")
+@click.option("--variant", type=click.Choice(["real", "realistic", "toy"]), help="Of mpi3d.  [default: real, the paper's]")
+@click.option(
+    "--accept-checksum", "accept", is_flag=True, help="Keep a whole file of another checksum than the known one; remembered."
+)
+@click.option("--out", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the store goes.")
+@click.option("--download-only", is_flag=True, help="Leave the file in the cache; print its path.")
+@json_option
+@report_errors
+def data_fetch(dataset: str, variant: str | None, accept: bool, out: Path, download_only: bool, as_json: bool) -> None:
+    """Download a dataset's official files, and convert them. Interrupted, it continues where it was when run again.
+
+    DATASET is dsprites, shapes3d, mpi3d or celebglow. Files are kept in OOD_DATA_HOME (~/.cache/ood-data).
+
+    \b
+    Examples:
+      ood-data data fetch shapes3d
+      ood-data data fetch mpi3d --variant toy
+    """
+    from harness.convert import convert
+    from harness.fetch import fetch_dataset
+    from harness.sources import source_of
+
+    if variant and dataset != "mpi3d":
+        raise ValueError(f"only mpi3d has variants, {dataset} has none")
+    name = dataset if variant in (None, "real") else f"{dataset}_{variant}"
+    source = source_of(name)
+    click.echo(f"{source.title}: {source.license}; {source.homepage}\ncite: {source.citation}", err=True)
+    file = fetch_dataset(name, accept, sys.stderr.isatty())
+    if download_only:
+        click.echo(json.dumps({"dataset": name, "file": str(file)}) if as_json else file)
+        return
+    store = convert(file, name, out, progress=sys.stderr.isatty())
+    if as_json:
+        click.echo(json.dumps({"dataset": name, "file": str(file), "store": str(store.paths.group), "images": len(store)}))
+    else:
+        click.echo(f"{store.paths.group} is complete: {len(store):,} images; {file} may be deleted")
+
+
+@data.command("convert")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--dataset", metavar="NAME", help="Which dataset it is.  [default: the name of --spec]")
+@click.option(
+    "--spec", "spec_file", type=click.Path(path_type=Path), metavar="FILE", help="Grid and splits of your own dataset (TOML)."
+)
+@click.option("--out", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the store goes.")
+@click.option("--overwrite", is_flag=True, help="Remove a store of that name that is there first.")
+@json_option
+@report_errors
+def data_convert(file: Path, dataset: str | None, spec_file: Path | None, out: Path, overwrite: bool, as_json: bool) -> None:
+    """Official file → store. Interrupted, it continues where it was when run again.
+
+    FILE is dSprites' .npz or .hdf5, 3dshapes.h5, an mpi3d .npz, one of the benchmark's split files (the other three beside it),
+    CelebGlow's .npy, or a folder of pictures with a .csv: a column `file`, and one per factor with the index of its value.
+
+    \b
+    Examples:
+      ood-data data convert real.npz --dataset mpi3d
+      ood-data data convert pictures/ --spec my.toml
+    """
+    from harness.convert import convert
+
+    store = convert(file, dataset, out, spec_file, overwrite, sys.stderr.isatty())
+    if as_json:
+        click.echo(json.dumps({"dataset": store.name, "store": str(store.paths.group), "images": len(store)}))
+    else:
+        click.echo(f"{store.paths.group} is complete: {len(store):,} images; read {store.paths.card}")
+
+
+@data.command("export")
+@click.argument("dataset")
+@click.option("--kind", required=True, metavar="KIND", help="random, composition, interpolation or extrapolation.")
+@click.option(
+    "--format", "layout", default="benchmark", type=click.Choice(["benchmark", "png"]), help="The published .npz, or pictures."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="Where the files go.")
+@data_option
+@json_option
+@report_errors
+def data_export(dataset: str, kind: str, layout: str, out: Path, data: Path, as_json: bool) -> None:
+    """Write a store and its split for other code: the benchmark's published layout, or pictures and a .csv.
+
+    \b
+    Example:
+      ood-data data export mpi3d --kind extrapolation --out published/
+    """
+    from harness.export import export
+
+    files = export(data, dataset, kind, layout, out, sys.stderr.isatty())
+    if as_json:
+        click.echo(json.dumps({"dataset": dataset, "kind": kind, "files": list(map(str, files))}))
+    else:
+        click.echo("\n".join(map(str, files)))
 
 
 # Flows

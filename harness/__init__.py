@@ -1,0 +1,29 @@
+"""Datasets in, scores out.
+
+data = harness.open("mpi3d", "data/")
+split = data.split("composition")
+for images, targets in data.batches(split.train, batch_size=256):   # (B, C, R, R) float32 in [0, 1], (B, F) float32
+    ...
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.dataset import Dataset
+
+__all__ = ["open"]
+
+
+def open(name: str, root: str | Path = "data/") -> Dataset:
+    """The dataset of that name among the stores in `root`.
+
+    Raises:
+        FileNotFoundError: if there is no such store, or it is unfinished.
+        ValueError: if what is there is not a store.
+    """
+    from harness.dataset import Dataset  # pydantic and zarr
+
+    return Dataset(root, name)

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -31,6 +32,12 @@ FORMAT = 1
 ATTRIBUTE = "ood_data"
 COMPRESSION_LEVEL = 5
 SPARE_BYTES = 16 * 2**20  # room for the manifest, card and preview
+SHARD_BYTES = 16 * 2**20  # of a shard, uncompressed, unless a dataset has a natural unit
+
+
+def rows_of_shard(shape: tuple[int, int, int, int]) -> int:
+    """How many images of a store of that shape (N, R, R, C) make a shard of about 16 MiB."""
+    return max(1, min(shape[0], SHARD_BYTES // math.prod(shape[1:])))
 
 
 @dataclass(frozen=True)
@@ -154,6 +161,20 @@ class Store:
     def __len__(self) -> int:
         return int(self.images.shape[0])
 
+    @property
+    def rows(self) -> int:
+        """Images per shard."""
+        return int(self.images.chunks[0])
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the shards are; if not, each begins with the bytes of its images."""
+        return any(isinstance(codec, zarr.codecs.ZstdCodec) for codec in self.images.compressors)
+
+    def shard(self, index: int) -> Path:
+        """The file of a shard."""
+        return self.paths.group / self.paths.shard(index)
+
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Images [start, stop) as (stop - start, R, R, C) uint8; a flipped bit in their shards raises."""
         return np.asarray(self.images[start:stop], dtype=np.uint8)
@@ -187,9 +208,15 @@ class Writer:
         self.paths.root.mkdir(parents=True, exist_ok=True)
         if overwrite:
             remove(root, description.name)
+        fresh = not self.paths.group.exists()
         self._prepare()
         self.done = _done_shards(self.paths, self.description)
-        self._check_space()
+        try:
+            self._check_space()
+        except OSError:
+            if fresh:
+                remove(root, description.name)
+            raise
         self._log = self.paths.part(part).open("ab")
         try:
             fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -210,6 +237,15 @@ class Writer:
     def missing(self) -> list[int]:
         """Indices of this part's shards that are yet to be written."""
         return [shard for shard in self.range if shard not in self.done]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole store was finished before and nothing is to be added."""
+        return self.paths.manifest.exists() and not self.missing
+
+    def rows(self, shard: int) -> range:
+        """The indices of a shard's images."""
+        return range(shard * self.description.rows, min((shard + 1) * self.description.rows, self.description.shape[0]))
 
     def publish(self, shard: int, images: NDArray[np.uint8]) -> None:
         """Write one shard of this part: ``images`` (rows, R, R, C) uint8. Atomic; safe to interrupt."""
@@ -254,7 +290,7 @@ class Writer:
             write_atomically(self.paths.card, card(store).encode())
             files = {path.name: _sha256(path) for path in (self.paths.card, self.paths.preview)}
             files |= {name: hashlib.sha256(data).hexdigest() for name, data in self.description.metadata().items()}
-            last = _line({"files": files, "sha256": hashlib.sha256(lines).hexdigest()})
+            last = _line({"files": files, "sha256": _manifest_hash(lines, files)})
             write_atomically(self.paths.manifest, lines + last)
             for path in self.paths.parts():
                 path.unlink(missing_ok=True)
@@ -444,9 +480,14 @@ def _parse_manifest(data: bytes) -> tuple[list[dict[str, Any]], dict[str, str]]:
     *entries, last = _parse_lines(data)
     if set(last) != {"files", "sha256"}:
         raise ValueError("it has no last line with the hash of the others")
-    if hashlib.sha256(b"".join(map(_line, entries))).hexdigest() != last["sha256"]:
-        raise ValueError("its lines differ from the hash in its last line")
+    if _manifest_hash(b"".join(map(_line, entries)), last["files"]) != last["sha256"]:
+        raise ValueError("it differs from the hash in its last line")
     return entries, last["files"]
+
+
+def _manifest_hash(lines: bytes, files: dict[str, str]) -> str:
+    """Of everything in a manifest but this hash itself."""
+    return hashlib.sha256(lines + _line({"files": files})).hexdigest()
 
 
 def _truncate_torn_line(path: Path) -> None:
@@ -475,7 +516,7 @@ def _done_shards(paths: Paths, description: Description) -> dict[int, dict[str, 
 
 
 def _missing(paths: Paths) -> str:
-    return f"there is no {paths.name} in {paths.root}: make it with `ood-data generate` or look with `ood-data data list`"
+    return f"there is no {paths.name} in {paths.root}: make it with `ood-data generate` or `ood-data data convert`, or look with `data list`"
 
 
 def _read_attributes(paths: Paths) -> dict[str, Any]:

@@ -1,0 +1,319 @@
+"""Downloads from servers that drop, lie, change the file, answer web pages and 503: the file is right or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import official
+import pytest
+from click.testing import CliRunner
+from conftest import ROOT
+
+import splits
+from cli import main
+from harness import download, sources
+from harness.download import DownloadError, fetch
+from harness.fetch import fetch_dataset
+from harness.rows import BadFile
+from harness.sources import File, Source
+from harness.store import Store
+
+CONTENT = random.Random(0).randbytes(300_000)
+
+
+class Server:
+    """Serves `content` at `url`; each request takes one behaviour from `script`, the last one for good.
+
+    Behaviours: "ok"; a number n: drop the connection after n bytes; "503"; "404"; "html"; "short": claim more than is sent;
+    "no range": answer ranges with everything; "ignore if-range": serve ranges of whatever it has.
+    """
+
+    def __init__(self) -> None:
+        self.content, self.etag, self.script, self.sent, self.requests = CONTENT, '"1"', ["ok"], 0, 0
+        self.pause = 0.0
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.answer(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/file"
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.requests += 1
+        how = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if how in ("503", "404"):
+            request.send_response(int(how))
+            request.send_header("Retry-After", "0")
+            request.end_headers()
+            return
+        if how == "html":
+            request.send_response(200)
+            request.send_header("Content-Type", "text/html; charset=utf-8")
+            request.end_headers()
+            request.wfile.write(b"<html>come back later</html>")
+            return
+        start, asked = 0, request.headers.get("Range")
+        same = request.headers.get("If-Range") in (None, self.etag) or how == "ignore if-range"
+        if asked and same and how != "no range":
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+            if start >= len(self.content):
+                request.send_error(416)
+                return
+            request.send_response(206)
+            request.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+        else:
+            request.send_response(200)
+        body = self.content[start:]
+        request.send_header("Content-Type", "application/octet-stream")
+        if self.etag:
+            request.send_header("ETag", self.etag)
+        request.send_header("Content-Length", str(len(body) + (100 if how == "short" else 0)))
+        request.end_headers()
+        if isinstance(how, int):
+            body = body[:how]
+        for position in range(0, len(body), 10_000):
+            block = body[position : position + 10_000]
+            request.wfile.write(block)
+            self.sent += len(block)
+            time.sleep(self.pause)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(download, "WAIT", 0.001)
+    server = Server()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def check(part: Path) -> None:
+    if part.read_bytes() != CONTENT:
+        raise BadFile("wrong bytes")
+
+
+def test_a_plain_download_happens_once(server: Server, tmp_path: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    fetch([server.url], tmp_path / "new" / "f", check, len(CONTENT), lambda done, total: seen.append((done, total)))
+    fetch([server.url], tmp_path / "new" / "f", check)
+    assert (tmp_path / "new/f").read_bytes() == CONTENT
+    assert left(tmp_path / "new") == ["f"]
+    assert server.requests == 1
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+
+
+@pytest.mark.parametrize("etag", ['"1"', None], ids=["with a validator", "without"])
+def test_dropped_connections_are_resumed(server: Server, tmp_path: Path, etag: str | None) -> None:
+    server.etag = etag
+    server.script = [50_000, 1, 20_000, 0, 100_000, "503", 0, 3, "ok"]
+    fetch([server.url], tmp_path / "f", check)
+    assert (tmp_path / "f").read_bytes() == CONTENT
+    assert server.sent <= 1.05 * len(CONTENT)
+
+
+def test_random_drops(server: Server, tmp_path: Path) -> None:
+    chance = random.Random(0)
+    for number in range(20):
+        server.script = [*(chance.randrange(60_000) for _ in range(chance.randrange(12))), "ok"]
+        before = server.sent
+        fetch([server.url], tmp_path / f"f{number}", check)
+        assert (tmp_path / f"f{number}").read_bytes() == CONTENT
+        assert server.sent - before <= 1.05 * len(CONTENT)
+
+
+def test_a_killed_process_is_continued(server: Server, tmp_path: Path) -> None:
+    program = "import sys, pathlib; from harness.download import fetch; fetch([sys.argv[1]], pathlib.Path(sys.argv[2]))"
+    command = [sys.executable, "-c", program, server.url, str(tmp_path / "f")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    server.pause = 0.02
+    for round_ in range(3):
+        process = subprocess.Popen(command, env=environment)
+        target = 60_000 * (round_ + 1)
+        while server.sent < target:
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+        assert not (tmp_path / "f").exists()
+    server.pause = 0
+    subprocess.run(command, env=environment, check=True)
+    assert (tmp_path / "f").read_bytes() == CONTENT
+    assert left(tmp_path) == ["f"]
+    assert server.sent < 1.5 * len(CONTENT)  # what a killed process had received and not written is sent again
+
+
+@pytest.mark.parametrize("how", ["ok", "no range", "ignore if-range"])
+def test_a_file_that_changes_is_never_mixed(server: Server, tmp_path: Path, how: str) -> None:
+    server.content = bytes(300_000)
+    server.script = [100_000, "404"]
+    with pytest.raises(DownloadError):
+        fetch([server.url], tmp_path / "f", check)
+    assert (tmp_path / "f.part").stat().st_size == 100_000
+    server.content, server.etag, server.script = CONTENT, '"2"', [how]
+    fetch([server.url], tmp_path / "f", check)
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+def test_a_file_that_got_shorter(server: Server, tmp_path: Path) -> None:
+    server.content = CONTENT + CONTENT
+    server.script = [400_000, "404"]
+    with pytest.raises(DownloadError):
+        fetch([server.url], tmp_path / "f", check)
+    server.content, server.etag, server.script = CONTENT, None, ["ok"]  # asked for bytes after its end, it answers 416
+    fetch([server.url], tmp_path / "f", check)
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+BAD: dict[str, tuple[list[object], str]] = {
+    "html": (["html"], "web page instead of the file"),
+    "404": (["404"], "404"),
+    "always busy": (["503"], "503, 8 times in a row"),
+    "lies about the length": (["short"], "start anew"),
+    "always drops": ([0], "8 times in a row"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_had_is_one_sentence_and_absent(server: Server, tmp_path: Path, case: str) -> None:
+    server.script, words = BAD[case]  # type: ignore[assignment]
+    with pytest.raises(DownloadError, match=words) as caught:
+        fetch([server.url], tmp_path / "f", check)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "f").exists()
+
+
+def test_wrong_sizes_are_refused_before_the_download(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="300,000 bytes, and 5 are expected"):
+        fetch([server.url], tmp_path / "f", check, size=5)
+    assert server.sent <= len(CONTENT) // 2
+    assert left(tmp_path) == []
+
+
+def test_nobody_there_and_mirrors(server: Server, tmp_path: Path) -> None:
+    nobody = "http://127.0.0.1:9/file"
+    with pytest.raises(DownloadError, match="refused"):
+        fetch([nobody], tmp_path / "f", check)
+    assert left(tmp_path) == []
+    fetch([nobody, server.url], tmp_path / "f", check)
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+def test_wrong_bytes_are_not_kept(server: Server, tmp_path: Path) -> None:
+    server.content = bytes(300_000)
+    with pytest.raises(BadFile, match="wrong bytes"):
+        fetch([server.url], tmp_path / "f", check)
+    assert left(tmp_path) == []
+
+
+def test_two_downloads_of_one_file(server: Server, tmp_path: Path) -> None:
+    server.pause = 0.02
+    first = threading.Thread(target=fetch, args=([server.url], tmp_path / "f", check))
+    first.start()
+    while not server.requests:
+        time.sleep(0.005)
+    with pytest.raises(BlockingIOError, match="another process is downloading"):
+        fetch([server.url], tmp_path / "f", check)
+    first.join()
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+# Datasets
+
+Known = Callable[..., None]
+
+
+@pytest.fixture
+def toy(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Known:
+    """mpi3d, of which an official file of 60 images is on the server; its known checksum is the argument."""
+    spec = splits.load_spec(official.small_spec(tmp_path, "mpi3d"))
+    path = official.mpi3d_npz(tmp_path / "official.npz", official.pictures())
+    server.content = path.read_bytes()
+    monkeypatch.setenv("OOD_DATA_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(splits, "load_spec", lambda name: spec)
+
+    def known(*checksums: str) -> None:
+        source = Source("MPI3D", (File("real.npz", (server.url,), checksums),), "CC BY 4.0", "Gondal et al.", "https://…", False)
+        monkeypatch.setitem(sources.SOURCES, "mpi3d", source)
+
+    known()
+    return known
+
+
+def test_a_dataset_is_fetched_and_converted(toy: Known, server: Server, tmp_path: Path) -> None:
+    toy("md5:" + hashlib.md5(server.content).hexdigest())
+    server.script = [5000, "503", "ok"]
+    arguments = ["data", "fetch", "mpi3d", "--out", str(tmp_path / "data"), "--json"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.stderr
+    assert "CC BY 4.0" in result.stderr
+    assert "Gondal et al." in result.stderr
+    np.testing.assert_array_equal(Store(tmp_path / "data", "mpi3d").read(0, 60), official.pictures())
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert server.requests == 3  # nothing the second time
+
+
+def test_an_unknown_checksum_is_proven_accepted_and_remembered(toy: Known, server: Server, tmp_path: Path) -> None:
+    toy("md5:0f33")
+    with pytest.raises(DownloadError, match=r"not the known md5:0f33; its archive is whole.*--accept-checksum"):
+        fetch_dataset("mpi3d")
+    path = fetch_dataset("mpi3d", accept=True)
+    assert path.read_bytes() == server.content
+    assert server.requests == 1  # 12.7 GB are not downloaded twice for that
+    path.unlink()
+    assert fetch_dataset("mpi3d").read_bytes() == server.content
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "other"])
+def test_damaged_archives_are_not_accepted(toy: Known, server: Server, tmp_path: Path, damage: str) -> None:
+    if damage == "flipped":
+        server.content = server.content[:5000] + bytes([server.content[5000] ^ 1]) + server.content[5001:]
+    elif damage == "cut":
+        server.content = server.content[:-500]
+    else:
+        server.content = official.mpi3d_npz(tmp_path / "other.npz", official.pictures(59)).read_bytes()
+    with pytest.raises(BadFile):
+        fetch_dataset("mpi3d", accept=True)
+    assert left(tmp_path / "home/mpi3d") == []
+
+
+def test_the_facts_are_well_formed() -> None:
+    assert set(sources.SOURCES) == set(splits.DATASETS)
+    for source in sources.SOURCES.values():
+        assert all((source.title, source.license, source.citation, source.homepage, source.files))
+        for file in source.files:
+            assert all(url.startswith("https://") for url in file.urls)
+            for checksum in file.checksums:
+                kind, digits = checksum.split(":")
+                assert len(digits) == {"md5": 32, "sha256": 64}[kind]
+                assert int(digits, 16)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [(("mpi3b",), "did you mean 'mpi3d'"), (("dsprites", "--variant", "toy"), "only mpi3d has variants")],
+)
+def test_wrong_use_is_one_clear_line(arguments: tuple[str, ...], words: str) -> None:
+    result = CliRunner().invoke(main, ["data", "fetch", *arguments])
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
