@@ -58,7 +58,9 @@ class Scorer:
                 f"({', '.join(self.grid.names)}), got {predicted.shape}"
             )
         if not np.isfinite(predicted).all():
-            raise FloatingPointError(f"predictions are not finite, first for sample {indices[~np.isfinite(predicted).all(axis=1)][0]}")
+            raise FloatingPointError(
+                f"predictions are not finite, first for sample {indices[~np.isfinite(predicted).all(axis=1)][0]}"
+            )
         targets = self.grid.targets(indices)
         squares = (predicted - targets) ** 2
         self.n += len(indices)
