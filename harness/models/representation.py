@@ -7,7 +7,7 @@ latents. Losses are functions of tensors, so that they can be checked by hand.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,12 @@ from torch import Tensor, nn
 
 from harness.models.convolutional import FEATURES, convolutions, dense
 from harness.models.registry import register
+from harness.pairs import ChangedFactors, LaplaceSteps
+from splits import Split
 
-Pairs = Literal["k-factor", "laplace"]
+if TYPE_CHECKING:
+    from harness.batches import PairSampler
+
 READOUT = (256, 256, 256, 256, 256)
 LOG_2PI = math.log(2 * math.pi)
 
@@ -25,24 +29,27 @@ class Representation(nn.Module):
     """A model trained in two phases: its encoder without labels by `loss`, then `readout` on its frozen latents.
 
     Attributes:
-        pairs: how the partner of each image is drawn; None if the loss takes single images.
         latents: z, the width of `encode`'s result.
         readout: (B, z) → (B, num_outputs).
     """
 
-    pairs: ClassVar[Pairs | None] = None
+    encoder: nn.Module
 
     def __init__(self, num_outputs: int, latents: int) -> None:
         super().__init__()
         self.latents = latents
         self.readout = nn.Sequential(*dense([latents, *READOUT, num_outputs]))
 
+    def pairs(self, split: Split) -> PairSampler | None:
+        """How pairs of images are drawn from the train side of a split; None if the loss takes single images."""
+        return None
+
     def encode(self, images: Tensor) -> Tensor:
         """(B, C, 64, 64) in [0, 1] → (B, z) float32."""
         raise NotImplementedError
 
     def loss(self, *views: Tensor) -> dict[str, Tensor]:
-        """Scalars by name, "loss" the one to minimise; `views` are (B, C, 64, 64) in [0, 1], two if `pairs`, else one."""
+        """Scalars by name, "loss" the one to minimise; `views` are (B, C, 64, 64) in [0, 1], two where there are pairs, else one."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
@@ -117,11 +124,12 @@ def ada_gvae(in_channels: int, num_outputs: int, latents: int = 10, beta: float 
 
 
 class AdaGVAE(VAE):
-    pairs = "k-factor"
-
     def __init__(self, in_channels: int, num_outputs: int, latents: int, beta: float, k: int) -> None:
         super().__init__(in_channels, num_outputs, latents)
         self.beta, self.k = beta, k
+
+    def pairs(self, split: Split) -> PairSampler:
+        return ChangedFactors(split, self.k)
 
     def loss(self, *views: Tensor) -> dict[str, Tensor]:
         images = torch.cat(views)
@@ -146,11 +154,12 @@ def slow_vae(
 
 
 class SlowVAE(VAE):
-    pairs = "laplace"
-
     def __init__(self, in_channels: int, num_outputs: int, latents: int, beta: float, gamma: float, rate: float) -> None:
         super().__init__(in_channels, num_outputs, latents)
         self.beta, self.gamma, self.rate = beta, gamma, rate
+
+    def pairs(self, split: Split) -> PairSampler:
+        return LaplaceSteps(split)
 
     def loss(self, *views: Tensor) -> dict[str, Tensor]:
         images = torch.cat(views)
@@ -176,8 +185,6 @@ def pcl(in_channels: int, num_outputs: int, latents: int = 10, batch_norm: bool 
 class PCL(Representation):
     """Its encoder ends in 2z outputs as the VAEs', of which the first z are the latents."""
 
-    pairs = "laplace"
-
     def __init__(self, in_channels: int, num_outputs: int, latents: int, batch_norm: bool) -> None:
         super().__init__(num_outputs, latents)
         self.encoder = nn.Sequential(*convolutions(in_channels), nn.Linear(FEATURES, 2 * latents))
@@ -186,6 +193,9 @@ class PCL(Representation):
         self.b = nn.Parameter(-torch.ones(latents))
         self.c = nn.Parameter(torch.zeros(latents))
         self.m = nn.Parameter(torch.zeros(()))
+
+    def pairs(self, split: Split) -> PairSampler:
+        return LaplaceSteps(split)
 
     def encode(self, images: Tensor) -> Tensor:
         latents: Tensor = self.normalization(self.encoder(images).float()[:, : self.latents])
