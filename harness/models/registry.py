@@ -50,15 +50,18 @@ class Model:
         parameters = list(inspect.signature(self.build).parameters.values())
         return {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in ("in_channels", "num_outputs")}
 
+    def takes(self, option: str) -> bool:
+        """Whether `build` takes an option of that name."""
+        return option in self.options or any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.build).parameters.values())
+
     def resolve(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """All options, defaults overridden.
 
         Raises:
             ValueError: for an option that the model hasn't, with close matches.
         """
-        free = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.build).parameters.values())
         for key in overrides:
-            if key not in self.options and not free:
+            if not self.takes(key):
                 raise ValueError(f"{self.name} has no option model.{key}{did_you_mean(key, self.options)}")
         return self.options | dict(overrides)
 
