@@ -506,6 +506,30 @@ def bench(
         sys.exit(FAILED)
 
 
+@main.command("report")
+@click.argument("runs", default="runs/", type=click.Path(path_type=Path))
+@click.option("--out", default="report/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the report goes.")
+@json_option
+@report_errors
+def report_command(runs: Path, out: Path, as_json: bool) -> None:
+    """Sum up the run folders in RUNS: tables (CSV), pictures (PNG) and one self-contained page, index.html.
+
+    \b
+    Example:
+      ood-data report runs/ --out report/
+    """
+    from harness.report import report
+    from harness.results import collect, score_table
+    from splits.text import table
+
+    files = report(runs, out)
+    if as_json:
+        click.echo(json.dumps({"files": [str(file) for file in files]}))
+    else:
+        click.echo("\n".join(table(score_table(collect(runs)))))
+        click.echo(f"open {out / 'index.html'}")
+
+
 # Flows
 
 

@@ -49,7 +49,7 @@ def test_the_plan_is_the_product(blocks_root: Path, tmp_path: Path) -> None:
 def test_an_option_is_for_the_models_that_have_it(blocks_root: Path, tmp_path: Path) -> None:
     plan = planned(blocks_root, tmp_path, "cnn", "slowvae", "beta-vae", overrides=["model.beta=7", "model.rate=2"])
     assert [run.config.model.get("beta") for run in plan.runs] == [None, 7, 7]
-    with pytest.raises(ValueError, match="no option model.width"):
+    with pytest.raises(ValueError, match=r"no option model\.width"):
         planned(blocks_root, tmp_path, "cnn", "pcl", overrides=["model.width=7"])
 
 
