@@ -177,7 +177,7 @@ class Trainer:
         """Of the readout by squared error, on the frozen encoder's latents of train images, computed once."""
         config, network = self.config.readout, self.network
         assert isinstance(network, Representation)
-        indices = sample(self.train, config.steps * config.batch, self.seed)
+        indices = sample(self.train, max(config.steps, 1) * config.batch, self.seed)
         latents, targets = self._latents(indices)
 
         def batches(start: int) -> Iterator[tuple[Tensor, ...]]:
