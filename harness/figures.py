@@ -58,6 +58,8 @@ def leaderboard(rows: Sequence[Entry]) -> Figure:
         if published:
             axes.plot(*zip(*published, strict=True), "D", ms=5, mfc="none", mec=GREY, label="published")
         _reference_lines(axes, rows[0])
+        for family in dict.fromkeys(families.values()):
+            axes.bar(0, 0, color=COLORS[family], label=family)
         axes.set_yticks(places, [row.model for row in rows])
         axes.invert_yaxis()
         axes.set_xlim(left=max(-1.0, min(*test, rows[0].first["reference"]["train_mean"]["mean"], 0) - 0.05), right=1.02)

@@ -35,7 +35,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-spa
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line) }
 th { color: var(--quiet); font-weight: 500 } td:first-child, th:first-child { text-align: left }
 tr.reference td { color: var(--quiet); background: var(--panel) }
-figure { margin: 1.5rem 0 } figure img { max-width: 100%; min-width: 22rem; height: auto }
+figure { margin: 1.5rem 0 } figure img { max-width: 100%; min-width: 38rem; height: auto }
 """
 INTRODUCTION = """
 <p>R² is the benchmark's: one minus the mean squared error over the variance of the factor on the full grid, averaged over factors.
