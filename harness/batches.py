@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +50,7 @@ class Pixels:
 
     Raises:
         ValueError: for an index that the store hasn't, or an unknown place.
-        RuntimeError: from zarr, if a shard that is read is damaged.
+        OSError: if a shard is missing, cut, or (where it is read, not mapped) has a flipped bit.
     """
 
     def __init__(self, store: Store, indices: NDArray[np.int64], place: str = "auto", device: torch.device | None = None) -> None:
@@ -102,7 +104,9 @@ class Pixels:
         """(n, R·R·C) uint8: read shard by shard, every checksum checked."""
         size = math.prod(self.shape)
         if self.place == "mapped":
-            file = tempfile.TemporaryFile(dir=self.store.paths.root)  # noqa: SIM115  (it lives as long as its map)
+            root = self.store.paths.root
+            folder = root if os.access(root, os.W_OK) else None  # beside the store, which has room, rather than in a small /tmp
+            file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (it lives as long as its map)
             rows = np.memmap(file, np.uint8, "w+", shape=(max(len(indices), 1), size))[: len(indices)]
         else:
             rows = np.empty((len(indices), size), dtype=np.uint8)
@@ -157,6 +161,7 @@ class Batches:
         self.pixels = Pixels(data.store, ascending, place, self.device)
         self.targets = torch.from_numpy(data.targets[self.indices]).to(self.device)
         self.epoch = 0
+        self._buffers = _Buffers()
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -189,7 +194,8 @@ class Batches:
 
     def images(self, indices: NDArray[np.int64]) -> Tensor:
         """(B, C, R, R) float32 in [0, 1] of these images of the grid, which must be among `self.indices`."""
-        return to_float(self.pixels.gather(indices))
+        pixels = self.pixels.gather(indices)
+        return to_float(pixels, self._buffers.take(tuple(pixels.shape)) if pixels.device.type == "cpu" else None)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """(n,): which of `self.indices` comes when in that epoch."""
@@ -236,9 +242,42 @@ class IndexedImages(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         return self.__dict__ | {"_pixels": None}
 
 
-def to_float(pixels: Tensor) -> Tensor:
-    """(B, R, R, C) uint8 → (B, C, R, R) float32 in [0, 1], x / 255; channels last in memory, as they were."""
-    return torch.div(pixels.permute(0, 3, 1, 2), 255)
+def to_float(pixels: Tensor, out: Tensor | None = None) -> Tensor:
+    """(B, R, R, C) uint8 → (B, C, R, R) float32 in [0, 1], x / 255; channels last in memory, as they were.
+
+    `out` (B, R, R, C) float32 is the memory to use, fresh if None.
+    """
+    # torch.div of the bytes would be one pass, and slower: it is not vectorised
+    floats = pixels.to(torch.float32) if out is None else out.copy_(pixels)
+    return floats.div_(255).permute(0, 3, 1, 2)
+
+
+class _Buffers:
+    """Memory for batches, used again once nobody holds a tensor over it: the pages of fresh memory cost as much as the cast.
+
+    A tensor made from a numpy array holds a reference to it for as long as its storage is used, by whichever view.
+    """
+
+    KEPT = 4
+
+    def __init__(self) -> None:
+        self._arrays: list[NDArray[np.float32]] = []
+
+    def take(self, shape: tuple[int, ...]) -> Tensor:
+        """A float32 tensor of that shape; its values are whatever was there."""
+        size = math.prod(shape)
+        for index in range(len(self._arrays)):  # not over the arrays: the loop would hold references too
+            if self._arrays[index].size == size and _references(self._arrays, index) == _UNUSED:
+                return torch.from_numpy(self._arrays[index]).view(shape)
+        self._arrays = [*self._arrays[1 - self.KEPT :], np.empty(size, dtype=np.float32)]
+        return torch.from_numpy(self._arrays[-1]).view(shape)
+
+
+def _references(arrays: list[NDArray[np.float32]], index: int) -> int:
+    return sys.getrefcount(arrays[index])
+
+
+_UNUSED = _references([np.empty(0, dtype=np.float32)], 0)  # measured, as versions of Python count differently
 
 
 def available_memory() -> int:
@@ -255,8 +294,10 @@ def available_memory() -> int:
 
 def _map_shard(store: Store, shard: int) -> NDArray[np.uint8]:
     """(rows, R·R·C) uint8 over the file of an uncompressed shard. torch's map, as numpy's would hold a descriptor for each file."""
-    size = math.prod(store.images.shape[1:])
-    mapped = torch.from_file(str(store.shard(shard)), shared=False, size=store.rows * size, dtype=torch.uint8)
+    size, path = math.prod(store.images.shape[1:]), store.shard(shard)
+    if not path.exists() or path.stat().st_size < store.rows * size:
+        raise OSError(f"{path} is missing or cut: `ood-data data verify {store.name}` names all that is wrong")
+    mapped = torch.from_file(str(path), shared=False, size=store.rows * size, dtype=torch.uint8)
     rows: NDArray[np.uint8] = mapped.numpy().reshape(store.rows, size)
     return rows
 

@@ -176,8 +176,23 @@ class Store:
         return self.paths.group / self.paths.shard(index)
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Images [start, stop) as (stop - start, R, R, C) uint8; a flipped bit in their shards raises."""
-        return np.asarray(self.images[start:stop], dtype=np.uint8)
+        """Images [start, stop) as (stop - start, R, R, C) uint8.
+
+        Raises:
+            OSError: if one of their shards is missing, or a bit in it flipped.
+        """
+        for index in range(start // self.rows, -(-stop // self.rows)):
+            if not self.shard(index).exists():  # zarr would give black images
+                raise FileNotFoundError(
+                    f"{self.shard(index)} is missing: `ood-data data verify {self.name}` names all that is wrong"
+                )
+        try:
+            return np.asarray(self.images[start:stop], dtype=np.uint8)
+        except (ValueError, RuntimeError) as error:  # crc32c's and zstd's
+            raise OSError(
+                f"images {start:,} to {stop - 1:,} of {self.paths.group} are damaged ({error}): "
+                f"`ood-data data verify {self.name}` names the shard"
+            ) from None
 
 
 class Writer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,23 @@ def test_batches_are_the_images_and_their_targets(data: Dataset, place: str) -> 
     assert seen != train.tolist()  # shuffled
 
 
+def test_batches_that_are_kept_stay_what_they_were(data: Dataset) -> None:
+    """Memory is used again, but never under a tensor, or a view of one, that somebody still holds."""
+    batches = data.batches(range(60), 4, shuffle=False)
+    kept, views, addresses = [], [], set()
+    for number, (images, _) in enumerate(batches):
+        addresses.add(images.data_ptr())
+        (kept if number % 3 else views).append(images if number % 3 else images[1:, 0].numpy())
+        del images
+    assert [n for images in kept for n in numbers(images)] == [n for n in range(60) if (n // 4) % 3]
+    assert [round(255 * float(v)) for view in views for v in view[:, 0, 0]] == [n for n in range(60) if (n // 4) % 3 == 0 and n % 4]
+    assert len(addresses) == 15
+    again = set()
+    for images, _ in data.batches(range(60), 4):
+        again.add(images.data_ptr())
+    assert len(again) <= 3
+
+
 def test_every_place_gives_the_same_batches(data: Dataset) -> None:
     train = data.split("random").train
     runs = [[numbers(images) for images, _ in data.batches(train, 5, seed=3, place=place)] for place in (*PLACES, "auto")]
@@ -83,7 +101,8 @@ def test_order_is_a_matter_of_seed_and_epoch(data: Dataset) -> None:
     assert first != second
     assert [numbers(images) for images, _ in two] == first
     assert [numbers(images) for images, _ in data.batches(range(60), 10, seed=2)] != first
-    assert sum((numbers(images) for images, _ in data.batches(range(60), 7, shuffle=False)), []) == list(range(60))
+    in_order = torch.cat([images for images, _ in data.batches(range(60), 7, shuffle=False)])
+    assert numbers(in_order) == list(range(60))
     steps = two.steps(start=4)
     assert [numbers(next(steps)[0]) for _ in range(4)] == [*first[4:], *second[:2]]  # where a killed training continues
 
@@ -120,6 +139,25 @@ def test_images_that_were_not_opened_are_refused(data: Dataset) -> None:
     batches = data.batches(data.split("extrapolation").train, 4)
     with pytest.raises(IndexError, match="is not among those that were opened"):
         batches.images(data.split("extrapolation").test[:3])
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_damaged_stores_are_not_fed(data: Dataset, tmp_path: Path, place: str) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(data.store.paths.root, root)
+    opened = harness.open("toy", root)
+    shard = opened.store.shard(3)
+    whole = shard.read_bytes()
+    shard.unlink()
+    with pytest.raises(OSError, match=r"c\.3\.0\.0\.0 is missing"):
+        opened.batches(range(60), place=place)
+    shard.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(OSError, match="data verify toy"):
+        opened.batches(range(60), place=place)
+    shard.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    if place == "memory" or opened.store.compressed:
+        with pytest.raises(OSError, match=r"are damaged.*data verify toy"):
+            opened.batches(range(60), place=place)
 
 
 def test_more_shards_than_file_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
