@@ -9,12 +9,21 @@ for images, targets in data.batches(split.train, batch_size=256):   # (B, C, R, 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.dataset import Dataset
+    from harness.scores import score
 
-__all__ = ["open"]
+__all__ = ["open", "score"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "score":
+        from harness.scores import score  # torch
+
+        return score
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def open(name: str, root: str | Path = "data/") -> Dataset:

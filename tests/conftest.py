@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import write_blocks
 
 from celebglow.directions import Directions
 from celebglow.glow import Glow
@@ -68,3 +69,9 @@ def assert_one_clear_line(result: subprocess.CompletedProcess[str], code: int, *
     assert 1 <= len(lines) <= 2, result.stderr
     for word in words:
         assert word in result.stderr
+
+
+@pytest.fixture(scope="session")
+def blocks_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store of 200 images of blocks."""
+    return write_blocks(tmp_path_factory.mktemp("stores"))

@@ -1,0 +1,246 @@
+"""Many runs: plan, skip what is done, continue what was killed, several at once on the cores of one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+import harness
+from harness.config import Preset, parse_override, resolve
+from harness.models import MODELS, Model, find
+from harness.run import Run
+from harness.store import overview
+from splits import DATASETS, KINDS
+from splits.errors import did_you_mean
+
+logger = logging.getLogger(__name__)
+
+REPORT_SECONDS = 0.5  # between a run's messages about its progress
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a bench is to do.
+
+    Attributes:
+        runs: in the order in which they start.
+        absent: datasets that were asked for by name and are not there, with the command that gets each.
+        also: well-known datasets that are not there, though nobody asked for them.
+        impossible: (dataset, kind, reason) that a grid can't have.
+    """
+
+    runs: tuple[Run, ...]
+    absent: dict[str, str]
+    also: dict[str, str]
+    impossible: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run and its scores, or why it has none."""
+
+    run: Run
+    scores: dict[str, Any] | None
+    error: str = ""
+
+
+def plan(
+    models: Sequence[str],
+    data: Path,
+    out: Path,
+    datasets: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+    seeds: int = 1,
+    preset: Preset = "quick",
+    overrides: Sequence[str] = (),
+) -> Plan:
+    """Every run of models × datasets × kinds × seeds.
+
+    Args:
+        models: names, "all", or module:function.
+        data: folder of the stores.
+        out: folder of the run folders.
+        datasets: names; all that are in `data` if none.
+        kinds: all that a dataset has if none.
+        seeds: 0 … seeds − 1.
+        preset, overrides: see `harness.config.resolve`.
+
+    Raises:
+        ValueError: for an unknown model, kind or setting.
+        FileNotFoundError: if there is no dataset at all.
+    """
+    for kind in kinds:
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind of split {kind!r}{did_you_mean(kind, KINDS)}")
+    if seeds < 1:
+        raise ValueError(f"at least one seed is expected, got {seeds}")
+    names = list(dict.fromkeys(name for given in models for name in (MODELS if given == "all" else [given])))
+    configs = {name: resolve(model, preset, chosen) for name, (model, chosen) in _overridden(names, overrides).items()}
+    there = [store["name"] for store in overview(data) if store["complete"]]
+    wanted = list(datasets) or there
+    absent = {name: _command(name, data) for name in wanted if name not in there}
+    also = {name: _command(name, data) for name in DATASETS if not datasets and name not in there}
+    if not wanted:
+        raise FileNotFoundError(f"no dataset in {data}: make one, {_command('celebglow', data)}")
+    runs, impossible = [], []
+    for dataset in (name for name in wanted if name not in absent):
+        spec = harness.open(dataset, data).spec
+        for kind in kinds or KINDS:
+            if kind not in spec.kinds:
+                impossible.append((dataset, kind, spec.impossible.get(kind, "its spec has none")))  # type: ignore[call-overload]
+                continue
+            runs += [Run(data, out, dataset, kind, name, seed, configs[name]) for name in names for seed in range(seeds)]
+    runs.sort(key=lambda run: run.seed)  # a whole table of one seed before the next
+    return Plan(tuple(runs), absent, also, tuple(impossible))
+
+
+def _overridden(names: Sequence[str], overrides: Sequence[str]) -> dict[str, tuple[Model, list[str]]]:
+    """Each model with its overrides: an option that only some of several models have is for those."""
+    models = {name: find(name) for name in names}
+
+    def is_for(model: Model, override: str) -> bool:
+        section, _, option = parse_override(override)[0].partition(".")
+        return section != "model" or model.takes(option) or not any(other.takes(option) for other in models.values())
+
+    return {name: (model, [override for override in overrides if is_for(model, override)]) for name, model in models.items()}
+
+
+def _command(dataset: str, data: Path) -> str:
+    if dataset in ("celebglow", "dsprites"):
+        return f"ood-data generate {dataset} --out {data}"
+    if dataset in DATASETS:
+        name, _, variant = dataset.partition("_")
+        return f"ood-data data fetch {name}{f' --variant {variant}' if variant else ''} --out {data}"
+    return f"put {dataset}.zarr into {data}"
+
+
+def execute(runs: Iterable[Run], device: torch.device, jobs: int | None = None, progress: bool = True) -> list[Outcome]:
+    """Execute runs; one that fails doesn't stop the others.
+
+    Args:
+        runs: whichever; those that are done cost nothing.
+        device: where to compute.
+        jobs: processes at the same time; None: one per core on a CPU, as small networks gain little from a second thread, else one.
+        progress: show a bar on stderr.
+
+    Returns:
+        the outcomes in the order of `runs`.
+    """
+    runs = list(runs)
+    todo = [run for run in runs if run.state != "done"]
+    jobs = min(jobs or (len(os.sched_getaffinity(0)) if device.type == "cpu" else 1), max(len(todo), 1))
+    outcomes = {run.folder: attempt(run, device) for run in runs if run.state == "done"}
+    with tqdm(total=sum(run.steps for run in todo), unit="step", smoothing=0.05, disable=not progress, dynamic_ncols=True) as bar:
+        finished = _in_processes(todo, device, jobs, bar) if jobs > 1 else _in_turn(todo, device, bar)
+        for number, outcome in enumerate(finished, start=1):
+            outcomes[outcome.run.folder] = outcome
+            told = outcome.error if outcome.scores is None else f"R² {outcome.scores['r2']['mean']:.3f}"
+            with tqdm.external_write_mode():
+                logger.info("%d/%d  %s: %s", number, len(todo), outcome.run, told)
+    return [outcomes[run.folder] for run in runs]
+
+
+def attempt(run: Run, device: torch.device, progress: Callable[[str, int, int], None] = lambda *_: None) -> Outcome:
+    """Execute one run and keep its error."""
+    try:
+        return Outcome(run, run.execute(device, progress))
+    except Exception as error:  # whatever a user's model raises, the other runs go on
+        logger.debug("%s", run, exc_info=True)
+        text = " ".join(str(error).split())
+        return Outcome(
+            run, None, text if isinstance(error, OSError | ValueError | ArithmeticError) else f"{type(error).__name__}: {text}"
+        )
+
+
+def _in_turn(runs: list[Run], device: torch.device, bar: tqdm[None]) -> Iterator[Outcome]:
+    done = 0
+    for run in runs:
+        bar.set_description(str(run))
+
+        def show(phase: str, step: int, steps: int, run: Run = run, before: int = done) -> None:
+            at = before + step + (run.config.train.steps if phase == "readout" else 0)
+            bar.update(at - bar.n)
+
+        outcome = attempt(run, device, show)
+        done += run.steps
+        bar.update(done - bar.n)
+        yield outcome
+
+
+def _in_processes(runs: list[Run], device: torch.device, jobs: int, bar: tqdm[None]) -> Iterator[Outcome]:
+    context = multiprocessing.get_context("spawn")
+    queue = context.SimpleQueue()
+    at = dict.fromkeys((str(run.folder) for run in runs), 0)
+
+    def listen() -> None:
+        for folder, step in iter(queue.get, None):
+            at[folder] = step
+            bar.update(sum(at.values()) - bar.n)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    level = logging.getLogger().level
+    pool = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(queue, level))
+    try:
+        futures = {pool.submit(_work, run, device): run for run in runs}
+        for future in as_completed(futures):
+            run = futures[future]
+            try:
+                outcome = future.result()
+            except BrokenProcessPool:
+                outcome = Outcome(run, None, "its process died, perhaps for lack of memory: bench again, with fewer --jobs")
+            queue.put((str(run.folder), run.steps))
+            yield outcome
+    except BaseException:
+        for process in list(pool._processes.values()):
+            process.terminate()  # a run continues from its checkpoint
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        queue.put(None)
+        listener.join()
+
+
+_queue: Any = None
+
+
+def _start_worker(queue: Any, level: int) -> None:
+    global _queue
+    _queue = queue
+    logging.basicConfig(level=max(level, logging.WARNING) if level > logging.DEBUG else level, format="%(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)  # killed without a word: a worker must not go on by itself
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _work(run: Run, device: torch.device) -> Outcome:
+    told = time.monotonic()
+
+    def show(phase: str, step: int, steps: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > REPORT_SECONDS:
+            told = time.monotonic()
+            with contextlib.suppress(OSError):
+                _queue.put((str(run.folder), step + (run.config.train.steps if phase == "readout" else 0)))
+
+    return attempt(run, device, show)

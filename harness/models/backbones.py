@@ -1,0 +1,159 @@
+"""ResNets and DenseNets of timm, from scratch and pretrained. timm is imported when one is built: `pip install 'ood-data[models]'`.
+
+timm rather than torchvision: it alone has the BiT ResNets, and it adapts a stem to one channel, for pretrained weights by summing
+the weights of red, green and blue. At 64 × 64 these networks end at 2 × 2.
+"""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.models.registry import register
+
+CONNECT_SECONDS = 2.0
+SUFFIXES = (".safetensors", ".bin", ".pth", ".npz")
+
+
+@register("resnet50", family="supervised", parameters=23_522_375, summary="ResNet-50 from scratch (timm)", quick_steps=60)
+def resnet50(in_channels: int, num_outputs: int) -> nn.Module:
+    """He et al. (2016); the last batch norm of each block starts at zero, timm's default."""
+    return _create("resnet50", in_channels, num_outputs)
+
+
+@register("resnet101", family="supervised", parameters=42_514_503, summary="ResNet-101 from scratch (timm)", quick_steps=30)
+def resnet101(in_channels: int, num_outputs: int) -> nn.Module:
+    """He et al. (2016); the last batch norm of each block starts at zero, timm's default."""
+    return _create("resnet101", in_channels, num_outputs)
+
+
+@register("densenet121", family="supervised", parameters=6_961_031, summary="DenseNet-121 from scratch (timm)", quick_steps=60)
+def densenet121(in_channels: int, num_outputs: int) -> nn.Module:
+    """Huang et al. (2017)."""
+    return _create("densenet121", in_channels, num_outputs)
+
+
+@register(
+    "resnet50-in21k",
+    family="pretrained",
+    parameters=23_514_695,
+    summary="BiT ResNet-v2 50x1, ImageNet-21k (timm)",
+    reconstruction="BiT's weights; images stay at 64 × 64",
+    quick_steps=60,
+)
+def resnet50_in21k(in_channels: int, num_outputs: int, weights: str = "") -> nn.Module:
+    """Kolesnikov et al. (2020). `weights`: a local file, or a folder that has it; otherwise the Hugging Face hub and its cache."""
+    return _pretrained("resnetv2_50x1_bit.goog_in21k", in_channels, num_outputs, weights)
+
+
+@register(
+    "resnet101-in21k",
+    family="pretrained",
+    parameters=42_506_823,
+    summary="BiT ResNet-v2 101x1, ImageNet-21k (timm)",
+    reconstruction="BiT's weights; images stay at 64 × 64",
+    quick_steps=30,
+)
+def resnet101_in21k(in_channels: int, num_outputs: int, weights: str = "") -> nn.Module:
+    """Kolesnikov et al. (2020). `weights`: a local file, or a folder that has it; otherwise the Hugging Face hub and its cache."""
+    return _pretrained("resnetv2_101x1_bit.goog_in21k", in_channels, num_outputs, weights)
+
+
+@register(
+    "densenet121-in1k",
+    family="pretrained",
+    parameters=6_961_031,
+    summary="DenseNet-121, ImageNet-1k (torchvision's weights, through timm)",
+    reconstruction="the training recipe of the weights; images stay at 64 × 64",
+    quick_steps=60,
+)
+def densenet121_in1k(in_channels: int, num_outputs: int, weights: str = "") -> nn.Module:
+    """Huang et al. (2017). `weights`: a local file, or a folder that has it; otherwise the Hugging Face hub and its cache."""
+    return _pretrained("densenet121.tv_in1k", in_channels, num_outputs, weights)
+
+
+class WeightsMissing(FileNotFoundError):
+    """Pretrained weights that can't be had here; says which, where they were looked for, and how to give them."""
+
+
+class Normalized(nn.Module):
+    """A network that is shown images in [0, 1] as it was trained on them: (x − mean) / std per channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, 64, 64) → (B, num_outputs)."""
+        outputs: Tensor = self.network((images - self.mean) / self.std)
+        return outputs
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise RuntimeError("this model needs timm: pip install 'ood-data[models]'") from error
+    return timm
+
+
+def _create(name: str, in_channels: int, num_outputs: int, **options: Any) -> nn.Module:
+    network: nn.Module = _timm().create_model(name, in_chans=in_channels, num_classes=num_outputs, **options)
+    return network
+
+
+def _pretrained(name: str, in_channels: int, num_outputs: int, weights: str) -> nn.Module:
+    """The network with its pretrained weights and a new head; never with random weights in their place.
+
+    Raises:
+        WeightsMissing: if they can't be had, within seconds.
+    """
+    facts = _timm().models.get_pretrained_cfg(name)
+    file = _local_file(name, facts.hf_hub_id, weights)
+    network = _create(name, in_channels, num_outputs, pretrained=True, pretrained_cfg_overlay={"file": str(file)})
+    # One channel: its stem is the sum of the three, so it is shown what grey is on average.
+    mean, std = (facts.mean, facts.std) if in_channels == 3 else ([sum(v) / len(v)] for v in (facts.mean, facts.std))
+    return Normalized(network, list(mean), list(std))
+
+
+def _local_file(name: str, repository: str, weights: str) -> Path:
+    """The weights' file: the one given, else from the hub's cache, else from the hub."""
+    import huggingface_hub
+
+    wanted = f"{name}{SUFFIXES[0]}"
+    if weights:
+        given = Path(weights)
+        candidates = [given / f"{name}{suffix}" for suffix in SUFFIXES] if given.is_dir() else [given]
+        for file in candidates:
+            if file.is_file():
+                return file
+        what = f"none of {', '.join(file.name for file in candidates)} in it" if given.is_dir() else "no such file"
+        raise WeightsMissing(f"weights of {name}: {weights}: {what}; fetch {_url(repository)} and save it as {wanted}")
+    cached = huggingface_hub.try_to_load_from_cache(repository, "model.safetensors")
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        if huggingface_hub.constants.HF_HUB_OFFLINE:
+            raise ConnectionError("HF_HUB_OFFLINE is set")
+        # A look first, as the hub's client would retry for most of a minute.
+        urllib.request.urlopen(urllib.request.Request(_url(repository), method="HEAD"), timeout=CONNECT_SECONDS).close()
+        return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors"))
+    except (OSError, RuntimeError) as error:
+        raise WeightsMissing(
+            f"weights of {name}: not in {huggingface_hub.constants.HF_HUB_CACHE} and the hub is out of reach ({error}); "
+            f"where there is a network, fetch {_url(repository)}, save it as FOLDER/{wanted} and give --set model.weights=FOLDER"
+        ) from error
+
+
+def _url(repository: str) -> str:
+    return f"https://huggingface.co/{repository}/resolve/main/model.safetensors"

@@ -1,0 +1,133 @@
+"""The models by name: what each is, how to build it, what of it is our reconstruction."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from torch import nn
+
+from splits.errors import did_you_mean
+
+Family = Literal["supervised", "pretrained", "representation", "user"]
+Builder = Callable[..., nn.Module]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that can be benched.
+
+    Attributes:
+        name: as on the command line.
+        build: (in_channels, num_outputs, **options) → a module (B, C, 64, 64) float32 in [0, 1] → (B, num_outputs).
+        family: supervised; pretrained; representation, trained without labels and read out by an MLP; or a user's.
+        summary: what it is, in a line.
+        parameters: trained parameters for 3 channels and 7 outputs, without the readout; None if not known beforehand.
+        reconstruction: what the paper leaves open and we chose; empty if nothing.
+        quick_steps: training steps in the preset `quick`, chosen so that a run takes a CPU core about a minute.
+        module_file: where a user's model is defined.
+    """
+
+    name: str
+    build: Builder
+    family: Family
+    summary: str
+    parameters: int | None = None
+    reconstruction: str = ""
+    quick_steps: int = 2000
+    module_file: Path | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that `build` takes, with their defaults."""
+        parameters = list(inspect.signature(self.build).parameters.values())
+        return {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in ("in_channels", "num_outputs")}
+
+    def takes(self, option: str) -> bool:
+        """Whether `build` takes an option of that name."""
+        return option in self.options or any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.build).parameters.values())
+
+    def resolve(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """All options, defaults overridden.
+
+        Raises:
+            ValueError: for an option that the model hasn't, with close matches.
+        """
+        for key in overrides:
+            if not self.takes(key):
+                raise ValueError(f"{self.name} has no option model.{key}{did_you_mean(key, self.options)}")
+        return self.options | dict(overrides)
+
+
+_MODELS: dict[str, Model] = {}
+MODELS: Mapping[str, Model] = MappingProxyType(_MODELS)
+
+
+def register(name: str, **facts: Any) -> Callable[[Builder], Builder]:
+    """Decorate a builder to make it a model; `facts` are the other attributes of `Model`.
+
+    Raises:
+        ValueError: if the name is taken.
+    """
+
+    def decorate(build: Builder) -> Builder:
+        if name in _MODELS:
+            raise ValueError(f"a model named {name!r} is registered already, from {_MODELS[name].build.__module__}")
+        _MODELS[name] = Model(name, build, **facts)
+        return build
+
+    return decorate
+
+
+def find(name: str) -> Model:
+    """The model of that name, or the user's that ``module:function`` names, looked for in the current folder first.
+
+    Raises:
+        ValueError: for an unknown name, with close matches; if there is no such module or function in it.
+    """
+    if ":" in name:
+        return _imported(name)
+    if name not in _MODELS:
+        raise ValueError(f"unknown model {name!r}{did_you_mean(name, _MODELS)} (or give one of your own as module:function)")
+    return _MODELS[name]
+
+
+def _imported(name: str) -> Model:
+    module_name, _, function = name.partition(":")
+    with _current_folder_first():
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise ValueError(
+                f"can't import {module_name!r} for the model {name!r}, looked for in {Path.cwd()} too: {error}"
+            ) from error
+    build = getattr(module, function, None)
+    if not callable(build):
+        there = [key for key, value in vars(module).items() if callable(value)]
+        raise ValueError(f"{module_name} has no function {function!r}{did_you_mean(function, there)}")
+    summary = (inspect.getdoc(build) or "a model of your own").splitlines()[0]
+    return Model(name, build, "user", summary, module_file=Path(module.__file__) if module.__file__ else None)
+
+
+@contextlib.contextmanager
+def _current_folder_first() -> Iterator[None]:
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def families() -> Iterator[tuple[Family, list[Model]]]:
+    """The registered models by family."""
+    names: tuple[Family, ...] = ("supervised", "pretrained", "representation")
+    for family in names:
+        yield family, [model for model in _MODELS.values() if model.family == family]

@@ -1,0 +1,269 @@
+"""Representations learned without labels, then read out: β-VAE, Ada-GVAE, SlowVAE and PCL.
+
+Each has an encoder, a loss on images or pairs of images, and a readout: an MLP that regresses the factors from the frozen encoder's
+latents. Losses are functions of tensors, so that they can be checked by hand.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.models.convolutional import FEATURES, convolutions, dense
+from harness.models.registry import register
+from harness.pairs import ChangedFactors, LaplaceSteps
+from splits import Split
+
+if TYPE_CHECKING:
+    from harness.batches import PairSampler
+
+READOUT = (256, 256, 256, 256, 256)
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Representation(nn.Module):
+    """A model trained in two phases: its encoder without labels by `loss`, then `readout` on its frozen latents.
+
+    Attributes:
+        latents: z, the width of `encode`'s result.
+        readout: (B, z) → (B, num_outputs).
+    """
+
+    encoder: nn.Module
+
+    def __init__(self, num_outputs: int, latents: int) -> None:
+        super().__init__()
+        self.latents = latents
+        self.readout = nn.Sequential(*dense([latents, *READOUT, num_outputs]))
+
+    def pairs(self, split: Split) -> PairSampler | None:
+        """How pairs of images are drawn from the train side of a split; None if the loss takes single images."""
+        return None
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, C, 64, 64) in [0, 1] → (B, z) float32."""
+        raise NotImplementedError
+
+    def loss(self, *views: Tensor) -> dict[str, Tensor]:
+        """Scalars by name, "loss" the one to minimise; `views` are (B, C, 64, 64) in [0, 1], two where there are pairs, else one."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, 64, 64) → (B, num_outputs): the factors, read out of the latents."""
+        outputs: Tensor = self.readout(self.encode(images))
+        return outputs
+
+
+class VAE(Representation):
+    """Encoder and decoder of disentanglement_lib's convolutional VAE on the benchmark's CNN and its mirror; Bernoulli pixels.
+
+    Weights of linear and convolution layers start Kaiming normal, biases at zero; transposed convolutions as torch has them.
+    """
+
+    def __init__(self, in_channels: int, num_outputs: int, latents: int) -> None:
+        super().__init__(num_outputs, latents)
+        self.encoder = nn.Sequential(*convolutions(in_channels), nn.Linear(FEATURES, 2 * latents))
+        layers: list[nn.Module] = [nn.Linear(latents, 256), nn.ReLU(), nn.Unflatten(1, (256, 1, 1))]
+        for before, after, kernel, stride, padding in ((256, 64, 4, 1, 0), (64, 64, 4, 2, 1), (64, 32, 4, 2, 1), (32, 32, 4, 2, 1)):
+            layers += [nn.ConvTranspose2d(before, after, kernel, stride, padding), nn.ReLU()]
+        self.decoder = nn.Sequential(*layers, nn.ConvTranspose2d(32, in_channels, 4, 2, 1))
+        for network in (self.encoder, self.decoder):
+            for module in network.modules():
+                if isinstance(module, nn.Linear | nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                    assert module.bias is not None
+                    nn.init.zeros_(module.bias)
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z | x), (B, z) float32 each."""
+        mean, log_variance = self.encoder(images).float().chunk(2, dim=1)
+        return mean, log_variance
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.posterior(images)[0]
+
+    def reconstruction(self, images: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+        """Cross-entropy of the pixels given a sample of z, in nats, summed over pixels, mean over images."""
+        logits = self.decoder(mean + torch.randn_like(mean) * (0.5 * log_variance).exp())
+        return F.binary_cross_entropy_with_logits(logits.float(), images.float(), reduction="sum") / len(images)
+
+
+@register(
+    "beta-vae",
+    family="representation",
+    parameters=765_335,
+    summary="β-VAE (Higgins et al., 2017), read out by an MLP",
+    quick_steps=1000,
+)
+def beta_vae(in_channels: int, num_outputs: int, latents: int = 10, beta: float = 4.0) -> nn.Module:
+    """`beta` weighs the KL; disentanglement_lib's grid is 1, 2, 4, 6, 8, 16."""
+    return BetaVAE(in_channels, num_outputs, latents, beta)
+
+
+class BetaVAE(VAE):
+    def __init__(self, in_channels: int, num_outputs: int, latents: int, beta: float) -> None:
+        super().__init__(in_channels, num_outputs, latents)
+        self.beta = beta
+
+    def loss(self, *views: Tensor) -> dict[str, Tensor]:
+        (images,) = views
+        posterior = self.posterior(images)
+        reconstruction, kl = self.reconstruction(images, *posterior), kl_to_prior(*posterior)
+        return {"loss": reconstruction + self.beta * kl, "reconstruction": reconstruction, "kl": kl}
+
+
+@register(
+    "ada-gvae",
+    family="representation",
+    parameters=765_335,
+    summary="Ada-GVAE (Locatello et al., 2020): pairs that share most factors share their posteriors there",
+    reconstruction="k = 1 changed factor per pair",
+    quick_steps=500,
+)
+def ada_gvae(in_channels: int, num_outputs: int, latents: int = 10, beta: float = 1.0, k: int = 1) -> nn.Module:
+    """`beta` weighs the KL; `k` factors change within a pair, −1: uniformly 1 to F − 1."""
+    return AdaGVAE(in_channels, num_outputs, latents, beta, k)
+
+
+class AdaGVAE(VAE):
+    def __init__(self, in_channels: int, num_outputs: int, latents: int, beta: float, k: int) -> None:
+        super().__init__(in_channels, num_outputs, latents)
+        self.beta, self.k = beta, k
+
+    def pairs(self, split: Split) -> PairSampler:
+        return ChangedFactors(split, self.k)
+
+    def loss(self, *views: Tensor) -> dict[str, Tensor]:
+        images = torch.cat(views)
+        mean, log_variance = self.posterior(images)
+        posterior = share_unchanged(mean, log_variance)
+        reconstruction, kl = self.reconstruction(images, *posterior), kl_to_prior(*posterior)
+        return {"loss": reconstruction + self.beta * kl, "reconstruction": reconstruction, "kl": kl}
+
+
+@register(
+    "slowvae",
+    family="representation",
+    parameters=765_335,
+    summary="SlowVAE (Klindt et al., 2021): sparse Laplace transitions between the latents of a pair",
+    quick_steps=500,
+)
+def slow_vae(
+    in_channels: int, num_outputs: int, latents: int = 10, beta: float = 1.0, gamma: float = 10.0, rate: float = 6.0
+) -> nn.Module:
+    """`beta` and `gamma` weigh the KL to the normal and to the Laplace prior; `rate` is the Laplace's."""
+    return SlowVAE(in_channels, num_outputs, latents, beta, gamma, rate)
+
+
+class SlowVAE(VAE):
+    def __init__(self, in_channels: int, num_outputs: int, latents: int, beta: float, gamma: float, rate: float) -> None:
+        super().__init__(in_channels, num_outputs, latents)
+        self.beta, self.gamma, self.rate = beta, gamma, rate
+
+    def pairs(self, split: Split) -> PairSampler:
+        return LaplaceSteps(split)
+
+    def loss(self, *views: Tensor) -> dict[str, Tensor]:
+        images = torch.cat(views)
+        mean, log_variance = self.posterior(images)
+        reconstruction, kl = self.reconstruction(images, mean, log_variance), kl_to_prior(mean, log_variance)
+        transition = laplace_cross_entropy(mean, log_variance, self.rate) - normal_entropy(log_variance)
+        loss = 2 * reconstruction + self.beta * kl + self.gamma * transition
+        return {"loss": loss, "reconstruction": reconstruction, "kl": kl, "transition": transition}
+
+
+@register(
+    "pcl",
+    family="representation",
+    parameters=383_956,
+    summary="permutation contrastive learning (Hyvärinen & Morioka, 2017): tells Laplace pairs from shuffled ones",
+    reconstruction="latents are batch-normalised, without a learned scale",
+)
+def pcl(in_channels: int, num_outputs: int, latents: int = 10, batch_norm: bool = True) -> nn.Module:
+    """`batch_norm`: normalise each latent over the batch, as the loss leaves its scale free; False leaves it as it is."""
+    return PCL(in_channels, num_outputs, latents, batch_norm)
+
+
+class PCL(Representation):
+    """Its encoder ends in 2z outputs as the VAEs', of which the first z are the latents."""
+
+    def __init__(self, in_channels: int, num_outputs: int, latents: int, batch_norm: bool) -> None:
+        super().__init__(num_outputs, latents)
+        self.encoder = nn.Sequential(*convolutions(in_channels), nn.Linear(FEATURES, 2 * latents))
+        self.normalization = nn.BatchNorm1d(latents, affine=False) if batch_norm else nn.Identity()
+        self.a = nn.Parameter(torch.ones(latents))
+        self.b = nn.Parameter(-torch.ones(latents))
+        self.c = nn.Parameter(torch.zeros(latents))
+        self.m = nn.Parameter(torch.zeros(()))
+
+    def pairs(self, split: Split) -> PairSampler:
+        return LaplaceSteps(split)
+
+    def encode(self, images: Tensor) -> Tensor:
+        latents: Tensor = self.normalization(self.encoder(images).float()[:, : self.latents])
+        return latents
+
+    def loss(self, *views: Tensor) -> dict[str, Tensor]:
+        before, after = self.encode(torch.cat(views)).chunk(2)
+        logits = torch.cat([self.logits(after, before), self.logits(after, before.roll(1, dims=0))])
+        labels = torch.cat([torch.ones(len(after)), torch.zeros(len(after))]).to(logits)
+        accuracy = ((logits > 0) == (labels > 0)).float().mean()
+        scale = after.detach().square().mean().sqrt()
+        return {"loss": F.binary_cross_entropy_with_logits(logits, labels), "accuracy": accuracy, "scale": scale}
+
+    def logits(self, after: Tensor, before: Tensor) -> Tensor:
+        """r = −Σ |a h(x_t) + b h(x_{t−1}) + c| + Σ h(x_t)² + m, (B,), of latents (B, z)."""
+        return -(self.a * after + self.b * before + self.c).abs().sum(1) + after.square().sum(1) + self.m
+
+
+def normal_entropy(log_variance: Tensor) -> Tensor:
+    """Entropy of N(·, v), in nats, summed over latents, mean over rows; `log_variance` (B, z)."""
+    return 0.5 * (log_variance + LOG_2PI + 1).sum(1).mean()
+
+
+def kl_to_prior(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(m, v) ‖ N(0, 1)), in nats, summed over latents, mean over rows; both (B, z)."""
+    cross_entropy = 0.5 * (mean.square() + log_variance.exp() + LOG_2PI).sum(1).mean()
+    return cross_entropy - normal_entropy(log_variance)
+
+
+def share_unchanged(mean: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Ada-GVAE: latents in which the two posteriors of a pair are close take their average.
+
+    d = v0/v1 + (m1 − m0)²/v1 − 1 + ln v1 − ln v0 per latent, twice the KL; close is d ≤ (max d + min d) / 2 of the pair.
+
+    Args:
+        mean, log_variance: (2B, z), the first images and then their partners, in the same order.
+
+    Returns:
+        the new ones.
+    """
+    (m0, m1), (l0, l1) = mean.chunk(2), log_variance.chunk(2)
+    v0, v1 = l0.exp(), l1.exp()
+    d = v0 / v1 + (m1 - m0).square() / v1 - 1 + l1 - l0
+    changed = d > 0.5 * (d.amax(1, keepdim=True) + d.amin(1, keepdim=True))
+    mean_both, log_both = 0.5 * (m0 + m1), (0.5 * (v0 + v1)).log()
+    means = [torch.where(changed, own, mean_both) for own in (m0, m1)]
+    logs = [torch.where(changed, own, log_both) for own in (l0, l1)]
+    return torch.cat(means), torch.cat(logs)
+
+
+def laplace_cross_entropy(mean: Tensor, log_variance: Tensor, rate: float) -> Tensor:
+    """SlowVAE: E[−ln Laplace(z_t; m_{t−1}, 1/λ)] under z_t ~ N(m_t, v_t), plus the same with t and t−1 swapped.
+
+    With D = m_t − m_{t−1}: −ln(λ/2) + λ (√(2v/π) e^{−D²/2v} + D (1 − 2Φ(−D/√v))), in nats, summed over latents, mean over pairs.
+
+    Args:
+        mean, log_variance: (2B, z), the first images and then their partners, in the same order.
+        rate: λ.
+    """
+    variance, deviation = log_variance.exp(), (0.5 * log_variance).exp()
+    difference = mean - mean.roll(len(mean) // 2, dims=0)
+    # 1 − 2Φ(−x) = erf(x / √2)
+    distance = deviation * math.sqrt(2 / math.pi) * (-difference.square() / (2 * variance)).exp()
+    distance = distance + difference * torch.erf(difference / (deviation * math.sqrt(2)))
+    return (rate * distance - math.log(rate / 2)).sum(1).mean() * 2

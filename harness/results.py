@@ -1,0 +1,125 @@
+"""Finished runs, read back and averaged over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.models import MODELS
+from harness.references import NAMES
+from harness.run import SCORES, read_scores
+from splits import KINDS
+
+# Extrapolation R² in percent, as the benchmark's repository cites the paper: all that is published in numbers.
+PUBLISHED: dict[tuple[str, str], dict[str, float]] = {
+    ("dsprites", "extrapolation"): {"pcl": 66.7, "densenet121": 64.4},
+    ("shapes3d", "extrapolation"): {"resnet101": 67.8, "resnet50": 62.8},
+    ("mpi3d", "extrapolation"): {"resnet50-in21k": 54.1, "resnet101-in21k": 41.6},
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model on one split under one config: a row of a leaderboard.
+
+    Attributes:
+        dataset, kind, model: by name.
+        config: hash of config, images and code.
+        runs: scores.json of each seed.
+    """
+
+    dataset: str
+    kind: str
+    model: str
+    config: str
+    runs: tuple[dict[str, Any], ...]
+
+    def mean(self, *path: str) -> float:
+        """The mean over seeds of a number in scores.json, nan where a run has none."""
+        values = self._values(path)
+        return sum(values) / len(values)
+
+    def deviation(self, *path: str) -> float:
+        """The standard deviation over seeds (n − 1), nan for one seed."""
+        values = self._values(path)
+        if len(values) < 2:
+            return math.nan
+        mean = sum(values) / len(values)
+        return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+    @property
+    def published(self) -> float | None:
+        """The paper's R² of this model on this split, None if it gives none in numbers."""
+        percent = PUBLISHED.get((self.dataset, self.kind), {}).get(self.model)
+        return None if percent is None else percent / 100
+
+    @property
+    def first(self) -> dict[str, Any]:
+        """One run's scores, for what all seeds share."""
+        return self.runs[0]
+
+    def _values(self, path: tuple[str, ...]) -> list[float]:
+        values = []
+        for run in self.runs:
+            value: Any = run
+            for key in path:
+                value = None if value is None else value.get(key)
+            values.append(math.nan if value is None else float(value))
+        return values
+
+
+def collect(out: Path) -> list[Entry]:
+    """The finished runs in a folder of run folders, best first within each dataset and kind.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: for a scores.json of another format.
+    """
+    found = [(path.parent.name, read_scores(path.parent)) for path in sorted(out.glob(f"*/*/*/*/{SCORES}"))]
+    if not found:
+        raise FileNotFoundError(f"no finished run in {out}: make some with `ood-data bench --model cnn --out {out}`")
+    return entries(found)
+
+
+def entries(runs: Iterable[tuple[str, dict[str, Any]]]) -> list[Entry]:
+    """Runs, each with the name of its folder, as leaderboard rows."""
+    grouped: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
+    for folder, scores in runs:
+        key = (scores["dataset"], scores["kind"], scores["model"], folder.partition("-")[2])
+        grouped.setdefault(key, []).append(scores)
+    rows = [Entry(*key, runs=tuple(sorted(group, key=lambda run: int(run["seed"])))) for key, group in grouped.items()]
+    return sorted(rows, key=lambda row: (row.dataset, KINDS.index(row.kind), -row.mean("r2", "mean")))
+
+
+def score_table(rows: list[Entry]) -> list[list[str]]:
+    """Header and rows of text: R² of each model, and of the reference predictors below the models of their split."""
+    lines = [["dataset", "kind", "model", "R² test", "excl. cat.", "R² train", "published", "seeds", "steps", "n test", "preset"]]
+    for position, row in enumerate(rows):
+        first = row.first
+        published = "" if row.published is None else f"{row.published:.3f}"
+        shown = [number(row.mean("r2", "mean"), row.deviation("r2", "mean"))]
+        shown += [number(row.mean("r2", "mean_excl_categorical")), number(row.mean("train", "r2", "mean")), published]
+        counts = [str(len(row.runs)), f"{first['steps']:,}", f"{first['n_test']:,}", first["preset"]]
+        lines.append([row.dataset, row.kind, row.model, *shown, *counts])
+        following = rows[position + 1] if position + 1 < len(rows) else None
+        if following is None or (following.dataset, following.kind) != (row.dataset, row.kind):
+            for name in NAMES:
+                reference = first["reference"][name]
+                both = [number(reference["mean"]), number(reference["mean_excl_categorical"])]
+                lines.append([row.dataset, row.kind, f"({name.replace('_', '-')})", *both, "", "", "", "", "", ""])
+    return lines
+
+
+def number(value: float | None, deviation: float = math.nan) -> str:
+    """`0.123`, `0.123 ± 0.045`, or `–` where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:.3f}" if math.isnan(deviation) else f"{value:.3f} ± {deviation:.3f}"
+
+
+def families_of(rows: Iterable[Entry]) -> dict[str, str]:
+    """The family of each model in the rows."""
+    return {row.model: MODELS[row.model].family if row.model in MODELS else "user" for row in rows}

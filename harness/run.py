@@ -1,0 +1,195 @@
+"""One run, model × dataset × kind × seed, and its folder: self-contained, idempotent, resumable, with one owner at a time.
+
+``<out>/<dataset>/<kind>/<model>/<seed>-<hash of config, images and code>/`` holds config.json, log.jsonl, checkpoint.pt while it
+trains, model.safetensors, and scores.json, written last and atomically: a folder without it is not done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+
+import harness
+from harness.config import Config, fingerprint
+from harness.models import find
+from harness.references import references
+from harness.scores import scored
+from harness.store import write_atomically
+from harness.train import CHECKPOINT, Progress, State, Trainer
+
+if TYPE_CHECKING:
+    from harness.dataset import Dataset
+
+FORMAT = 1
+SCORES, CONFIG, WEIGHTS = "scores.json", "config.json", "model.safetensors"
+PACKAGES = ("ood-data", "torch", "numpy", "timm")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is to be trained and scored.
+
+    Attributes:
+        data: folder of the stores.
+        out: folder of the run folders.
+        dataset, kind, model: by name.
+        seed: of initialisation, batches and noise.
+        config: the resolved protocol.
+    """
+
+    data: Path
+    out: Path
+    dataset: str
+    kind: str
+    model: str
+    seed: int
+    config: Config
+
+    def __str__(self) -> str:
+        return f"{self.dataset}, {self.kind}, {self.model}, seed {self.seed}"
+
+    @cached_property
+    def folder(self) -> Path:
+        """Depends on everything that determines the result, and neither on where the data lies nor on the device."""
+        data = harness.open(self.dataset, self.data)
+        images = {"images": len(data), "spec": data.store.spec, "source": data.store.source}
+        digest = fingerprint(self.config, find(self.model), images)
+        return self.out / self.dataset / self.kind / self.model.replace(":", ".") / f"{self.seed}-{digest}"
+
+    @property
+    def state(self) -> str:
+        """done, resumable or new."""
+        if (self.folder / SCORES).exists():
+            return "done"
+        return "resumable" if (self.folder / CHECKPOINT).exists() else "new"
+
+    @property
+    def steps(self) -> int:
+        """Training steps in all phases."""
+        return self.config.train.steps + (self.config.readout.steps if find(self.model).family == "representation" else 0)
+
+    def execute(self, device: torch.device, progress: Progress = lambda phase, done, total: None) -> dict[str, Any]:
+        """Train and score, unless that is done; returns what scores.json has.
+
+        Raises:
+            BlockingIOError: if another process owns the folder.
+            FloatingPointError: if the training diverges.
+            WeightsMissing: if pretrained weights can't be had.
+        """
+        if self.state == "done":
+            return read_scores(self.folder)
+        if device.type == "cpu":
+            torch.set_num_threads(self.config.train.threads or os.cpu_count() or 1)
+        data = harness.open(self.dataset, self.data)
+        split = data.split(self.kind)
+        torch.manual_seed(self.seed)
+        network = find(self.model).build(data.images.shape[3], len(split.grid.sizes), **self.config.model).to(device)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _owned(self.folder):
+            if self.state == "done":  # by another process, a moment ago
+                return read_scores(self.folder)
+            write_atomically(self.folder / CONFIG, json.dumps(self._describe(data, device), indent=1).encode())
+            trainer = Trainer(network, data, split, self.config, self.seed, self.folder, device, progress)
+            state = trainer.run()
+            tensors = {name: tensor.contiguous() for name, tensor in trainer.network.state_dict().items()}
+            write_atomically(self.folder / WEIGHTS, safetensors.torch.save(tensors))
+            scores = self._score(trainer, state, device)
+            write_atomically(self.folder / SCORES, json.dumps(scores, indent=1, allow_nan=False).encode())
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        return scores
+
+    def _score(self, trainer: Trainer, state: State, device: torch.device) -> dict[str, Any]:
+        network = trainer.network.eval()
+        start = time.monotonic()
+        settings = self.config.score
+        test, train = (
+            scored(network, trainer.data, trainer.split, side, settings.samples or None, self.seed, settings.batch, device)
+            for side in ("test", "train")
+        )
+        errors, train_errors = test.errors(), train.errors()
+        return {
+            "format": FORMAT,
+            "dataset": self.dataset,
+            "kind": self.kind,
+            "model": self.model,
+            "seed": self.seed,
+            "preset": self.config.preset,
+            "steps": self.config.train.steps,
+            "n_test": errors.pop("n"),
+            **errors,
+            "train": train_errors,
+            "reference": references(trainer.split),
+            **test.groups(),
+            "seconds": {"train": round(state.seconds, 2), "score": round(time.monotonic() - start, 2)},
+            "images_per_second": round(state.images / max(state.seconds, 1e-9), 1),
+            "device": _device_name(device),
+        }
+
+    def _describe(self, data: Dataset, device: torch.device) -> dict[str, Any]:
+        """config.json."""
+        versions = {"python": platform.python_version()}
+        for package in PACKAGES:
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                versions[package] = metadata.version(package)
+        return {
+            "dataset": self.dataset,
+            "kind": self.kind,
+            "model": self.model,
+            "seed": self.seed,
+            "images": len(data),
+            "source": data.store.source,
+            "config": self.config.to_dict(),
+            "versions": versions,
+            "device": _device_name(device),
+        }
+
+
+def read_scores(folder: Path) -> dict[str, Any]:
+    """The scores.json of a run.
+
+    Raises:
+        ValueError: if it is not one of this format.
+    """
+    path = folder / SCORES
+    try:
+        scores = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): delete the folder and bench again") from error
+    if not isinstance(scores, dict) or scores.get("format") != FORMAT:
+        raise ValueError(f"{path} is not of format {FORMAT}: delete the folder and bench again")
+    return scores
+
+
+@contextlib.contextmanager
+def _owned(folder: Path) -> Iterator[None]:
+    """Own a run folder, or fail at once. The lock is on the folder itself and goes with the process, however that ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise BlockingIOError(f"{folder} is being run by another process") from None
+    finally:
+        os.close(descriptor)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if device.type == "cpu" and info.exists() else []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return f"{device.type} ({name})" if name else device.type

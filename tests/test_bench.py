@@ -1,0 +1,175 @@
+"""`ood-data bench`, as users run it: kills, several processes, models of one's own, what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, CommandLine, assert_one_clear_line
+
+from harness import bench
+from harness.models import find
+from harness.run import Run
+
+CPU = torch.device("cpu")
+TINY = ["train.steps=20", "train.batch=16", "readout.steps=20", "train.precision=fp32"]
+SETTINGS = [argument for setting in TINY for argument in ("--set", setting)]
+
+
+def planned(root: Path, out: Path, *models: str, **options: object) -> bench.Plan:
+    options = {"kinds": ["extrapolation"], "overrides": TINY} | options
+    return bench.plan(models, root, out, **options)  # type: ignore[arg-type]
+
+
+def weights(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("model.safetensors"))}
+
+
+def test_the_plan_is_the_product(blocks_root: Path, tmp_path: Path) -> None:
+    plan = planned(blocks_root, tmp_path, "cnn", "pcl", kinds=[], seeds=2)
+    assert [(run.model, run.kind, run.seed) for run in plan.runs] == [
+        (model, kind, seed)
+        for seed in (0, 1)
+        for kind in ("random", "composition", "interpolation", "extrapolation")
+        for model in ("cnn", "pcl")
+    ]
+    assert len({run.folder for run in plan.runs}) == 16
+    assert plan.also["shapes3d"] == f"ood-data data fetch shapes3d --out {blocks_root}"
+    assert plan.also["mpi3d_toy"] == f"ood-data data fetch mpi3d --variant toy --out {blocks_root}"
+    assert len(planned(blocks_root, tmp_path, "all", overrides=[]).runs) == 17
+
+
+def test_an_option_is_for_the_models_that_have_it(blocks_root: Path, tmp_path: Path) -> None:
+    plan = planned(blocks_root, tmp_path, "cnn", "slowvae", "beta-vae", overrides=["model.beta=7", "model.rate=2"])
+    assert [run.config.model.get("beta") for run in plan.runs] == [None, 7, 7]
+    with pytest.raises(ValueError, match=r"no option model\.width"):
+        planned(blocks_root, tmp_path, "cnn", "pcl", overrides=["model.width=7"])
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"kinds": ["extrapolate"]}, "did you mean 'extrapolation'"),
+        ({"seeds": 0}, "at least one seed"),
+    ],
+)
+def test_wrong_plans_are_refused(blocks_root: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        planned(blocks_root, tmp_path, "cnn", **options)
+
+
+def test_several_processes_give_what_one_gives(blocks_root: Path, tmp_path: Path) -> None:
+    options = {"kinds": ["random", "composition"]}
+    one = bench.execute(planned(blocks_root, tmp_path / "one", "cnn", **options).runs, CPU, jobs=1, progress=False)
+    two = bench.execute(planned(blocks_root, tmp_path / "two", "cnn", **options).runs, CPU, jobs=2, progress=False)
+    assert [outcome.error for outcome in one + two] == [""] * 4
+    assert weights(tmp_path / "one") == weights(tmp_path / "two")
+
+
+def test_a_failure_stops_no_other_run(blocks_root: Path, tmp_path: Path) -> None:
+    def runs(*settings: str) -> tuple[Run, ...]:
+        return planned(blocks_root, tmp_path, "mlp", overrides=[*TINY, *settings]).runs
+
+    outcomes = bench.execute([*runs("train.learning_rate=1e30"), *runs()], CPU, jobs=1, progress=False)
+    assert "not finite" in outcomes[0].error
+    assert outcomes[1].scores is not None
+
+
+def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(blocks_root: Path, tmp_path: Path) -> None:
+    settings = [*TINY, "train.checkpoint_seconds=0", "train.steps=60", "readout.steps=200"]
+    arguments = [argument for setting in settings for argument in ("--set", setting)]
+    command = [sys.executable, "-m", "cli", "bench", "--model", "pcl", "--kind", "random", "--kind", "extrapolation", "--jobs", "2"]
+
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        whole = [*command, "--data", str(blocks_root), "--out", str(out), *arguments]
+        return subprocess.Popen(whole, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    assert start(tmp_path / "whole").wait(300) == 0
+    kills = 0
+    for wait in (0.2, 0.7):
+        process = start(tmp_path / "killed")
+        deadline = time.monotonic() + 120
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").rglob("checkpoint.pt")}
+        while process.poll() is None and time.monotonic() < deadline:
+            found = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").rglob("checkpoint.pt")}
+            if any(time_ns != before.get(path) for path, time_ns in found.items()):
+                time.sleep(wait)
+                break
+            time.sleep(0.05)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills
+    last = start(tmp_path / "killed")
+    assert last.wait(300) == 0
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    left = {path.name for path in (tmp_path / "killed").rglob("*") if path.is_file()}
+    assert left == {"config.json", "log.jsonl", "model.safetensors", "scores.json"}
+
+
+@pytest.fixture
+def my_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "my_module.py").write_text(
+        "from torch import nn\n\n\n"
+        "def build(in_channels, num_outputs, hidden=8):\n"
+        '    """A small network of mine."""\n'
+        "    return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(64 * in_channels, hidden), nn.ReLU(),\n"
+        "                         nn.Linear(hidden, num_outputs))\n"
+    )
+    return folder
+
+
+def test_a_model_of_ones_own(ood_data: CommandLine, blocks_root: Path, my_folder: Path) -> None:
+    """The README's example, with several processes, then after an edit."""
+    arguments = ["bench", "--model", "my_module:build", "--data", blocks_root, "--set", "model.hidden=16", *SETTINGS]
+    done = ood_data(*arguments, "--kind", "random", "--kind", "extrapolation", "--jobs", 2, cwd=my_folder)
+    assert done.returncode == 0, done.stderr
+    assert "my_module:build" in done.stdout
+    assert "(clip)" in done.stdout
+    assert "quick is not the paper's budget" in done.stdout
+    assert len(list((my_folder / "runs/blocks").glob("*/my_module.build/0-*/scores.json"))) == 2
+
+    again = ood_data(*arguments, "--kind", "random", "--dry-run", "--json", cwd=my_folder)
+    assert [run["state"] for run in json.loads(again.stdout)["runs"]] == ["done"]
+    module = my_folder / "my_module.py"
+    module.write_text(module.read_text().replace("ReLU", "Tanh"))
+    edited = ood_data(*arguments, "--kind", "random", "--dry-run", "--json", cwd=my_folder)
+    assert [run["state"] for run in json.loads(edited.stdout)["runs"]] == ["new"]
+
+
+def test_what_is_missing_is_named_and_the_rest_is_done(ood_data: CommandLine, blocks_root: Path, tmp_path: Path) -> None:
+    models = ["--model", "mlp", "--model", "resnet50-in21k", "--set", f"model.weights={tmp_path / 'absent'}"]
+    datasets = ["--dataset", "blocks", "--dataset", "dsprites"]
+    where = ["--data", blocks_root, "--out", tmp_path / "runs", "--kind", "random"]
+    done = ood_data("bench", *models, *datasets, *where, *SETTINGS, "--json")
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert [run["model"] for run in told["runs"]] == ["mlp"]
+    assert [failed["run"] for failed in told["failed"]] == ["blocks, random, resnet50-in21k, seed 0"]
+    assert "fetch https://huggingface.co" in told["failed"][0]["error"]
+    assert told["absent"] == {"dsprites": f"ood-data generate dsprites --out {blocks_root}"}
+
+
+def test_wrong_use_is_told_in_a_line(ood_data: CommandLine, blocks_root: Path, tmp_path: Path) -> None:
+    where = ("--data", blocks_root, "--out", tmp_path)
+    assert_one_clear_line(ood_data("bench", *where), 2, "--model", "--list")
+    assert_one_clear_line(ood_data("bench", "--model", "cnnn", *where), 2, "did you mean 'cnn'")
+    assert_one_clear_line(ood_data("bench", "--model", "cnn", "--data", tmp_path), 1, "ood-data generate celebglow")
+
+
+def test_list_says_what_each_is(ood_data: CommandLine) -> None:
+    told = json.loads(ood_data("bench", "--list", "--json").stdout)["models"]
+    assert len(told) == 17
+    assert next(model for model in told if model["name"] == "cnn")["parameters"] == 380_615
+    assert find("coordconv").reconstruction in ood_data("bench", "--list").stdout

@@ -1,0 +1,123 @@
+"""Reports: what is averaged, what is shown beside it, a page that needs nothing else."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import statistics
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CommandLine, assert_one_clear_line
+
+from harness import bench
+from harness.report import report
+from harness.results import PUBLISHED, collect, entries, number, score_table
+
+TINY = ["train.steps=3", "train.batch=16", "readout.steps=3", "train.precision=fp32"]
+
+
+@pytest.fixture(scope="module")
+def runs(blocks_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Finished runs of two models, two kinds, three seeds."""
+    out = tmp_path_factory.mktemp("runs")
+    plan = bench.plan(["mlp", "pcl"], blocks_root, out, kinds=["composition", "extrapolation"], seeds=3, overrides=TINY)
+    outcomes = bench.execute(plan.runs, torch.device("cpu"), jobs=1, progress=False)
+    assert not any(outcome.error for outcome in outcomes)
+    return out
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img", "br", "html"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag != "html":
+            assert tag in self.open, tag
+            while self.open.pop() != tag:
+                pass
+
+
+def test_means_and_deviations_over_seeds(runs: Path) -> None:
+    rows = collect(runs)
+    assert [(row.kind, len(row.runs)) for row in rows] == [("composition", 3)] * 2 + [("extrapolation", 3)] * 2
+    row = rows[0]
+    scores = [json.loads(path.read_text()) for path in sorted((runs / "blocks/composition" / row.model).glob("*/scores.json"))]
+    values = [run["r2"]["mean"] for run in scores]
+    assert row.mean("r2", "mean") == pytest.approx(statistics.mean(values))
+    assert row.deviation("r2", "mean") == pytest.approx(statistics.stdev(values))
+    assert rows[0].mean("r2", "mean") >= rows[1].mean("r2", "mean")  # best first
+
+
+def test_published_numbers_stand_beside_ours(runs: Path) -> None:
+    folder = next((runs / "blocks/extrapolation/pcl").iterdir())
+    scores = json.loads((folder / "scores.json").read_text()) | {"dataset": "dsprites"}
+    (row,) = entries([(folder.name, scores)])
+    assert row.published == 0.667
+    header, line, *references = score_table([row])
+    assert line[header.index("published")] == "0.667"
+    assert [reference[2] for reference in references] == ["(train-mean)", "(ood-to-mean)", "(clip)"]
+    assert sum(len(models) for models in PUBLISHED.values()) == 6
+
+
+def test_runs_of_another_config_are_another_row(runs: Path) -> None:
+    folder = next((runs / "blocks/extrapolation/pcl").iterdir())
+    scores = json.loads((folder / "scores.json").read_text())
+    assert len(entries([("0-aaaa", scores), ("1-aaaa", scores | {"seed": 1}), ("0-bbbb", scores)])) == 2
+
+
+def test_numbers_as_text() -> None:
+    assert [number(0.12345), number(0.1, 0.02), number(None), number(float("nan"))] == ["0.123", "0.100 ± 0.020", "–", "–"]
+
+
+def test_the_report_is_whole_and_needs_nothing_else(runs: Path, tmp_path: Path) -> None:
+    files = {path.name: path.read_bytes() for path in report(runs, tmp_path / "report")}
+    assert set(files) == {
+        "index.html", "scores.csv", "factors.csv",
+        *(f"blocks-extrapolation-{name}.png" for name in ("leaderboard", "factors", "modularity", "distance")),
+        *(f"blocks-composition-{name}.png" for name in ("leaderboard", "factors")),
+    }  # fmt: skip
+    assert all(content.startswith(b"\x89PNG") for name, content in files.items() if name.endswith(".png"))
+    page = files["index.html"].decode()
+    links = Links()
+    links.feed(page)
+    assert links.open == []
+    assert all(link.startswith(("data:image/svg+xml;base64,", "#")) for link in links.found)
+    assert not re.search(r"url\(|@import|<script", page)
+    assert "prefers-color-scheme: dark" in page
+    assert "not the paper's budget" in page
+    lines = list(csv.DictReader(files["factors.csv"].decode().splitlines()))
+    assert len(lines) == 2 * 2 * 3 * 4
+    line = next(
+        line for line in lines if line["model"] == "mlp" and line["kind"] == "extrapolation" and line["factor"] == "x-position"
+    )
+    folder = runs / "blocks/extrapolation/mlp" / f"{line['seed']}-{line['config']}"
+    assert float(line["r2"]) == json.loads((folder / "scores.json").read_text())["r2"]["factors"]["x-position"]
+
+
+def test_the_same_runs_give_the_same_bytes(runs: Path, tmp_path: Path) -> None:
+    one, two = ([path.read_bytes() for path in report(runs, tmp_path / name)] for name in ("one", "two"))
+    assert one == two
+
+
+def test_the_command(ood_data: CommandLine, runs: Path, tmp_path: Path) -> None:
+    done = ood_data("report", runs, "--out", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    assert "(ood-to-mean)" in done.stdout
+    assert (tmp_path / "report/index.html").exists()
+    (tmp_path / "empty").mkdir()
+    assert_one_clear_line(ood_data("report", tmp_path / "empty", "--out", tmp_path / "x"), 1, "no finished run", "ood-data bench")
+    broken = tmp_path / "broken/a/b/c/0-d"
+    broken.mkdir(parents=True)
+    (broken / "scores.json").write_text("{")
+    assert_one_clear_line(ood_data("report", tmp_path / "broken", "--out", tmp_path / "x"), 2, "is not JSON", "bench again")

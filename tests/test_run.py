@@ -1,0 +1,225 @@
+"""Runs: what they see, that an interruption changes nothing, what they leave behind."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import harness
+import splits
+from harness import batches as feeding
+from harness.config import Config, Preset, fingerprint, resolve
+from harness.models import MODELS, find
+from harness.models.backbones import Normalized
+from harness.run import Run
+from harness.train import Trainer
+
+CPU = torch.device("cpu")
+TINY = ("train.steps=6", "train.batch=16", "train.log_every=3", "readout.steps=6", "readout.batch=16", "train.precision=fp32")
+
+
+def run_of(root: Path, out: Path, model: str = "cnn", kind: str = "extrapolation", seed: int = 0, *settings: str) -> Run:
+    return Run(root, out, "blocks", kind, model, seed, resolve(find(model), "quick", [*TINY, *settings]))
+
+
+def trainer_of(root: Path, folder: Path, model: str, kind: str, *settings: str, **options: object) -> Trainer:
+    data = harness.open("blocks", root)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    network = find(model).build(1, 4)
+    config = resolve(find(model), "quick", [*TINY, *settings])
+    return Trainer(network, data, data.split(kind), config, 0, folder, CPU, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def gathered(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[np.ndarray]]:
+    """The indices of all images that are looked at meanwhile."""
+    seen: list[np.ndarray] = []
+    gather = feeding.Pixels.gather
+
+    def spied(self: feeding.Pixels, indices: np.ndarray) -> torch.Tensor:
+        seen.append(np.array(indices))
+        return gather(self, indices)
+
+    monkeypatch.setattr(feeding.Pixels, "gather", spied)
+    return seen
+
+
+@pytest.mark.parametrize("kind", splits.KINDS)
+@pytest.mark.parametrize("model", ["cnn", "beta-vae", "ada-gvae", "slowvae", "pcl"])
+def test_training_never_sees_a_test_image(
+    blocks_root: Path, tmp_path: Path, gathered: list[np.ndarray], model: str, kind: str
+) -> None:
+    trainer = trainer_of(blocks_root, tmp_path, model, kind, "train.normalize=train")
+    trainer.run()
+    phases = 2 if MODELS[model].family == "representation" else 1
+    assert len(gathered) >= 6 + phases  # steps, statistics, latents
+    assert not trainer.split.mask[np.concatenate(gathered)].any()
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("model, at", [("cnn", 4), ("slowvae", 2), ("pcl", 10)])
+def test_an_interrupted_training_ends_as_an_unbroken_one(blocks_root: Path, tmp_path: Path, model: str, at: int) -> None:
+    calls = 0
+
+    def interrupt(phase: str, step: int, steps: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise Interrupted
+
+    often = "train.checkpoint_seconds=0"
+    whole = trainer_of(blocks_root, tmp_path / "whole", model, "random", often)
+    whole.run()
+    with pytest.raises(Interrupted):
+        trainer_of(blocks_root, tmp_path / "broken", model, "random", often, progress=interrupt).run()
+    with (tmp_path / "broken/log.jsonl").open("a") as log:
+        log.write('{"phase": "train", "st')  # killed while it wrote a line
+    resumed = trainer_of(blocks_root, tmp_path / "broken", model, "random", often)
+    torch.manual_seed(99)  # of no consequence
+    resumed.run()
+    for name, tensor in whole.network.state_dict().items():
+        assert torch.equal(tensor, resumed.network.state_dict()[name]), name
+    logs = [
+        [
+            {key: value for key, value in json.loads(line).items() if key != "seconds"}
+            for line in (tmp_path / name / "log.jsonl").read_text().splitlines()
+        ]
+        for name in ("whole", "broken")
+    ]
+    assert logs[0] == logs[1]
+    phases = ["train", "train"] + (["readout", "readout"] if model != "cnn" else [])
+    assert [(line["phase"], line["step"]) for line in logs[0]] == list(zip(phases, [3, 6, 3, 6], strict=False))
+
+
+def test_what_is_logged_is_the_mean_over_the_interval(blocks_root: Path, tmp_path: Path) -> None:
+    trainer_of(blocks_root, tmp_path / "each", "cnn", "random", "train.log_every=1").run()
+    trainer_of(blocks_root, tmp_path / "three", "cnn", "random").run()
+    each, three = (
+        [json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("each", "three")
+    )
+    assert three == pytest.approx([np.mean(each[:3]), np.mean(each[3:])])
+
+
+def test_divergence_is_an_early_and_clear_failure(blocks_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match=r"not finite within the 3 steps up to .* of train: try a smaller learning rate"):
+        trainer_of(blocks_root, tmp_path, "cnn", "random", "train.learning_rate=1e30").run()
+
+
+def test_images_are_normalised_by_train_alone(blocks_root: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(blocks_root, tmp_path, "cnn", "extrapolation", "train.normalize=train")
+    trainer.run()
+    assert isinstance(trainer.network, Normalized)
+    shown = np.asarray(trainer.data.images)[trainer.train] / 255
+    assert trainer.network.mean.item() == pytest.approx(shown.mean(), rel=1e-5)
+    assert trainer.network.std.item() == pytest.approx(shown.std(), rel=1e-5)
+
+
+@pytest.mark.parametrize("setting", ["train.precision=bf16", "train.normalize=train"])
+@pytest.mark.parametrize("model", ["cnn", "spatial-transformer", "rotation-eq", "beta-vae", "ada-gvae", "slowvae", "pcl"])
+def test_options_of_training_work_for_every_family(blocks_root: Path, tmp_path: Path, model: str, setting: str) -> None:
+    trainer_of(blocks_root, tmp_path, model, "random", setting).run()
+
+
+def test_a_run_leaves_a_folder_that_stands_alone(blocks_root: Path, tmp_path: Path) -> None:
+    run = run_of(blocks_root, tmp_path, "pcl")
+    assert run.state == "new"
+    scores = run.execute(CPU)
+    assert run.state == "done"
+    assert run.folder.parent == tmp_path / "blocks/extrapolation/pcl"
+    assert sorted(path.name for path in run.folder.iterdir()) == ["config.json", "log.jsonl", "model.safetensors", "scores.json"]
+    assert json.loads((run.folder / "scores.json").read_text()) == scores
+    assert list(scores) == [
+        "format", "dataset", "kind", "model", "seed", "preset", "steps", "n_test", "r2", "r2_sklearn", "mse", "train", "reference",
+        "modularity", "by_held_out_count", "by_distance", "seconds", "images_per_second", "device",
+    ]  # fmt: skip
+    config = json.loads((run.folder / "config.json").read_text())
+    assert config["config"]["model"] == {"latents": 10, "batch_norm": True}
+    assert {"torch", "python"} <= set(config["versions"])
+
+    network = find("pcl").build(1, 4)
+    network.load_state_dict(safetensors.torch.load_file(run.folder / "model.safetensors"))
+    data = harness.open("blocks", blocks_root)
+    again = harness.score(network.eval(), data, data.split("extrapolation"))
+    assert again["r2"]["factors"] == pytest.approx(scores["r2"]["factors"])
+    assert again["by_held_out_count"].keys() == scores["by_held_out_count"].keys()
+
+
+def test_a_finished_run_is_not_run_again(blocks_root: Path, tmp_path: Path) -> None:
+    run = run_of(blocks_root, tmp_path)
+    run.execute(CPU)
+    before = {path: path.stat().st_mtime_ns for path in run.folder.iterdir()}
+    run.execute(CPU)
+    assert before == {path: path.stat().st_mtime_ns for path in run.folder.iterdir()}
+
+
+def test_a_run_folder_has_one_owner(blocks_root: Path, tmp_path: Path) -> None:
+    run = run_of(blocks_root, tmp_path)
+    run.folder.mkdir(parents=True)
+    descriptor = os.open(run.folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(BlockingIOError, match="another process"):
+        run.execute(CPU)
+    os.close(descriptor)
+    run.execute(CPU)
+
+
+def test_seeds_differ_and_repeat(blocks_root: Path, tmp_path: Path) -> None:
+    first = run_of(blocks_root, tmp_path / "one").execute(CPU)
+    again = run_of(blocks_root, tmp_path / "two").execute(CPU)
+    other = run_of(blocks_root, tmp_path / "one", "cnn", "extrapolation", 1).execute(CPU)
+    assert first["r2"] == again["r2"] != other["r2"]
+
+
+def config(preset: Preset = "quick", *settings: str, model: str = "cnn") -> Config:
+    return resolve(find(model), preset, settings)
+
+
+def test_presets_and_overrides() -> None:
+    paper = config("paper", model="slowvae")
+    assert (paper.train.steps, paper.train.learning_rate, paper.train.batch, paper.readout.steps) == (200_000, 1e-4, 64, 50_000)
+    assert paper.model == {"latents": 10, "beta": 1.0, "gamma": 10.0, "rate": 6.0}
+    assert paper.score.samples == 0
+    quick = config("quick", model="pcl")
+    assert (quick.train.steps, quick.readout.steps, quick.score.samples) == (2000, 1000, 20_000)
+    assert quick.train.precision in ("fp32", "bf16")
+    changed = config("quick", "train.steps=500", "train.betas=[0.5, 0.9]", "train.learning_rate=1", "train.normalize=train")
+    assert (changed.train.steps, changed.train.betas, changed.train.learning_rate) == (500, (0.5, 0.9), 1.0)
+    assert changed.train.normalize == "train"
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("train.step=5", r"unknown setting 'train.step'; did you mean 'train.steps'"),
+        ("train.steps=many", "train.steps: int is expected, got 'many'"),
+        ("train.steps=-1", "at least 0 is expected"),
+        ("train.steps", "a setting such as train.steps=500 is expected"),
+        ("train.precision=fp8", "'auto' or 'fp32' or 'bf16' is expected, got 'fp8'"),
+        ("train.compile=1", "bool is expected"),
+        ("model.width=3", "cnn has no option model.width"),
+    ],
+)
+def test_wrong_settings_are_told(setting: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config("quick", setting)
+
+
+def test_the_hash_is_of_what_determines_the_result() -> None:
+    store = {"images": 5, "source": {}}
+    base = fingerprint(config(), find("cnn"), store)
+    assert base == fingerprint(config("quick", "train.log_every=7", "train.checkpoint_seconds=1"), find("cnn"), store)
+    assert base != fingerprint(config("quick", "train.steps=7"), find("cnn"), store)
+    assert base != fingerprint(config(), find("cnn"), store | {"images": 6})

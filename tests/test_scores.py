@@ -1,0 +1,197 @@
+"""Scores against the definition in plain numpy, scikit-learn, and what trivial predictors are known to get."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import r2_score
+from small import blocks_spec
+
+import harness
+import splits
+from harness.r2 import grid_variance
+from harness.references import NAMES, references
+from harness.scores import Scorer, sample
+
+SPEC = blocks_spec()
+# The mean R² of train-mean, ood-to-mean and clip on the paper's splits, worked out independently.
+KNOWN = {
+    ("dsprites", "extrapolation"): (-0.388, 0.111, 0.873),
+    ("dsprites", "interpolation"): (0.016, 0.746, 0.964),
+    ("dsprites", "composition"): (-0.134, 1, 1),
+    ("shapes3d", "extrapolation"): (-0.302, 0.225, 0.916),
+    ("shapes3d", "interpolation"): (0.029, 0.822, 0.968),
+    ("shapes3d", "composition"): (-0.053, 1, 1),
+    ("mpi3d", "extrapolation"): (-0.302, 0.313, 0.782),
+    ("mpi3d", "interpolation"): (0.073, 0.960, 0.784),
+    ("mpi3d", "composition"): (-0.171, 1, 1),
+    ("celebglow", "extrapolation"): (-0.546, -0.127, 0.695),
+    ("celebglow", "interpolation"): (0.036, 0.726, 0.878),
+    ("celebglow", "composition"): (-0.126, 1, 1),
+}
+
+
+def noisy(split: splits.Split, indices: np.ndarray, seed: int = 0) -> np.ndarray:
+    return split.grid.targets(indices) + np.random.default_rng(seed).normal(0, 0.2, (len(indices), len(split.grid.sizes)))
+
+
+def scored(split: splits.Split, indices: np.ndarray, predictions: np.ndarray, batch: int = 7) -> Scorer:
+    scorer = Scorer(split)
+    for start in range(0, len(indices), batch):
+        scorer.update(indices[start : start + batch], predictions[start : start + batch])
+    return scorer
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 40), (6,), (1000,)])
+def test_the_variance_is_that_of_the_enumerated_grid(sizes: tuple[int, ...]) -> None:
+    grid = splits.FactorGrid(tuple(splits.Factor(str(axis), size) for axis, size in enumerate(sizes)))
+    np.testing.assert_allclose(grid_variance(grid), grid.targets(np.arange(len(grid))).var(axis=0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", splits.KINDS)
+def test_streamed_scores_are_the_definition(kind: str) -> None:
+    split = SPEC.split(kind)
+    indices = split.test
+    predictions, targets = noisy(split, indices), split.grid.targets(indices)
+    errors = scored(split, indices, predictions).errors()
+    variance = split.grid.targets(np.arange(len(split.grid))).var(axis=0)
+    mse = ((predictions - targets) ** 2).mean(axis=0)
+    assert list(errors["r2"]["factors"].values()) == pytest.approx(1 - mse / variance, rel=1e-12)
+    assert errors["r2"]["mean"] == pytest.approx((1 - mse / variance).mean(), rel=1e-12)
+    assert errors["r2"]["mean_excl_categorical"] == pytest.approx((1 - mse / variance)[1:].mean(), rel=1e-12)
+    assert list(errors["mse"]["factors"].values()) == pytest.approx(mse, rel=1e-12)
+    ours = list(errors["r2_sklearn"]["factors"].values())
+    assert ours == pytest.approx(r2_score(targets, predictions, multioutput="raw_values"), rel=1e-9)
+
+
+def test_where_a_target_is_constant_sklearn_is_followed_too() -> None:
+    split = SPEC.split("extrapolation")
+    indices = split.test[:1]
+    truth = split.grid.targets(indices)
+    perfect, wrong = scored(split, indices, truth).errors(), scored(split, indices, truth + 0.1).errors()
+    assert (perfect["r2_sklearn"]["mean"], wrong["r2_sklearn"]["mean"]) == (1, 0)
+
+
+def test_groups_against_a_loop_over_samples() -> None:
+    split = SPEC.split("extrapolation")
+    indices = split.test
+    predictions = noisy(split, indices)
+    groups = scored(split, indices, predictions).groups()
+    variance = grid_variance(split.grid)
+    held_out = split.held_out_count[indices]
+    squares = (predictions - split.grid.targets(indices)) ** 2
+
+    for count, group in groups["by_held_out_count"].items():
+        chosen = held_out == int(count)
+        assert group == {"n": chosen.sum(), "r2": pytest.approx((1 - squares[chosen].mean(axis=0) / variance).mean())}
+    assert sum(group["n"] for group in groups["by_held_out_count"].values()) == len(indices)
+
+    assert list(groups["modularity"]) == ["brightness", "x-position", "y-position"]
+    for axis, name in list(enumerate(split.grid.names))[1:]:
+        r2 = 1 - squares[np.isin(indices, split.only(name))].mean(axis=0) / variance
+        assert groups["modularity"][name] == pytest.approx({"ood": r2[axis], "id": np.delete(r2, axis).mean()})
+
+    for entry in groups["by_distance"]:
+        axis = split.grid.axis(entry["factor"])
+        chosen = split.steps(entry["factor"])[split.grid.factors(indices)[:, axis]] == entry["steps"]
+        assert (entry["n"], entry["mse"]) == (chosen.sum(), pytest.approx(squares[chosen, axis].mean()))
+    json.dumps(groups)  # plain numbers
+
+
+@pytest.mark.parametrize("kind", ["random", "composition"])
+def test_no_groups_where_a_held_out_value_does_not_make_a_sample_test(kind: str) -> None:
+    split = SPEC.split(kind)
+    groups = scored(split, split.test, noisy(split, split.test)).groups()
+    assert groups == {"modularity": None, "by_held_out_count": {}, "by_distance": []}
+
+
+@pytest.mark.parametrize("dataset, kind", KNOWN)
+def test_references_are_those_that_are_known(dataset: str, kind: str) -> None:
+    found = references(splits.load(dataset, kind))
+    assert [found[name]["mean"] for name in NAMES] == pytest.approx(KNOWN[dataset, kind], abs=5e-4)
+
+
+@pytest.mark.parametrize("kind", splits.KINDS)
+def test_references_are_what_their_predictions_score(kind: str) -> None:
+    split = SPEC.split(kind)
+    indices, grid = split.test, split.grid
+    targets, train = grid.targets(indices), grid.targets(split.train)
+    seen = [np.unique(column) for column in train.T]
+    mean = np.broadcast_to(train.mean(axis=0), targets.shape)
+    known = np.stack([np.isin(column, values) for column, values in zip(targets.T, seen, strict=True)], axis=1)
+    nearest = [values[np.abs(column[:, None] - values).argmin(axis=1)] for column, values in zip(targets.T, seen, strict=True)]
+    predictions = {"train_mean": mean, "ood_to_mean": np.where(known, targets, mean), "clip": np.stack(nearest, axis=1)}
+    found = references(split)
+    for name, answers in predictions.items():
+        scorer = scored(split, indices, answers)
+        assert found[name]["factors"] == pytest.approx(scorer.errors()["r2"]["factors"])
+        by_distance = {(entry["factor"], entry["steps"]): entry["mse"] for entry in scorer.groups()["by_distance"]}
+        ours = {(entry["factor"], entry["steps"]): entry["mse"] for entry in found[name]["by_distance"]}
+        assert ours == pytest.approx(by_distance, abs=1e-12)
+
+
+def test_a_factor_of_one_value_counts_in_no_mean() -> None:
+    spec = splits.derive_spec("one", [splits.Factor("a", 1), splits.Factor("b", 5), splits.Factor("c", 5)], 0.2)
+    split = spec.split("extrapolation")
+    r2 = scored(split, split.test, split.grid.targets(split.test)).errors()["r2"]
+    assert r2 == {"mean": 1, "mean_excl_categorical": 1, "factors": {"a": None, "b": 1, "c": 1}}
+    assert references(split)["clip"]["factors"]["a"] is None
+
+
+def test_a_sample_is_drawn_by_its_seed() -> None:
+    indices = np.arange(100, 1000)
+    drawn = sample(indices, 50, 0)
+    assert len(np.unique(drawn)) == 50
+    assert (np.diff(drawn) > 0).all()
+    assert set(drawn) <= set(indices)
+    assert np.array_equal(drawn, sample(indices, 50, 0))
+    assert not np.array_equal(drawn, sample(indices, 50, 1))
+    assert sample(indices, None, 0) is indices
+    assert sample(indices, 900, 0) is indices
+
+
+def test_what_is_wrong_with_predictions_is_said() -> None:
+    split = SPEC.split("random")
+    with pytest.raises(
+        ValueError, match=r"shape \(2, 4\) are expected \(shape, brightness, x-position, y-position\), got \(2, 3\)"
+    ):
+        Scorer(split).update(split.test[:2], np.zeros((2, 3)))
+    with pytest.raises(FloatingPointError, match=f"not finite, first for sample {split.test[1]}"):
+        Scorer(split).update(split.test[:2], [[0, 0, 0, 0], [0, np.nan, 0, 0]])
+    with pytest.raises(ValueError, match="no sample"):
+        Scorer(split).errors()
+
+
+def test_score_shows_each_test_image_once_and_nothing_of_train(blocks_root: Path) -> None:
+    data = harness.open("blocks", blocks_root)
+    split = data.split("extrapolation")
+    everything = torch.from_numpy(np.asarray(data.images)).permute(0, 3, 1, 2) / 255
+    shown = []
+
+    def predict(images: torch.Tensor) -> torch.Tensor:
+        assert images.dtype == torch.float32
+        matches = (images[:, None] == everything[None]).flatten(2).all(2)
+        indices = matches.float().argmax(1)
+        shown.append(indices.numpy())
+        return torch.from_numpy(split.grid.targets(indices.numpy()))
+
+    scores = harness.score(predict, data, split, batch_size=33)
+    assert np.array_equal(np.concatenate(shown), split.test)
+    assert scores["r2"]["mean"] == 1
+    assert scores["n_test"] == len(split.test)
+    assert list(scores) == [
+        "n_test", "r2", "r2_sklearn", "mse", "reference", "modularity", "by_held_out_count", "by_distance",
+    ]  # fmt: skip
+
+
+def test_score_takes_numpy_and_a_sample(blocks_root: Path) -> None:
+    data = harness.open("blocks", blocks_root)
+    split = data.split("random")
+    scores = harness.score(lambda images: np.full((len(images), 4), 0.5), data, split, limit=20)
+    assert scores["n_test"] == 20
+    with pytest.raises(ValueError, match="but blocks has"):
+        harness.score(lambda images: images, data, splits.load("dsprites", "random"))
