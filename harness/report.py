@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harness import figures
+from harness.files import write_atomically
 from harness.results import PUBLISHED, Entry, collect, score_table
-from harness.store import write_atomically
 
 PICTURES = {
     "leaderboard": (figures.leaderboard, "Leaderboard"),

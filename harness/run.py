@@ -24,10 +24,10 @@ import torch
 
 import harness
 from harness.config import Config, fingerprint
+from harness.files import write_atomically
 from harness.models import find
 from harness.references import references
 from harness.scores import scored
-from harness.store import write_atomically
 from harness.train import CHECKPOINT, Progress, State, Trainer
 
 if TYPE_CHECKING:

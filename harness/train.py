@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from harness.config import Config
+from harness.files import write_atomically
 from harness.models import Representation
 from harness.models.backbones import Normalized
 from harness.scores import sample
-from harness.store import write_atomically
 from splits import Split
 
 if TYPE_CHECKING:
