@@ -19,11 +19,14 @@ def test_every_console_command_runs(tmp_path: Path, ood_data: CommandLine) -> No
     commands = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
     assert "ood-data generate celebglow --out data/" in commands
     assert "ood-data split mpi3d --kind composition" in commands
+    assert "ood-data bench --model pcl" in commands
     for command in commands:
         program, *arguments = shlex.split(command, comments=True)
         assert program == "ood-data"
         if arguments[:2] == ["generate", "celebglow"] and "--persons" not in arguments:
             arguments += ["--persons", "2"]  # the whole grid is the benchmark's, not the tests'
+        if arguments[0] == "bench" and "--list" not in arguments:
+            arguments += ["--set", "train.steps=10", "--set", "readout.steps=10"]  # so are whole trainings
         result = ood_data(*arguments, cwd=tmp_path)
         assert result.returncode == 0, f"{command}: {result.stderr}"
 
