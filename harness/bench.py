@@ -221,7 +221,7 @@ _queue: Any = None
 def _start_worker(queue: Any, level: int) -> None:
     global _queue
     _queue = queue
-    logging.basicConfig(level=max(level, logging.WARNING) if level > logging.DEBUG else level, format="%(message)s")
+    logging.basicConfig(level=logging.DEBUG if level <= logging.DEBUG else logging.WARNING, format="%(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
     parent = multiprocessing.parent_process()
     assert parent is not None
