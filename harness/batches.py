@@ -72,7 +72,7 @@ class Pixels:
             self._maps = [_map_shard(store, shard) for shard in range(-(-len(store) // store.rows))]
         else:
             self._rows = self._read(indices)
-        logger.info("%s: %s images, %.2f GB, %s", store.name, f"{len(indices):,}", self.bytes / 1e9, self.place)
+        logger.debug("%s: %s images, %.2f GB, %s", store.name, f"{len(indices):,}", self.bytes / 1e9, self.place)
 
     def gather(self, indices: NDArray[np.int64]) -> Tensor:
         """(B, R, R, C) uint8 on the device, in the order of `indices`.

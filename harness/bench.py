@@ -185,14 +185,19 @@ def _in_processes(runs: list[Run], device: torch.device, jobs: int, bar: tqdm[No
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
     at = dict.fromkeys((str(run.folder) for run in runs), 0)
+    lock = threading.Lock()
 
-    def listen() -> None:
-        for folder, step in iter(queue.get, None):
-            at[folder] = step
+    def arrived(folder: str, step: int) -> None:
+        with lock:
+            at[folder] = max(at[folder], step)
             bar.update(sum(at.values()) - bar.n)
 
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
+    def listen() -> None:
+        while True:
+            arrived(*queue.get())
+
+    # Never written to from here, and not waited for: a worker that was killed may hold the queue's lock for ever.
+    threading.Thread(target=listen, daemon=True).start()
     level = logging.getLogger().level
     pool = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(queue, level))
     try:
@@ -203,7 +208,7 @@ def _in_processes(runs: list[Run], device: torch.device, jobs: int, bar: tqdm[No
                 outcome = future.result()
             except BrokenProcessPool:
                 outcome = Outcome(run, None, "its process died, perhaps for lack of memory: bench again, with fewer --jobs")
-            queue.put((str(run.folder), run.steps))
+            arrived(str(run.folder), run.steps)
             yield outcome
     except BaseException:
         for process in list(pool._processes.values()):
@@ -211,8 +216,6 @@ def _in_processes(runs: list[Run], device: torch.device, jobs: int, bar: tqdm[No
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-        queue.put(None)
-        listener.join()
 
 
 _queue: Any = None
@@ -221,7 +224,7 @@ _queue: Any = None
 def _start_worker(queue: Any, level: int) -> None:
     global _queue
     _queue = queue
-    logging.basicConfig(level=max(level, logging.WARNING) if level > logging.DEBUG else level, format="%(message)s")
+    logging.basicConfig(level=logging.DEBUG if level <= logging.DEBUG else logging.WARNING, format="%(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
     parent = multiprocessing.parent_process()
     assert parent is not None

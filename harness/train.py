@@ -204,6 +204,8 @@ class Trainer:
 
     def _normalize(self) -> None:
         """Show the network images by the statistics of train; a representation reconstructs them as they are."""
+        if isinstance(self.network, Normalized):
+            raise ValueError("train.normalize=train: a pretrained network has the normalisation that it was trained with")
         indices = sample(self.train, STATISTICS_IMAGES, 0)
         batches = self.data.batches(indices, self.config.score.batch, shuffle=False, place=self.place)
         pixels = torch.cat([images.double().transpose(0, 1).flatten(1) for images, _ in batches], dim=1)

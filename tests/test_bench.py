@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import signal
@@ -173,3 +174,14 @@ def test_list_says_what_each_is(ood_data: CommandLine) -> None:
     assert len(told) == 17
     assert next(model for model in told if model["name"] == "cnn")["parameters"] == 380_615
     assert find("coordconv").reconstruction in ood_data("bench", "--list").stdout
+
+
+@pytest.mark.parametrize(
+    "package, foreign", [("harness", "celebglow"), ("splits", "harness"), ("splits", "celebglow"), ("splits", "torch")]
+)
+def test_imports_point_one_way(package: str, foreign: str) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert foreign not in [name.partition(".")[0] for name in names], path

@@ -32,6 +32,7 @@ class Model:
         parameters: trained parameters for 3 channels and 7 outputs, without the readout; None if not known beforehand.
         reconstruction: what the paper leaves open and we chose; empty if nothing.
         quick_steps: training steps in the preset `quick`, chosen so that a run takes a CPU core about a minute.
+        quick_learning_rate: in the preset `quick`.
         module_file: where a user's model is defined.
     """
 
@@ -42,6 +43,7 @@ class Model:
     parameters: int | None = None
     reconstruction: str = ""
     quick_steps: int = 2000
+    quick_learning_rate: float = 5e-4
     module_file: Path | None = None
 
     @property
