@@ -6,25 +6,22 @@ verified by running it.
 
 from __future__ import annotations
 
-import contextlib
+import json
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from celebglow.download import Download, download, record
+from harness.download import fetch
+from harness.files import home, locked, sha256, write_atomically
 
 logger = logging.getLogger(__name__)
 
 BASE = "https://openaipublic.azureedge.net/glow-demo/"
 GRAPH, TABLE = "large3/graph_unoptimized.pb", "z_manipulate.npy"
-
-
-def home() -> Path:
-    """Where downloads are kept: ``OOD_DATA_HOME``, by default ``~/.cache/ood-data``."""
-    return Path(os.environ.get("OOD_DATA_HOME") or "~/.cache/ood-data").expanduser()
 
 
 def openai_flow() -> Path:
@@ -33,7 +30,7 @@ def openai_flow() -> Path:
     ``OOD_DATA_OPENAI_URL`` names another server with the same files.
 
     Raises:
-        ConnectionError: if it cannot be fetched.
+        DownloadError: if it cannot be fetched.
         ValueError: if what was fetched cannot be converted, saying why.
         OSError: if the folder cannot be written.
     """
@@ -45,13 +42,17 @@ def openai_flow() -> Path:
         return folder
     base = os.environ.get("OOD_DATA_OPENAI_URL") or BASE
     root.mkdir(parents=True, exist_ok=True)
-    with _alone(root / ".lock"):
+    records = root / "downloads.json"
+    with locked(root / ".lock"):
         if (folder / "model_index.json").is_file():  # another process has made it meanwhile
             return folder
         for name in (GRAPH, TABLE):
             path = root / Path(name).name
             if not path.is_file():
-                record(_fetch(base.rstrip("/") + "/" + name, path), root / "downloads.json")
+                done = _fetch(base.rstrip("/") + "/" + name, path)
+                known = json.loads(records.read_text()) if records.is_file() else []
+                known = [entry for entry in known if entry["url"] != done["url"]] + [done]
+                write_atomically(records, json.dumps(known, indent=1).encode() + b"\n")
         logger.info("converting the published graph; the first time only")
         try:
             conversion = convert(root / Path(GRAPH).name)
@@ -63,7 +64,8 @@ def openai_flow() -> Path:
     return folder
 
 
-def _fetch(url: str, path: Path) -> Download:
+def _fetch(url: str, path: Path) -> dict[str, Any]:
+    """Download one file; returns what is to be recorded of it."""
     from tqdm import tqdm
 
     with tqdm(unit="B", unit_scale=True, desc=path.name, disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
@@ -72,19 +74,7 @@ def _fetch(url: str, path: Path) -> Download:
             bar.total = total
             bar.update(there - bar.n)
 
-        done = download(url, path, progress)
-    logger.info("%s: %s bytes, sha256 %s", url, f"{done.bytes:,}", done.sha256)
-    return done
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock, so that several parts started at once download once."""
-    with path.open("a") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows: two processes would do the same work twice, to the same end
-            yield
-            return
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        fetch([url], path, progress=progress)
+    done = {"url": url, "bytes": path.stat().st_size, "sha256": sha256(path)}
+    logger.info("%s: %s bytes, sha256 %s", url, f"{done['bytes']:,}", done["sha256"])
+    return done | {"time": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -130,7 +131,10 @@ def _download(url: str, part: Path, size: int | None, progress: Progress) -> Non
         except _Busy as error:
             reason, pause = str(error), error.seconds
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            reason = str(getattr(error, "reason", None) or error) or type(error).__name__
+            cause = getattr(error, "reason", None) or error
+            reason = str(cause) or type(error).__name__
+            if before == 0 and isinstance(cause, ConnectionRefusedError | socket.gaierror):  # this won't change within seconds
+                raise DownloadError(f"{url} cannot be reached ({reason}): is there a network?") from None
         if _length(part) > before:
             idle, wait = 0, WAIT
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,17 +12,12 @@ from tqdm import tqdm
 
 import splits
 from harness.download import Unproven, digests, fetch
-from harness.files import write_atomically
+from harness.files import home, write_atomically
 from harness.readers import open_reader
 from harness.rows import BadFile, zip_rows
 from harness.sources import File, source_of
 
 logger = logging.getLogger(__name__)
-
-
-def home() -> Path:
-    """The cache folder: OOD_DATA_HOME, or ~/.cache/ood-data."""
-    return Path(os.environ.get("OOD_DATA_HOME") or Path.home() / ".cache" / "ood-data")
 
 
 def fetch_dataset(name: str, accept: bool = False, progress: bool = False) -> Path:

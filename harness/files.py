@@ -75,3 +75,8 @@ def is_held(path: Path) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+def home() -> Path:
+    """The cache folder: OOD_DATA_HOME, or ~/.cache/ood-data."""
+    return Path(os.environ.get("OOD_DATA_HOME") or Path.home() / ".cache" / "ood-data")

@@ -16,8 +16,6 @@ from click.testing import CliRunner
 from conftest import assert_one_clear_line, random_glow
 from graphs import GlowGraph
 
-from celebglow import download as downloading
-from celebglow.download import download
 from celebglow.pipeline import CelebGlowPipeline
 from cli import main
 
@@ -86,84 +84,12 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(downloading, "PAUSE", 0.0)
+    monkeypatch.setattr("harness.download.WAIT", 0.0)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     running = Server()
     yield running
     running.close()
-
-
-CONTENT = np.random.default_rng(0).integers(0, 256, 300_000).astype(np.uint8).tobytes()
-
-
-def test_a_file_arrives_whole_and_is_described(tmp_path: Path, server: Server) -> None:
-    server.files["/a"] = CONTENT
-    seen: list[tuple[int, int | None]] = []
-    done = download(server.url + "/a", tmp_path / "deep" / "a", lambda *each: seen.append(each))
-    assert (tmp_path / "deep" / "a").read_bytes() == CONTENT
-    assert (done.bytes, done.sha256) == (len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
-    assert seen[-1] == (len(CONTENT), len(CONTENT))
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a"]
-
-
-def test_dropped_connections_are_continued(tmp_path: Path, server: Server) -> None:
-    server.files["/a"] = CONTENT
-    server.cuts = [100_000, 1, 50_000]
-    server.statuses = [503]
-    download(server.url + "/a", tmp_path / "a")
-    assert (tmp_path / "a").read_bytes() == CONTENT
-    assert sum(sent for _, _, sent in server.log) == len(CONTENT)  # nothing was sent twice
-
-
-def test_another_process_continues(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    server.files["/a"] = CONTENT
-    server.cuts = [200_000]
-    monkeypatch.setattr(downloading, "ATTEMPTS", 1)
-    with pytest.raises(ConnectionError, match="run again"):
-        download(server.url + "/a", tmp_path / "a")
-    assert not (tmp_path / "a").exists()
-    assert (tmp_path / "a.part").stat().st_size == 200_000
-    download(server.url + "/a", tmp_path / "a")
-    assert (tmp_path / "a").read_bytes() == CONTENT
-    assert server.log[-1][1:] == ("bytes=200000-", 100_000)
-
-
-@pytest.mark.parametrize("ranges, etags", [(True, True), (False, True), (True, False)])
-def test_a_file_that_changes_meanwhile_or_cannot_be_continued_starts_again(
-    tmp_path: Path, server: Server, ranges: bool, etags: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.files["/a"] = CONTENT
-    server.ranges, server.etags, server.cuts = ranges, etags, [200_000]
-    with monkeypatch.context() as once:
-        once.setattr(downloading, "ATTEMPTS", 1)
-        with pytest.raises(ConnectionError):
-            download(server.url + "/a", tmp_path / "a")
-    server.files["/a"] = CONTENT[::-1]
-    download(server.url + "/a", tmp_path / "a")
-    assert (tmp_path / "a").read_bytes() == CONTENT[::-1]
-
-
-@pytest.mark.parametrize("size", [len(CONTENT), len(CONTENT) + 5])
-def test_a_part_that_is_whole_or_too_long(tmp_path: Path, server: Server, size: int) -> None:
-    server.files["/a"] = CONTENT
-    (tmp_path / "a.part").write_bytes((CONTENT + bytes(5))[:size])
-    (tmp_path / "a.part.etag").write_text(f'"{hashlib.md5(CONTENT).hexdigest()}"')
-    download(server.url + "/a", tmp_path / "a")
-    assert (tmp_path / "a").read_bytes() == CONTENT
-
-
-def test_what_cannot_be_fetched_is_said(tmp_path: Path, server: Server) -> None:
-    with pytest.raises(ConnectionError, match="404"):
-        download(server.url + "/missing", tmp_path / "a")
-    server.files["/page"], server.type = b"<html>Log in</html>", "text/html"
-    with pytest.raises(ConnectionError, match="a web page"):
-        download(server.url + "/page", tmp_path / "a")
-    assert len(server.log) == 2  # neither is tried again
-    server.files["/busy"], server.statuses = CONTENT, [503] * 9
-    with pytest.raises(ConnectionError, match="503"):
-        download(server.url + "/busy", tmp_path / "a")
-    assert not (tmp_path / "a").exists()
 
 
 @pytest.fixture
@@ -211,6 +137,6 @@ def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert_one_clear_line(
         subprocess.CompletedProcess([], result.exit_code, "", result.stderr),
         1,
-        "graph_unoptimized.pb cannot be fetched",
+        "graph_unoptimized.pb cannot be reached",
         "is there a network?",
     )
