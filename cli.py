@@ -695,6 +695,9 @@ def flow_train(
     default=True,
     help="Mix the directions so that pixel probes see each change its own attribute only.",
 )
+@click.option(
+    "--whole", multiple=True, metavar="NAME", help="NAME shows outside the face, as hair does: probe the whole picture; repeat."
+)
 @click.option("--half/--full", default=True, help="Store weights in half precision: half the size, pixels the same to 1 in 255.")
 @click.option("--seed", default=0, metavar="N", help="Of the held-out people.")
 @device_option
@@ -712,6 +715,7 @@ def flow_directions(
     crop: float,
     shrink: float,
     decorrelate: bool,
+    whole: tuple[str, ...],
     half: bool,
     seed: int,
     device: str,
@@ -738,6 +742,7 @@ def flow_directions(
         crop,
         shrink,
         decorrelate,
+        whole,
         half,
         seed,
         pick_device(device),

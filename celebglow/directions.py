@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -265,6 +265,7 @@ def make_pipeline(
     crop: float,
     shrink: float,
     decorrelated: bool,
+    whole: Collection[str],
     half: bool,
     seed: int,
     device: torch.device,
@@ -272,8 +273,8 @@ def make_pipeline(
     """Fit directions in the flow of ``flow_folder`` to ``images`` and save both to ``out``; returns the separation of each.
 
     ``attributes`` and ``controls`` map names to columns of the images or of the CSV ``labels``, ``strengths`` names to factors.
-    ``decorrelated`` mixes them by `celebglow.probes`. ``fit_on`` maps a column to the value that marks the images of the fit;
-    without it, ``held_out`` of the people are kept out.
+    ``decorrelated`` mixes them by `celebglow.probes`, those of ``whole`` by the whole picture. ``fit_on`` maps a column to the value
+    that marks the images of the fit; without it, ``held_out`` of the people are kept out.
 
     Raises:
         ValueError: for whatever is missing or unknown.
@@ -298,6 +299,9 @@ def make_pipeline(
     for name in strengths:
         if name not in attributes:
             raise ValueError(f"--strength {name}: there is no such --attribute")
+    for name in whole:
+        if name not in attributes:
+            raise ValueError(f"--whole {name}: there is no such --attribute")
     judged = data.held_out(held_out, seed)
     if fit_on:
         judged = np.zeros(len(data.images), bool)
@@ -333,7 +337,7 @@ def make_pipeline(
         some = np.random.default_rng(seed).permutation(np.flatnonzero(~judged))[:PROBE_IMAGES]
         pixels = batches(torch.from_numpy(np.sort(some)), torch.Generator()).permute(0, 2, 3, 1).numpy()
         probed = [replace(label, values=label.values[np.sort(some)]) for label in walked]
-        decorrelate(fit.directions, pixels, probed, pipeline.pictures, lambda n: pipeline.person(n, PROBE_SEED))
+        decorrelate(fit.directions, pixels, probed, pipeline.pictures, lambda n: pipeline.person(n, PROBE_SEED), whole)
     pipeline = pipeline.to("cpu")
     if half:
         pipeline.flow.half()

@@ -7,7 +7,7 @@ images as the directions; they measure the walks of people who do not exist.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ def decorrelate(
     labels: Sequence[Label],
     decode: Callable[[torch.Tensor], NDArray[np.uint8]],
     person: Callable[[int], torch.Tensor],
+    whole: Collection[str] = (),
 ) -> Floats:
     """Mix the rows of ``directions`` in place so that each walk, from -1 to 1, moves its own probe and no other.
 
@@ -36,6 +37,7 @@ def decorrelate(
         labels: of the attributes, for each image.
         decode: latents (M, D) to pictures (M, R, R, C) uint8.
         person: number to latent (D,).
+        whole: names of attributes that show outside the face's interior, as hair does: their probes see the whole picture.
 
     Returns:
         the responses before mixing (A, A): change of probe b along walk a, in standard deviations over people.
@@ -43,10 +45,10 @@ def decorrelate(
     Raises:
         ValueError: if a walk does not change what its own probe sees.
     """
-    features = _features(images)
-    probes = [_probe(features, label.values) for label in labels]
+    probes = [_Probe(images, label.values, label.name in whole) for label in labels]
     base = directions.base(torch.stack([person(number) for number in range(PEOPLE)]))
-    spread = np.array([_score(probe, _features(decode(base))).std() for probe in probes])
+    people = decode(base)
+    spread = np.array([probe(people).std() for probe in probes])
     first: Floats | None = None
     for _ in range(ROUNDS):
         responses = np.array([_response(row, base, probes, decode) for row in directions.table]) / spread
@@ -60,21 +62,35 @@ def decorrelate(
     return first
 
 
+class _Probe:
+    """Ridge regression of the known ``values`` (N,) on the features of ``images`` (N, R, R, C), in its dual form."""
+
+    def __init__(self, images: NDArray[np.uint8], values: Floats, whole: bool) -> None:
+        self.whole = whole
+        known = np.isfinite(values)
+        features = _features(images[known], whole)
+        self.centre = features.mean(axis=0)
+        centred = features - self.centre
+        kernel = centred @ centred.T + RIDGE * np.eye(len(centred))
+        self.weights = np.linalg.solve(kernel, values[known] - values[known].mean()) @ centred
+
+    def __call__(self, images: NDArray[np.uint8]) -> Floats:
+        """(N,) scores."""
+        return (_features(images, self.whole) - self.centre) @ self.weights
+
+
 def _response(
-    row: torch.Tensor,
-    base: torch.Tensor,
-    probes: Sequence[tuple[Floats, Floats]],
-    decode: Callable[[torch.Tensor], NDArray[np.uint8]],
+    row: torch.Tensor, base: torch.Tensor, probes: Sequence[_Probe], decode: Callable[[torch.Tensor], NDArray[np.uint8]]
 ) -> list[float]:
-    low, high = (_features(decode(base + value * row)) for value in (-1, 1))
-    return [float((_score(probe, high) - _score(probe, low)).mean()) for probe in probes]
+    low, high = decode(base - row), decode(base + row)
+    return [float((probe(high) - probe(low)).mean()) for probe in probes]
 
 
-def _features(images: NDArray[np.uint8]) -> Floats:
-    """(N, P): the pixels of the central ellipse, free of brightness and contrast, and the strength of edges in cells of 4 x 4."""
+def _features(images: NDArray[np.uint8], whole: bool) -> Floats:
+    """(N, P): pixels free of brightness and contrast, and the strength of edges in cells of 4 x 4; of the central ellipse or of all."""
     count, side, _, channels = images.shape
     y, x = (np.mgrid[:side, :side] + 0.5) / side * 2 - 1
-    inside = (x / 0.6) ** 2 + ((y - 0.08) / 0.76) ** 2 < 1
+    inside = ((x / 0.6) ** 2 + ((y - 0.08) / 0.76) ** 2 < 1) | whole
     scaled = images.astype(np.float64) / 255
     pixels = scaled[:, inside]
     mean = pixels.mean(axis=1, keepdims=True)
@@ -87,17 +103,3 @@ def _features(images: NDArray[np.uint8]) -> Floats:
         edges.append(steps.reshape(count, side // cell, cell, side // cell, cell).mean(axis=(2, 4)).reshape(count, -1))
     flat = ((pixels - mean) / contrast).reshape(count, -1) * (0.3 * 64 / side * np.sqrt(3 / channels))
     return np.concatenate([flat, 2 * edges[0], 2 * edges[1]], axis=1)
-
-
-def _probe(features: Floats, values: Floats) -> tuple[Floats, Floats]:
-    """Weights (P,) and centre (P,) of the ridge regression of the known ``values`` (N,), in its dual form."""
-    known = np.isfinite(values)
-    centre = features[known].mean(axis=0)
-    centred = features[known] - centre
-    kernel = centred @ centred.T + RIDGE * np.eye(len(centred))
-    return np.linalg.solve(kernel, values[known] - values[known].mean()) @ centred, centre
-
-
-def _score(probe: tuple[Floats, Floats], features: Floats) -> Floats:
-    weights, centre = probe
-    return (features - centre) @ weights
