@@ -73,9 +73,9 @@ class Glow(Flow):
         super().__init__()
         levels = len(steps)
         widths = (widths,) * levels if isinstance(widths, int) else tuple(widths)
-        if min(resolution, channels, *steps, *widths) < 1:
+        if min(resolution, channels, *widths) < 1 or min(steps, default=0) < 0:
             raise ValueError(
-                f"resolution, channels, steps and widths must be at least 1: {resolution}, {channels}, {steps}, {widths}"
+                f"resolution {resolution}, channels {channels} and widths {widths} must be positive, steps {steps} not negative"
             )
         if levels < 1 or resolution % 2**levels:
             raise ValueError(f"resolution {resolution} does not divide by 2 ** {levels} levels")

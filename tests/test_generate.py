@@ -177,7 +177,7 @@ def test_the_command_makes_verifies_and_lists(tmp_path: Path, ood_data: CommandL
     [
         (("--attributes", "smile,blnd"), ("unknown attribute 'blnd'", "blond")),
         (("--levels", "1"), ("levels must be at least 2",)),
-        (("--persons", "0"), ("persons must be at least 1",)),
+        (("--persons", "0"), ("0 is not in the range",)),
         (("--range", "1", "-1"), ("range must go up",)),
         (("--resolution", "60"), ("resolution must divide",)),
         (("--part", "5/4"), ("no part 5 of 4",)),
