@@ -262,12 +262,13 @@ def generate_celebglow(
       ood-data generate celebglow --out data/ --persons 24
       ood-data generate celebglow --out data/ --part 2/4
     """
-    from celebglow.generate import Population
+    from celebglow.generate import Population, keep_freed_memory
     from celebglow.generate import generate as run
     from celebglow.pipeline import CelebGlowPipeline
 
     pipeline = CelebGlowPipeline.from_pretrained(flow)
     population = Population(persons, attributes, levels, range_, temperature, resolution, seed, precision)
+    keep_freed_memory()  # here, since it is for the whole process: not for those who call the library
     complete = run(out, pipeline, population, pick_device(device), part, overwrite, workers, sys.stderr.isatty())
     if as_json:
         click.echo(json.dumps({"store": str(out / "celebglow.zarr"), "complete": complete}))
