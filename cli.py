@@ -262,13 +262,14 @@ def generate_celebglow(
       ood-data generate celebglow --out data/ --persons 24
       ood-data generate celebglow --out data/ --part 2/4
     """
-    from celebglow.generate import Population, keep_freed_memory
+    from celebglow.generate import Population
     from celebglow.generate import generate as run
     from celebglow.pipeline import CelebGlowPipeline
+    from harness.memory import keep_freed_memory
 
     pipeline = CelebGlowPipeline.from_pretrained(flow)
     population = Population(persons, attributes, levels, range_, temperature, resolution, seed, precision)
-    keep_freed_memory()  # here, since it is for the whole process: not for those who call the library
+    keep_freed_memory()
     complete = run(out, pipeline, population, pick_device(device), part, overwrite, workers, sys.stderr.isatty())
     if as_json:
         click.echo(json.dumps({"store": str(out / "celebglow.zarr"), "complete": complete}))
@@ -512,6 +513,7 @@ def bench(
       ood-data bench --model all --dry-run
     """
     from harness import bench as benching
+    from harness.memory import keep_freed_memory
     from harness.tell import models_told, outcomes_told, plan_told
 
     if listed:
@@ -524,6 +526,7 @@ def bench(
         if not dry_run:
             for line in told.lines:
                 click.echo(line, err=True)
+            keep_freed_memory()
             outcomes = benching.execute(planned.runs, pick_device(device), jobs, sys.stderr.isatty())
             told = outcomes_told(planned, outcomes)
     click.echo(json.dumps(told.data) if as_json else "\n".join(told.lines))
@@ -627,7 +630,9 @@ def flow_train(
 
     from celebglow.images import Augmentation, read_images
     from celebglow.training import Trainer, TrainingConfig
+    from harness.memory import keep_freed_memory
 
+    keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     config = TrainingConfig(

@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from celebglow.generate import keep_freed_memory
 from celebglow.glow import Glow
 from celebglow.pipeline import CelebGlowPipeline
 from celebglow.steps import LOG_SCALE, ActNorm, ZeroConv
+from harness.memory import keep_freed_memory
 
 PER_PERSON = 216
 

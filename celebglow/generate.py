@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import itertools
 import os
 import threading
@@ -25,7 +24,6 @@ from harness.writer import Writer
 from splits import Factor, FactorGrid, SplitSpec, derive_spec
 
 NAME = "celebglow"
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 HOLD_OUT_RATIO, COMPOSITION_Q = 0.3, 0.2  # the paper's for CelebGlow
 
 
@@ -220,11 +218,3 @@ def _one_thread_each(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to reuse the memory of freed tensors instead of returning it: page faults took 15 % of the decoding. Elsewhere, nothing."""
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
-            libc.mallopt(option, 2**30)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 import harness
 from harness.config import Preset, parse_override, resolve
+from harness.memory import keep_freed_memory
 from harness.models import MODELS, Model, find
 from harness.run import Run
 from harness.store import overview
@@ -226,6 +227,7 @@ def _start_worker(queue: Any, level: int) -> None:
     _queue = queue
     logging.basicConfig(level=logging.DEBUG if level <= logging.DEBUG else logging.WARNING, format="%(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
+    keep_freed_memory()
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -76,7 +76,7 @@ def convolutions(in_channels: int) -> list[nn.Module]:
     """The CNN up to its 256 features: (B, C, 64, 64) → (B, 256)."""
     layers: list[nn.Module] = []
     for width, kernel, stride, padding in LAYERS:
-        layers += [nn.Conv2d(in_channels, width, kernel, stride, padding), nn.ReLU()]
+        layers += [nn.Conv2d(in_channels, width, kernel, stride, padding), nn.ReLU(inplace=True)]
         in_channels = width
     return [*layers, nn.Flatten()]
 
@@ -85,7 +85,7 @@ def dense(widths: Sequence[int]) -> list[nn.Module]:
     """Linear layers between `widths`, ReLU between them, none after the last."""
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU()]
+        layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
     return layers[:-1]
 
 
@@ -134,7 +134,7 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise((in_channels, *widths)):
-            layers += [nn.Conv2d(before, after, 4, 2, 1), nn.ReLU()]
+            layers += [nn.Conv2d(before, after, 4, 2, 1), nn.ReLU(inplace=True)]
         side = 64 // 2 ** len(widths)
         self.localisation = nn.Sequential(*layers, nn.Flatten(), *dense([widths[-1] * side**2, hidden, 6]))
         self.cnn = cnn(in_channels, num_outputs)

@@ -83,7 +83,7 @@ class RotationEquivariantCNN(nn.Module):
         layers: list[nn.Module] = []
         before = in_channels
         for position, (count, (_, kernel, stride, padding)) in enumerate(zip(fields, LAYERS, strict=True)):
-            layers += [GroupConv2d(before, count, kernel, stride, padding, lift=position == 0), nn.ReLU()]
+            layers += [GroupConv2d(before, count, kernel, stride, padding, lift=position == 0), nn.ReLU(inplace=True)]
             before = count
         self.features = nn.Sequential(*layers, nn.Flatten())
         self.head = nn.Linear(ROTATIONS * before, num_outputs)

@@ -67,9 +67,9 @@ class VAE(Representation):
     def __init__(self, in_channels: int, num_outputs: int, latents: int) -> None:
         super().__init__(num_outputs, latents)
         self.encoder = nn.Sequential(*convolutions(in_channels), nn.Linear(FEATURES, 2 * latents))
-        layers: list[nn.Module] = [nn.Linear(latents, 256), nn.ReLU(), nn.Unflatten(1, (256, 1, 1))]
+        layers: list[nn.Module] = [nn.Linear(latents, 256), nn.ReLU(inplace=True), nn.Unflatten(1, (256, 1, 1))]
         for before, after, kernel, stride, padding in ((256, 64, 4, 1, 0), (64, 64, 4, 2, 1), (64, 32, 4, 2, 1), (32, 32, 4, 2, 1)):
-            layers += [nn.ConvTranspose2d(before, after, kernel, stride, padding), nn.ReLU()]
+            layers += [nn.ConvTranspose2d(before, after, kernel, stride, padding), nn.ReLU(inplace=True)]
         self.decoder = nn.Sequential(*layers, nn.ConvTranspose2d(32, in_channels, 4, 2, 1))
         for network in (self.encoder, self.decoder):
             for module in network.modules():
