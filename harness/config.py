@@ -83,9 +83,15 @@ def resolve(model: Model, preset: Preset, overrides: Iterable[str] = ()) -> Conf
     if preset == "quick":
         config = replace(
             config,
-            train=replace(config.train, steps=model.quick_steps, learning_rate=model.quick_learning_rate, precision="auto"),
+            train=replace(
+                config.train,
+                steps=model.quick_steps,
+                batch=model.quick_batch,
+                learning_rate=model.quick_learning_rate,
+                precision="auto",
+            ),
             readout=replace(config.readout, steps=1000, learning_rate=1e-3),
-            score=replace(config.score, samples=20_000),
+            score=replace(config.score, samples=2000),
         )
     options: dict[str, Any] = {}
     for override in overrides:

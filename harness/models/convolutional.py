@@ -22,6 +22,7 @@ FEATURES = LAYERS[-1][0]
     parameters=1_132_743,
     summary="pixels, flattened, through 4 hidden layers of 90 and one of 22",
     reconstruction="widths",
+    quick_steps=1500,
 )
 def mlp(in_channels: int, num_outputs: int, widths: Sequence[int] = (90, 90, 90, 90, 22)) -> nn.Module:
     """Fully connected, ReLU between; `widths` of the hidden layers."""

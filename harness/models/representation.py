@@ -97,7 +97,7 @@ class VAE(Representation):
     family="representation",
     parameters=765_335,
     summary="β-VAE (Higgins et al., 2017), read out by an MLP",
-    quick_steps=1000,
+    quick_steps=250,
 )
 def beta_vae(in_channels: int, num_outputs: int, latents: int = 10, beta: float = 4.0) -> nn.Module:
     """`beta` weighs the KL; disentanglement_lib's grid is 1, 2, 4, 6, 8, 16."""
@@ -122,7 +122,7 @@ class BetaVAE(VAE):
     parameters=765_335,
     summary="Ada-GVAE (Locatello et al., 2020): pairs that share most factors share their posteriors there",
     reconstruction="k = 1 changed factor per pair",
-    quick_steps=500,
+    quick_steps=100,
 )
 def ada_gvae(in_channels: int, num_outputs: int, latents: int = 10, beta: float = 1.0, k: int = 1) -> nn.Module:
     """`beta` weighs the KL; `k` factors change within a pair, −1: uniformly 1 to F − 1."""
@@ -150,7 +150,7 @@ class AdaGVAE(VAE):
     family="representation",
     parameters=765_335,
     summary="SlowVAE (Klindt et al., 2021): sparse Laplace transitions between the latents of a pair",
-    quick_steps=500,
+    quick_steps=100,
 )
 def slow_vae(
     in_channels: int, num_outputs: int, latents: int = 10, beta: float = 1.0, gamma: float = 10.0, rate: float = 6.0
