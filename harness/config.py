@@ -91,7 +91,7 @@ def resolve(model: Model, preset: Preset, overrides: Iterable[str] = ()) -> Conf
                 precision="auto",
             ),
             readout=replace(config.readout, steps=1000, learning_rate=1e-3),
-            score=replace(config.score, samples=2000),
+            score=replace(config.score, samples=1000),
         )
     options: dict[str, Any] = {}
     for override in overrides:

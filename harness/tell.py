@@ -61,7 +61,7 @@ def outcomes_told(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
     lines = list(table(score_table(entries(scored)))) if scored else []
     presets = {scores["preset"] for _, scores in scored}
     if "quick" in presets:
-        lines.append("quick is not the paper's budget: few steps, and at most 2,000 test images scored.")
+        lines.append("quick is not the paper's budget: few steps, and at most 1,000 test images scored.")
     # The same reason once: a model whose weights can't be had fails alike on every split.
     for reason, count in Counter((outcome.run.model, outcome.error) for outcome in failed).items():
         lines.append(f"not done: {reason[0]}, {count} run{'s' if count > 1 else ''}: {reason[1]}")

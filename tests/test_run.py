@@ -193,7 +193,7 @@ def test_presets_and_overrides() -> None:
     assert paper.model == {"latents": 10, "beta": 1.0, "gamma": 10.0, "rate": 6.0}
     assert paper.score.samples == 0
     quick = config("quick", model="pcl")
-    assert (quick.train.steps, quick.readout.steps, quick.score.samples) == (400, 1000, 2000)
+    assert (quick.train.steps, quick.readout.steps, quick.score.samples) == (400, 1000, 1000)
     assert quick.train.precision in ("fp32", "bf16")
     changed = config("quick", "train.steps=500", "train.betas=[0.5, 0.9]", "train.learning_rate=1", "train.normalize=train")
     assert (changed.train.steps, changed.train.betas, changed.train.learning_rate) == (500, (0.5, 0.9), 1.0)

@@ -27,7 +27,7 @@ SUFFIXES = (".safetensors", ".bin", ".pth", ".npz")
     family="supervised",
     parameters=23_522_375,
     summary="ResNet-50 from scratch (timm)",
-    quick_steps=50,
+    quick_steps=80,
     quick_learning_rate=QUICK_RATE,
     quick_batch=QUICK_BATCH,
 )
@@ -41,7 +41,7 @@ def resnet50(in_channels: int, num_outputs: int) -> nn.Module:
     family="supervised",
     parameters=42_514_503,
     summary="ResNet-101 from scratch (timm)",
-    quick_steps=40,
+    quick_steps=60,
     quick_learning_rate=QUICK_RATE,
     quick_batch=QUICK_BATCH,
 )
@@ -70,7 +70,7 @@ def densenet121(in_channels: int, num_outputs: int) -> nn.Module:
     parameters=23_514_695,
     summary="BiT ResNet-v2 50x1, ImageNet-21k (timm)",
     reconstruction="BiT's weights; images stay at 64 × 64",
-    quick_steps=50,
+    quick_steps=80,
     quick_learning_rate=QUICK_RATE,
     quick_batch=QUICK_BATCH,
 )
@@ -85,7 +85,7 @@ def resnet50_in21k(in_channels: int, num_outputs: int, weights: str = "") -> nn.
     parameters=42_506_823,
     summary="BiT ResNet-v2 101x1, ImageNet-21k (timm)",
     reconstruction="BiT's weights; images stay at 64 × 64",
-    quick_steps=40,
+    quick_steps=60,
     quick_learning_rate=QUICK_RATE,
     quick_batch=QUICK_BATCH,
 )
