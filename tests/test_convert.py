@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 import official
 import pytest
-from conftest import ROOT, CommandLine, assert_one_clear_line
+from conftest import ROOT, CommandLine, assert_one_clear_line, no_file_above
 from numpy.lib import format as npy
 from official import pictures, small_spec
 from PIL import Image
@@ -410,6 +410,29 @@ def test_no_space_from_the_start_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="not enough space"):
         convert(path, None, tmp_path / "data", spec_file)
     assert not contents(tmp_path / "data")
+
+
+@pytest.mark.parametrize("layout", ["benchmark", "png"])
+def test_an_export_to_a_full_disk_leaves_nothing_to_load(tmp_path: Path, layout: str) -> None:
+    spec_file = small_spec(tmp_path)
+    path, _ = LAYOUTS["mpi3d flat"](tmp_path, splits.load_spec(spec_file))
+    convert(path, None, tmp_path / "data", spec_file)
+    with no_file_above(2000 if layout == "benchmark" else 100), pytest.raises(OSError, match="File too large") as caught:
+        export(tmp_path / "data", "toy", "composition", layout, tmp_path / "out")
+    assert str(tmp_path / "out") in str(caught.value.filename)
+    assert not [file for file in (tmp_path / "out").glob("*") if file.is_file()]
+
+
+def test_pictures_of_two_splits_are_not_mixed(tmp_path: Path) -> None:
+    """In one folder, test images of the second split would lie among the train images of the first."""
+    spec_file = small_spec(tmp_path)
+    path, _ = LAYOUTS["mpi3d flat"](tmp_path, splits.load_spec(spec_file))
+    convert(path, None, tmp_path / "data", spec_file)
+    export(tmp_path / "data", "toy", "composition", "png", tmp_path / "png")
+    before = contents(tmp_path / "png")
+    with pytest.raises(ValueError, match="holds pictures already: choose another --out"):
+        export(tmp_path / "data", "toy", "extrapolation", "png", tmp_path / "png")
+    assert contents(tmp_path / "png") == before
 
 
 # The command
