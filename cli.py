@@ -29,7 +29,9 @@ def report_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         except (ValueError, OSError, ArithmeticError, LookupError, RuntimeError) as error:
             if click.get_current_context().find_root().params.get("debug"):
                 traceback.print_exc()
-            message = str(error) if not isinstance(error, OSError) or error.errno is None else f"{error.strerror}: {error.filename}"
+            message = str(error)
+            if isinstance(error, OSError) and error.strerror:
+                message = error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
             click.echo(f"ood-data: {message}", err=True)
             sys.exit(WRONG_USE if isinstance(error, ValueError) else FAILED)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -322,6 +324,7 @@ def data_list(data: Path, as_json: bool) -> None:
       ood-data data list --data data/
     """
     from harness.store import overview
+    from splits.text import table
 
     stores = overview(data)
     if as_json:
@@ -329,10 +332,12 @@ def data_list(data: Path, as_json: bool) -> None:
         return
     if not stores:
         click.echo(f"no store in {data}: make one with `ood-data generate celebglow --out {data}`")
+        return
+    rows = [("dataset", "images", "MB", "from", "state")]
     for store in stores:
-        size = f"{store['bytes'] / 1e6:,.0f} MB"
-        state = "" if store["complete"] else "  unfinished"
-        click.echo(f"{store['name']:<18} {store['images']:>10,} images  {size:>10}  {store['origin']}{state}")
+        state = "complete" if store["complete"] else store["damage"] or "unfinished"
+        rows.append((store["name"], f"{store['images']:,}", f"{store['bytes'] / 1e6:,.0f}", store["origin"], state))
+    click.echo("\n".join(table(rows)))
 
 
 @data.command("verify")

@@ -6,6 +6,7 @@ few percent of the smallest model's step.
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -107,16 +108,35 @@ class Pixels:
             root = self.store.paths.root
             folder = root if os.access(root, os.W_OK) else None  # beside the store, which has room, rather than in a small /tmp
             file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (it lives as long as its map)
-            rows = np.memmap(file, np.uint8, "w+", shape=(max(len(indices), 1), size))[: len(indices)]
-        else:
-            rows = np.empty((len(indices), size), dtype=np.uint8)
+            try:
+                for rows in self._decoded(indices):
+                    file.write(rows.data)
+                file.flush()  # written, not mapped: a map of a full disk would end the process
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    where = folder or tempfile.gettempdir()
+                    raise OSError(
+                        f"not enough space in {where} to decode {self.store.name}: {self.bytes:,} bytes are needed"
+                    ) from error
+                raise
+            return torch.from_numpy(
+                np.memmap(file, np.uint8, "r+", shape=(len(indices), size)) if len(indices) else np.empty((0, size), np.uint8)
+            )
+        kept = np.empty((len(indices), size), dtype=np.uint8)
+        position = 0
+        for rows in self._decoded(indices):
+            kept[position : position + len(rows)] = rows
+            position += len(rows)
+        tensor = torch.from_numpy(kept)
+        return tensor.to(self.device) if self.place == "device" else tensor
+
+    def _decoded(self, indices: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+        """The rows (…, R·R·C) of these images, shard by shard."""
         for start in range(0, len(self.store), self.store.rows):
             stop = min(start + self.store.rows, len(self.store))
             first, last = np.searchsorted(indices, (start, stop))
             if first < last:
-                rows[first:last] = self.store.read(start, stop).reshape(-1, size)[indices[first:last] - start]
-        tensor = torch.from_numpy(rows)
-        return tensor.to(self.device) if self.place == "device" else tensor
+                yield self.store.read(start, stop).reshape(stop - start, -1)[indices[first:last] - start]
 
 
 class Batches:
@@ -281,8 +301,11 @@ _UNUSED = _references([np.empty(0, dtype=np.float32)], 0)  # measured, as versio
 
 
 def available_memory() -> int:
-    """Bytes that can be taken without swapping, within the limit of a container."""
-    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    """Bytes that can be taken without swapping, within the limit of a container; half of all where the system doesn't say."""
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():  # macOS says only how much there is
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
     available = 1024 * int(fields["MemAvailable"].split()[0])
     group = Path("/sys/fs/cgroup")
     try:

@@ -202,18 +202,28 @@ def _receive(url: str, part: Path, size: int | None, progress: Progress) -> tupl
 def _append(answer: http.client.HTTPResponse, part: Path, start: int, progress: Callable[[int], None]) -> int:
     """Write what the server sends from byte `start` on, until it ends or the connection breaks; returns the file's length then."""
     done = start
-    with part.open("r+b") as file:
-        file.truncate(start)
-        file.seek(start)
-        progress(done)
-        with contextlib.suppress(http.client.HTTPException, TimeoutError, ConnectionError):
-            while block := answer.read1(BLOCK):
+    try:
+        with part.open("r+b") as file:
+            file.truncate(start)
+            file.seek(start)
+            progress(done)
+            while block := _next(answer):
                 file.write(block)
                 done += len(block)
                 progress(done)
-        file.flush()
-        os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:  # a write to a full disk names no file
+        raise OSError(error.errno, f"{error.strerror} (run it again to continue)", str(part)) from error
     return done
+
+
+def _next(answer: http.client.HTTPResponse) -> bytes:
+    """What comes next; empty at the end, however the connection ended: timeouts, TLS and routing errors are all OSErrors."""
+    try:
+        return answer.read1(BLOCK)
+    except (http.client.HTTPException, OSError):
+        return b""
 
 
 def _remote(url: str, answer: Any, start: int) -> _Remote:

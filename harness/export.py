@@ -38,9 +38,9 @@ def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Pa
         the files for users to load; of pictures, the table.
 
     Raises:
-        ValueError: for an unknown layout or kind, or a kind that the dataset can't have.
+        ValueError: for an unknown layout or kind, or a kind that the dataset can't have; for pictures, if some are there already.
         FileNotFoundError: if there is no such store.
-        OSError: if they cannot be written; a file is there whole or not at all.
+        OSError: if they cannot be written; the .npz files are there whole or not at all, the table only after all pictures.
     """
     if layout not in _LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}{did_you_mean(layout, _LAYOUTS)}")
@@ -62,8 +62,7 @@ def _benchmark(store: Store, split: Split, out: Path, bar: tqdm[None]) -> list[P
         for side, is_test in (("train", False), ("test", True)):
             labels = split.grid.factors(split.test if is_test else split.train)
             path = out / labels_file(split, side)
-            with replacing(path) as temporary:
-                np.savez_compressed(temporary, labels)
+            np.savez_compressed(stack.enter_context(replacing(path)), labels)  # in place with the images, or not at all
             images = path.with_name(path.name.replace("_labels.npz", "_images.npz"))
             member = stack.enter_context(_member(images, method))
             npy.write_array_header_1_0(
@@ -95,8 +94,10 @@ def _png(store: Store, split: Split, out: Path, bar: tqdm[None]) -> list[Path]:
     if clash:
         raise ValueError(f"in labels.csv, {', '.join(sorted(clash))} is a column of its own and can't be a factor's")
     table, digits = out / "labels.csv", len(str(len(store) - 1))
-    for side in ("train", "test"):
-        (out / side).mkdir(exist_ok=True)
+    for folder in (out / "train", out / "test"):
+        folder.mkdir(exist_ok=True)
+        if any(folder.iterdir()):  # of another split, they would put test images among those of train
+            raise ValueError(f"{folder} holds pictures already: choose another --out, or delete it")
     with replacing(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "side", *split.grid.names])

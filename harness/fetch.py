@@ -98,3 +98,5 @@ def _accepted() -> dict[str, list[str]]:
         return dict(json.loads(_remembered().read_bytes()))
     except FileNotFoundError:
         return {}
+    except (ValueError, TypeError) as error:
+        raise OSError(f"{_remembered()} is damaged ({error}): delete it, and accept checksums anew") from None

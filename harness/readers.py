@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.rows import BadFile, Rows, npy_rows, zip_rows
+from harness.rows import BadFile, Rows, npy_rows, open_zip, reading, zip_rows
 from splits import FactorGrid, SplitSpec
 from splits.published import PUBLISHED_NAMES
 
 Images = NDArray[np.uint8]
 WINDOW = 2**29  # bytes of images that are held at a time where rows are in no order
 CHUNK_CACHE = 2**28  # bytes; hdf5 chunks go across thousands of images, and are unpacked once then
+
+_MODES = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 _PUBLISHED = re.compile(
     r"(?P<name>.+)_(?P<kind>random|composition|interpolation|extrapolation)_(?:train|test)_(?:images|labels)\.npz"
@@ -68,8 +68,11 @@ def open_reader(path: str | Path, spec: SplitSpec) -> Reader:
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     if path.is_dir():
-        published = sorted(file for file in path.glob("*_train_images.npz") if _PUBLISHED.fullmatch(file.name))
-        return _PublishedSplit(published[0], spec) if published else _Pictures(path, spec)
+        published = sorted(path.glob("*_train_images.npz"))
+        ours = [
+            file for file in published if (match := _PUBLISHED.fullmatch(file.name)) and match["name"] in _published_names(spec)
+        ]
+        return _PublishedSplit((ours or published)[0], spec) if published else _Pictures(path, spec)
     if _PUBLISHED.fullmatch(path.name):
         return _PublishedSplit(path, spec)
     with path.open("rb") as file:
@@ -89,7 +92,7 @@ def image_shape(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], grid: 
     flat, multi = (len(grid),), grid.sizes
     for lead in (flat, multi):
         rest = shape[len(lead) :]
-        if shape[: len(lead)] == lead and len(rest) in (2, 3) and rest[0] == rest[1] and (len(rest) == 2 or rest[2] <= 4):
+        if shape[: len(lead)] == lead and len(rest) in (2, 3) and rest[0] == rest[1] > 0 and 1 <= (*rest, 1)[2] <= 4:
             if dtype != np.uint8:
                 raise BadFile(f"{found}; uint8 is expected")
             return (len(grid), rest[0], rest[1], rest[2] if len(rest) == 3 else 1)
@@ -110,6 +113,15 @@ def check_order(path: Path, labels: NDArray[Any], grid: FactorGrid) -> None:
             )
 
 
+def _without_colour(path: Path, classes: NDArray[Any], grid: FactorGrid) -> NDArray[Any]:
+    """dSprites' classes but for their first column, the one colour."""
+    if classes.ndim != 2 or classes.shape[1] != len(grid.sizes) + 1 or (classes[:, 0] != 0).any():
+        raise BadFile(
+            f"{path} has latents classes {classes.shape}, of which the first column is not the one colour: another dataset?"
+        )
+    return classes[:, 1:]
+
+
 def _binary(path: Path, images: Images) -> Images:
     """0 and 1 as 0 and 255."""
     if images.size and images.max() > 1:
@@ -122,11 +134,7 @@ def _npz(path: Path, spec: SplitSpec) -> Reader:
     if "imgs" in keys:
         with zip_rows(path, "latents_classes") as rows:
             labels = rows.read(rows.shape[0])
-        if labels.ndim != 2 or labels.shape[1] != len(spec.grid.sizes) + 1 or labels[:, 0].any():
-            raise BadFile(
-                f"{path} has latents_classes {labels.shape}, of which the first column is not the one colour: another dataset?"
-            )
-        check_order(path, labels[:, 1:], spec.grid)
+        check_order(path, _without_colour(path, labels, spec.grid), spec.grid)
         return _Array(path, "imgs", spec, binary=True)
     if "images" in keys:
         return _Array(path, "images", spec)
@@ -134,11 +142,8 @@ def _npz(path: Path, spec: SplitSpec) -> Reader:
 
 
 def zip_keys(path: Path) -> set[str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {name.removesuffix(".npy") for name in archive.namelist()}
-    except zipfile.BadZipFile:
-        raise BadFile(f"{path} is truncated or damaged: its zip directory cannot be read") from None
+    with open_zip(path) as archive:
+        return {name.removesuffix(".npy") for name in archive.namelist()}
 
 
 class _Array:
@@ -174,27 +179,34 @@ class _Hdf5:
         self.files: Sequence[Path] = (path,)
         with self._open() as file:
             self.key, labels = ("imgs", "latents/classes") if "imgs" in file else ("images", "labels")
-            if self.key not in file or labels not in file:
+            if not all(isinstance(file.get(key), h5py.Dataset) for key in (self.key, labels)):
                 raise BadFile(
-                    f"{path} holds {', '.join(file)}; imgs and latents (dSprites) or images and labels (3dshapes) are expected"
+                    f"{path} holds {', '.join(file) or 'nothing'}; imgs and latents (dSprites) or images and labels (3dshapes) are expected"
                 )
             images, codes = file[self.key], file[labels][()]
             self.shape = image_shape(path, images.shape, images.dtype, spec.grid)
-            check_order(path, codes[:, 1:] if self.key == "imgs" else codes, spec.grid)
+            check_order(path, _without_colour(path, codes, spec.grid) if self.key == "imgs" else codes, spec.grid)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Any]:
         try:
             with h5py.File(self.path, "r", rdcc_nbytes=CHUNK_CACHE, rdcc_nslots=100_003) as file:
                 yield file
-        except (OSError, RuntimeError, KeyError) as error:  # h5py's for truncated files and damaged chunks
-            raise BadFile(f"{self.path} is truncated or damaged: {str(error).splitlines()[0]}") from None
+        except BadFile:
+            raise
+        # h5py's for truncated files, damaged chunks and damaged descriptions of an array
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
+            raise BadFile(f"{self.path} is truncated or damaged: {' '.join(str(error).split())}; get it anew") from None
 
     def blocks(self, wanted: Sequence[range]) -> Iterator[Images]:
         with self._open() as file:
             for block in wanted:
                 images = np.asarray(file[self.key][block.start : block.stop]).reshape(-1, *self.shape[1:])
                 yield _binary(self.path, images) if self.key == "imgs" else images
+
+
+def _published_names(spec: SplitSpec) -> tuple[str, str]:
+    return PUBLISHED_NAMES.get(spec.name, spec.name), spec.name
 
 
 @dataclass
@@ -215,9 +227,8 @@ class _PublishedSplit:
     def __init__(self, path: Path, spec: SplitSpec) -> None:
         match = _PUBLISHED.fullmatch(path.name)
         assert match
-        published = PUBLISHED_NAMES.get(spec.name, spec.name)
-        if match["name"] not in (published, spec.name):
-            raise BadFile(f"{path} is of {match['name']} by its name, not of {published}")
+        if match["name"] not in _published_names(spec):
+            raise BadFile(f"{path} is of {match['name']} by its name, not of {_published_names(spec)[0]}")
         stem = path.with_name(f"{match['name']}_{match['kind']}")
         self.sides = []
         shapes = set()
@@ -308,12 +319,15 @@ class _Pictures:
         tables = sorted(folder.glob("*.csv"))
         if len(tables) != 1:
             raise BadFile(f"{folder} has {len(tables)} .csv files; one is expected, with a column file and one per factor")
-        with tables[0].open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in ("file", *spec.grid.names) if name not in (reader.fieldnames or ())]
-            if missing:
-                raise BadFile(f"{tables[0]} has no column {', '.join(map(repr, missing))}")
-            entries = list(reader)
+        try:
+            with tables[0].open(newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file)
+                columns, entries = reader.fieldnames or (), list(reader)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise BadFile(f"{tables[0]} is not a table in UTF-8, its columns separated by commas: {error}") from None
+        missing = [name for name in ("file", *spec.grid.names) if name not in columns]
+        if missing:
+            raise BadFile(f"{tables[0]} has no column {', '.join(map(repr, missing))}")
         self.pictures = self._by_cell(tables[0], entries, spec.grid)
         self.files: Sequence[Path] = [*tables, *self.pictures]
         first = self._read(self.pictures[0])
@@ -323,11 +337,19 @@ class _Pictures:
 
     def _by_cell(self, table: Path, entries: Sequence[Mapping[str, str]], grid: FactorGrid) -> list[Path]:
         """The picture of every cell of the grid."""
-        try:
-            labels = np.array([[int(entry[name]) for name in grid.names] for entry in entries], np.int64)
-            cells = grid.index(labels.reshape(-1, len(grid.sizes)))
-        except (ValueError, TypeError) as error:
-            raise BadFile(f"{table}: {error}") from None
+        labels = np.empty((len(entries), len(grid.sizes)), np.int64)
+        for row, entry in enumerate(entries):
+            for axis, factor in enumerate(grid):
+                text = (entry[factor.name] or "").strip()
+                value = int(text) if text.isascii() and text.isdigit() else -1
+                if not 0 <= value < factor.size:
+                    raise BadFile(
+                        f"{table}: in row {row + 1}, {factor.name} is {text!r}; an index from 0 to {factor.size - 1} is expected"
+                    )
+                labels[row, axis] = value
+            if not entry["file"]:
+                raise BadFile(f"{table}: row {row + 1} names no file")
+        cells = grid.index(labels)
         counts = np.bincount(cells, minlength=len(grid))
         for wrong, what in ((counts == 0, "no picture"), (counts > 1, "several pictures")):
             if wrong.any():
@@ -340,11 +362,13 @@ class _Pictures:
 
     def _read(self, path: Path) -> Images:
         try:
-            with Image.open(path) as picture:
-                pixels = np.asarray(picture.convert("L") if picture.mode in ("1", "L") else picture.convert("RGB"))
+            with reading(path), Image.open(path) as picture:
+                if picture.mode not in _MODES:  # of 16 bits, Pillow would keep values up to 255 and make white of the others
+                    raise BadFile(f"{path} has pixels of the kind {picture.mode}; 8 bits, gray or in colour, are expected")
+                pixels = np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
         except FileNotFoundError:
             raise BadFile(f"there is no {path}, which the .csv names") from None
-        except (OSError, SyntaxError, zlib.error) as error:
+        except (OSError, Image.DecompressionBombError) as error:
             raise BadFile(f"{path} is not a readable picture: {error}") from None
         return pixels[:, :, None] if pixels.ndim == 2 else pixels
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,9 +19,26 @@ from numpy.typing import NDArray
 
 SKIP_BYTES = 2**24
 
+# What zipfile, zlib and numpy raise on bytes that are not what they should be; RuntimeError where a flipped bit claims encryption.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, EOFError, ValueError, SyntaxError, RuntimeError)
+
 
 class BadFile(ValueError):
     """A file is not what it should be: one sentence that names it."""
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say of any sign of damage, in one sentence, that it is the file's."""
+    try:
+        yield
+    except BadFile:
+        raise
+    except (*_DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a damaged zip directory points to before the file
+            raise
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadFile(f"{path} is truncated or damaged: {what}; get it anew") from None
 
 
 class Rows:
@@ -35,7 +55,7 @@ class Rows:
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
         self._file, self.path, self.position = file, path, 0
-        with self._reporting():
+        with reading(self.path):
             version = npy.read_magic(file)
             header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
             if header is None:
@@ -62,7 +82,7 @@ class Rows:
         rows = np.empty((count, *self.shape[1:]), self.dtype)
         target = rows.reshape(-1).view(np.uint8)
         filled = 0
-        with self._reporting():
+        with reading(self.path):
             while filled < len(target):
                 got = self._file.readinto(target[filled : filled + SKIP_BYTES])  # type: ignore[attr-defined]
                 if not got:
@@ -83,18 +103,9 @@ class Rows:
 
     def finish(self) -> None:
         """After the last row: check that nothing follows, and the checksum of a zip member."""
-        with self._reporting():
+        with reading(self.path):
             if self._file.read(1):
                 raise ValueError(f"there is more in it than {self.shape[0]:,} rows")
-
-    @contextlib.contextmanager
-    def _reporting(self) -> Iterator[None]:
-        try:
-            yield
-        except BadFile:
-            raise
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-            raise BadFile(f"{self.path} is truncated or damaged: {error}") from None
 
 
 @contextlib.contextmanager
@@ -104,23 +115,35 @@ def npy_rows(path: Path) -> Iterator[Rows]:
         rows = Rows(file, path)
         expected = file.tell() + math.prod(rows.shape) * rows.dtype.itemsize
         if path.stat().st_size != expected:
-            raise BadFile(f"{path} is truncated or damaged: it has {path.stat().st_size:,} bytes, and {expected:,} are expected")
+            raise BadFile(
+                f"{path} is truncated or damaged: it has {path.stat().st_size:,} bytes, and {expected:,} are expected; get it anew"
+            )
         yield rows
+
+
+@contextlib.contextmanager
+def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """An .npz file, for as long as it is opened and its directory looked at; damage found later is not this one's to report."""
+    with reading(path):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        yield archive
 
 
 @contextlib.contextmanager
 def zip_rows(path: Path, member: str) -> Iterator[Rows]:
     """The rows of an array in an .npz file."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile:
-        raise BadFile(f"{path} is truncated or damaged: its zip directory cannot be read") from None
-    with archive:
+    with open_zip(path) as archive:
         try:
-            file = archive.open(f"{member}.npy")
+            with reading(path):
+                file = archive.open(f"{member}.npy")
         except KeyError:
             raise BadFile(f"{path} has no array {member!r}: another kind of file?") from None
-        except (zipfile.BadZipFile, NotImplementedError) as error:
-            raise BadFile(f"{path} is truncated or damaged: {error}") from None
         with file:
-            yield Rows(file, path)
+            rows = Rows(file, path)
+            size, expected = archive.getinfo(f"{member}.npy").file_size, file.tell() + math.prod(rows.shape) * rows.dtype.itemsize
+            if size != expected:
+                raise BadFile(
+                    f"{path} is truncated or damaged: {member} has {size:,} bytes, and {expected:,} are expected; get it anew"
+                )
+            yield rows

@@ -230,13 +230,21 @@ def overview(root: str | Path) -> list[dict[str, Any]]:
                 "name": paths.name,
                 "images": shape[0],
                 "shape": list(shape),
-                "bytes": sum(file.stat().st_size for file in group.rglob("*") if file.is_file()),
+                "bytes": sum(map(_size, group.rglob("*"))),
                 "origin": source.get("generator", source.get("file", "unknown")),
                 "complete": complete,
                 "damage": state,
             }
         )
     return found
+
+
+def _size(path: Path) -> int:
+    """Of a file, 0 for a folder, or a file that a writer has renamed since it was listed."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:
+        return 0
 
 
 def missing(paths: Paths) -> str:

@@ -75,7 +75,8 @@ class Writer:
 
     def __exit__(self, *exception: object) -> None:
         if self._log is not None:
-            self._log.close()
+            with contextlib.suppress(OSError):  # of a write that failed before and is tried again; all others are synced
+                self._log.close()
 
     @property
     def missing(self) -> list[int]:
@@ -104,9 +105,12 @@ class Writer:
             "first": self.rows(shard).start,
             "last": self.rows(shard).start + len(images) - 1,
         }
-        self._log.write(line(entry))
-        self._log.flush()
-        os.fsync(self._log.fileno())
+        try:
+            self._log.write(line(entry))
+            self._log.flush()
+            os.fsync(self._log.fileno())
+        except OSError as error:  # a write to a full disk names no file
+            raise OSError(error.errno, error.strerror, self._log.name) from error
         self.done[shard] = entry
 
     def finish(self, card: Callable[[Store], str], preview: Callable[[Store], bytes]) -> bool:

@@ -20,6 +20,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: if the folder of `path` isn't there.
+        OSError: naming `path`, if it can't be written.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -30,6 +31,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a write to a full disk names no file
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,17 @@ def ood_data() -> CommandLine:
         return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False, timeout=600)
 
     return run
+
+
+@contextlib.contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """As on a disk that fills up: writing past so many bytes of a file is an OSError that names no file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def assert_one_clear_line(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import official
 import pytest
 import torch
+from conftest import no_file_above
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -133,6 +134,23 @@ def test_the_place_is_chosen_by_the_available_memory(data: Dataset, monkeypatch:
     for available, place in ((2 * needed, "memory"), (2 * needed - 2, "mapped")):
         monkeypatch.setattr(batches_module, "available_memory", lambda available=available: available)
         assert Pixels(data.store, np.arange(20)).place == place
+
+
+def test_available_memory_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS has no /proc."""
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: path.parts[1:2] != ("proc",) and exists(path))
+    assert batches_module.available_memory() > 2**20
+
+
+def test_a_full_disk_is_an_error_not_a_crash(tmp_path: Path) -> None:
+    """Bytes decoded into a map of a file without room for them would end the process."""
+    convert(
+        official.mpi3d_npz(tmp_path / "z.npz", np.zeros((60, 64, 64, 3), np.uint8)), None, tmp_path, official.small_spec(tmp_path)
+    )
+    opened = harness.open("toy", tmp_path)
+    with no_file_above(100_000), pytest.raises(OSError, match="File too large"):
+        opened.batches(range(60), place="mapped")
 
 
 def test_images_that_were_not_opened_are_refused(data: Dataset) -> None:

@@ -16,12 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import official
 import pytest
-from conftest import ROOT, CommandLine, assert_one_clear_line
+from conftest import ROOT, CommandLine, assert_one_clear_line, no_file_above
 from numpy.lib import format as npy
 from official import pictures, small_spec
+from PIL import Image
 
 import splits
 from harness import convert as convert_module
@@ -257,6 +259,54 @@ def _with_a_bad_index(folder: Path, spec: splits.SplitSpec) -> Path:
     return folder / "png"
 
 
+def _with_text(text: bytes) -> Callable[[Path, splits.SplitSpec], Path]:
+    def make(folder: Path, spec: splits.SplitSpec) -> Path:
+        (folder / "png").mkdir()
+        (folder / "png/labels.csv").write_bytes(text)
+        return folder / "png"
+
+    return make
+
+
+def _of_16_bits(folder: Path, spec: splits.SplitSpec) -> Path:
+    (folder / "png").mkdir()
+    rows = [f"{cell}.png,{','.join(map(str, spec.grid.factors(cell)))}" for cell in range(60)]
+    (folder / "png/labels.csv").write_text("\n".join(["file,color,size,x", *rows]))
+    for cell in range(60):
+        Image.fromarray(np.full((8, 8), 300 * cell, np.uint16)).save(folder / f"png/{cell}.png")
+    return folder / "png"
+
+
+def _groups(folder: Path, spec: splits.SplitSpec) -> Path:
+    with h5py.File(folder / "other.h5", "w") as file:
+        file.create_group("images")
+        file["labels"] = np.zeros((60, 3))
+    return folder / "other.h5"
+
+
+def _flat_classes(folder: Path, spec: splits.SplitSpec) -> Path:
+    with h5py.File(folder / "other.hdf5", "w") as file:
+        file["imgs"] = pictures(channels=1, binary=True)
+        file["latents/classes"] = np.zeros(60, np.int64)
+    return folder / "other.hdf5"
+
+
+def _without_pixels(folder: Path, spec: splits.SplitSpec) -> Path:
+    return official.mpi3d_npz(folder / "real.npz", np.zeros((60, 0, 0, 3), np.uint8))
+
+
+def _bytes_replaced(find: bytes, offset: int, by: bytes) -> Callable[[Path, splits.SplitSpec], Path]:
+    def make(folder: Path, spec: splits.SplitSpec) -> Path:
+        path, _ = LAYOUTS["mpi3d flat"](folder, spec)
+        data = bytearray(path.read_bytes())
+        at = data.rindex(find) + offset
+        data[at : at + len(by)] = by
+        path.write_bytes(data)
+        return path
+
+    return make
+
+
 BAD = {
     "truncated npz": (_truncated, "truncated or damaged"),
     "flipped in npz": (_flipped("mpi3d flat"), "truncated or damaged"),
@@ -274,8 +324,31 @@ BAD = {
     "published twice": (_published_twice, "different samples of 60"),
     "other keys": (_other_keys, "holds weights"),
     "without a picture": (_without_a_picture, "no picture for 59 cells of the grid, first color 0, size 0, x 1"),
-    "bad index": (_with_a_bad_index, "size is 9, but its values are 0 to 3"),
+    "bad index": (_with_a_bad_index, "in row 1, size is '9'; an index from 0 to 3 is expected"),
+    "a name for an index": (_with_text(b"file,color,size,x\n0.png,red,0,0\n"), "in row 1, color is 'red'; an index from 0 to 2"),
+    "a huge index": (_with_text(b"file,color,size,x\n0.png,0,0,1" + b"0" * 30), "in row 1, x is '10{30}'"),
+    "a short row": (_with_text(b"file,color,size,x\n0.png,0"), "in row 1, size is ''"),
+    "a row without a file": (_with_text(b"color,size,x,file\n0,0,0\n"), "row 1 names no file"),
+    "semicolons": (_with_text(b"file;color;size;x\n0.png;0;0;0\n"), "has no column 'file', 'color', 'size', 'x'"),
+    "not utf-8": (_with_text("file,color,size,x\né.png,0,0,0\n".encode("latin-1")), "not a table in UTF-8"),
+    "no csv at all": (_with_text(b"file,color,size,x\r\0\n" + b"x" * 200_000), "not a table in UTF-8"),
+    "16 bits": (_of_16_bits, "pixels of the kind I;16; 8 bits, gray or in colour, are expected"),
+    "groups for arrays": (_groups, "holds images, labels; imgs and latents .* are expected"),
+    "flat classes": (_flat_classes, r"latents classes \(60,\), of which the first column is not the one colour"),
+    "without pixels": (_without_pixels, r"images \(60, 0, 0, 3\) of uint8"),
+    "a header cut": (_bytes_replaced(b"}", 0, b" "), "truncated or damaged"),
+    "a zip of the future": (_bytes_replaced(b"PK\1\2", 6, b"\xff"), "truncated or damaged: zip file version"),
+    "a zip directory elsewhere": (_bytes_replaced(b"PK\5\6", 12, b"\xff\xff\xff"), "truncated or damaged"),
+    "more rows than bytes": (_bytes_replaced(b"(60,", 0, b"(99,"), "expected; get it anew"),
 }
+
+
+def test_a_folder_of_several_published_datasets(tmp_path: Path) -> None:
+    """The files of the dataset that is asked for are found among others'."""
+    for name in ("another", "toy"):
+        spec_file = small_spec(tmp_path, name)
+        official.published(tmp_path, splits.load_spec(spec_file), "composition", pictures(), name)
+    np.testing.assert_array_equal(convert(tmp_path, None, tmp_path / "data", spec_file).read(0, 60), pictures())
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -337,6 +410,29 @@ def test_no_space_from_the_start_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="not enough space"):
         convert(path, None, tmp_path / "data", spec_file)
     assert not contents(tmp_path / "data")
+
+
+@pytest.mark.parametrize("layout", ["benchmark", "png"])
+def test_an_export_to_a_full_disk_leaves_nothing_to_load(tmp_path: Path, layout: str) -> None:
+    spec_file = small_spec(tmp_path)
+    path, _ = LAYOUTS["mpi3d flat"](tmp_path, splits.load_spec(spec_file))
+    convert(path, None, tmp_path / "data", spec_file)
+    with no_file_above(2000 if layout == "benchmark" else 100), pytest.raises(OSError, match="File too large") as caught:
+        export(tmp_path / "data", "toy", "composition", layout, tmp_path / "out")
+    assert str(tmp_path / "out") in str(caught.value.filename)
+    assert not [file for file in (tmp_path / "out").glob("*") if file.is_file()]
+
+
+def test_pictures_of_two_splits_are_not_mixed(tmp_path: Path) -> None:
+    """In one folder, test images of the second split would lie among the train images of the first."""
+    spec_file = small_spec(tmp_path)
+    path, _ = LAYOUTS["mpi3d flat"](tmp_path, splits.load_spec(spec_file))
+    convert(path, None, tmp_path / "data", spec_file)
+    export(tmp_path / "data", "toy", "composition", "png", tmp_path / "png")
+    before = contents(tmp_path / "png")
+    with pytest.raises(ValueError, match="holds pictures already: choose another --out"):
+        export(tmp_path / "data", "toy", "extrapolation", "png", tmp_path / "png")
+    assert contents(tmp_path / "png") == before
 
 
 # The command

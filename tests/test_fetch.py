@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import random
+import ssl
 import subprocess
 import sys
 import threading
@@ -17,7 +19,7 @@ import numpy as np
 import official
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT
+from conftest import ROOT, no_file_above
 
 import splits
 from cli import main
@@ -110,6 +112,35 @@ def left(folder: Path) -> list[str]:
 def check(part: Path) -> None:
     if part.read_bytes() != CONTENT:
         raise BadFile("wrong bytes")
+
+
+def test_a_full_disk_is_named_and_the_download_continues(server: Server, tmp_path: Path) -> None:
+    with no_file_above(120_000), pytest.raises(OSError, match=r"File too large.*run it again") as caught:
+        fetch([server.url], tmp_path / "f", check, len(CONTENT))
+    assert caught.value.filename == str(tmp_path / "f.part")
+    assert 100_000 <= (tmp_path / "f.part").stat().st_size <= 120_000
+    server.sent = 0
+    fetch([server.url], tmp_path / "f", check, len(CONTENT))
+    assert server.sent <= len(CONTENT) - 100_000
+    assert left(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize("error", [ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), OSError(113, "No route to host")])
+def test_however_a_connection_ends_it_is_tried_again(
+    server: Server, tmp_path: Path, error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, reads = http.client.HTTPResponse.read1, 0
+
+    def broken(answer: http.client.HTTPResponse, n: int = -1) -> bytes:
+        nonlocal reads
+        reads += 1
+        if reads == 2:
+            raise error
+        return read(answer, n)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read1", broken)
+    fetch([server.url], tmp_path / "f", check, len(CONTENT))
+    assert left(tmp_path) == ["f"]
 
 
 def test_a_plain_download_happens_once(server: Server, tmp_path: Path) -> None:

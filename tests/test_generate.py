@@ -165,7 +165,9 @@ def test_the_command_makes_verifies_and_lists(tmp_path: Path, ood_data: CommandL
     assert made.stderr == ""  # no progress bar into a pipe
     checked = ood_data("data", "verify", "celebglow", "--json", cwd=tmp_path)
     assert (checked.returncode, checked.stdout) == (0, '{"dataset": "celebglow", "problems": []}\n')
-    assert "32 images" in ood_data("data", "list", cwd=tmp_path).stdout
+    header, row = ood_data("data", "list", cwd=tmp_path).stdout.splitlines()
+    assert header.split() == ["dataset", "images", "MB", "from", "state"]
+    assert row.split() == ["celebglow", "32", "0", "celebglow", "complete"]
     (tmp_path / "data/celebglow.zarr/images/c.2.0.0.0").write_bytes(b"damaged")
     found = ood_data("data", "verify", "celebglow", cwd=tmp_path)
     assert found.returncode == 1
