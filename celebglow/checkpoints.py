@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers.utils import logging
 
 from celebglow.attributes import read_table
 from celebglow.decoder import Decoder
 from celebglow.flow import Flow
 from celebglow.glow import Glow
 from celebglow.graph import GraphGlow
-from celebglow.pipeline import CelebGlowPipeline
+from celebglow.pipeline import CelebGlowPipeline, no_progress_bars
 from celebglow.ports import read_port
 from celebglow.program import compile_graph
 from celebglow.recognition import NotRecognised, recognise
@@ -137,14 +136,13 @@ def save(conversion: Conversion, out: str | Path, z_manipulate: str | Path | Non
     directions = None if z_manipulate is None else read_table(z_manipulate, conversion.flow.latent_shapes)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    logging.disable_progress_bar()
     try:
-        if directions is None:
-            conversion.flow.save_pretrained(partial / "flow")
-        else:
-            CelebGlowPipeline(conversion.flow, directions).save_pretrained(partial)
+        with no_progress_bars():
+            if directions is None:
+                conversion.flow.save_pretrained(partial / "flow")
+            else:
+                CelebGlowPipeline(conversion.flow, directions).save_pretrained(partial)
         partial.rename(out)
     finally:
-        logging.enable_progress_bar()
         shutil.rmtree(partial, ignore_errors=True)
     return directions is not None
