@@ -645,8 +645,8 @@ def flow_train(
 
     OUT gets the averaged weights (flow/), log.jsonl, samples.png and a checkpoint, from which the same command continues.
 
-    Pictures are kept decoded, at up to twice --resolution: CelebA's 202,599 take 10 GB at --resolution 64 with --center-crop 148, and
-    at most 13.3 GB beyond. More than 4 GB go to a temporary file in TMPDIR, so that memory is not exceeded.
+    Pictures are kept decoded, at up to twice --resolution: CelebA's 202,599, cropped to 148, take 10 GB at --resolution 64, 13.3 GB at
+    128 and 40 GB at 256. More than 4 GB go to a temporary file in TMPDIR, so that memory is not exceeded.
 
     \b
     Examples:
