@@ -45,16 +45,23 @@ def read_table(path: str | Path, latent_shapes: Sequence[tuple[int, int, int]]) 
     """
     try:
         table = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a whole .npy file ({str(error).splitlines()[0]})") from error
+    except OSError:
+        raise
+    except Exception as error:  # whatever a damaged file makes the reader raise
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{path} is not a whole .npy file ({reason})") from error
     expected = (len(CELEBA), sum(math.prod(shape) for shape in latent_shapes))
+    if getattr(table, "shape", None) == expected[::-1]:
+        raise ValueError(f"{path} is transposed, {expected[::-1]}: a row per attribute is expected, {expected}")
     if not isinstance(table, np.ndarray) or table.shape != expected or table.dtype.kind != "f":
         what = f"{getattr(table, 'dtype', 'no')} {getattr(table, 'shape', 'array')}"
         raise ValueError(f"{path} holds {what} where this flow needs floats {expected}: it is the table of another flow")
+    with np.errstate(over="ignore"):  # beyond float32 is not finite either
+        table = table.astype(np.float32)
     if not np.isfinite(table).all():
         raise ValueError(f"{path} holds numbers that are not finite: it is damaged")
     directions = Directions(CELEBA, expected[1], centered=False, aliases=ALIASES, default=DEFAULT)
-    rows = nhwc_to_nchw(table.astype(np.float32), latent_shapes)
+    rows = nhwc_to_nchw(table, latent_shapes)
     for name, factor in STRENGTHS.items():
         rows[CELEBA.index(name)] *= np.float32(factor)
     directions.table.copy_(torch.from_numpy(rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,9 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from celebglow.labels import Columns
+from celebglow.labels import column as column_of
 
 Floats = NDArray[np.float64]
 RESERVED = ("person", "seed", "temperature", "precision", "output_type")  # arguments of the pipeline
@@ -269,10 +271,12 @@ def make_pipeline(
     half: bool,
     seed: int,
     device: torch.device,
+    center_crop: int | None = None,
+    progress: bool = False,
 ) -> dict[str, float]:
     """Fit directions in the flow of ``flow_folder`` to ``images`` and save both to ``out``; returns the separation of each.
 
-    ``attributes`` and ``controls`` map names to columns of the images or of the CSV ``labels``, ``strengths`` names to factors.
+    ``attributes`` and ``controls`` map names to columns of the images or of the table ``labels``, ``strengths`` names to factors.
     ``decorrelated`` mixes them by `celebglow.probes`, those of ``whole`` by the whole picture. ``fit_on`` maps a column to the value
     that marks the images of the fit; without it, ``held_out`` of the people are kept out.
 
@@ -291,8 +295,6 @@ def make_pipeline(
         )
     flow: Glow = Glow.from_pretrained(flow_folder, low_cpu_mem_usage=False).float().to(device).eval()
     flow.register_to_config(_name_or_path="")  # where it lay is nobody's business
-    data = read_images(images, 2 * flow.config.resolution)
-    columns = dict(data.columns) | ({} if labels is None else _read_csv(labels, len(data.images)))
     factors = {name: _number("--strength", name, value) for name, value in strengths.items()}
     if taken := [name for name in attributes if name in RESERVED or not name.isidentifier()]:
         raise ValueError(f"an attribute cannot be called {taken[0]!r}: a name is expected, and not {', '.join(RESERVED)}")
@@ -302,11 +304,14 @@ def make_pipeline(
     for name in whole:
         if name not in attributes:
             raise ValueError(f"--whole {name}: there is no such --attribute")
+    wanted = [*attributes.values(), *controls.values(), *fit_on]
+    data = read_images(images, 2 * flow.config.resolution, labels, center_crop, wanted, progress)
+    columns = data.columns
     judged = data.held_out(held_out, seed)
     if fit_on:
         judged = np.zeros(len(data.images), bool)
     for column, value in fit_on.items():
-        entries = _column(columns, column)
+        entries = column_of(columns, column)
         judged |= (
             entries.astype(str) != value if entries.dtype.kind not in "biuf" else entries != _number("--fit-on", column, value)
         )
@@ -346,24 +351,16 @@ def make_pipeline(
     return fit.separation
 
 
-def _controls(column: str, columns: dict[str, NDArray[Any]]) -> list[Label]:
+def _controls(column: str, columns: Columns) -> list[Label]:
     """A numeric column as one label, a column of text as one per value but the first."""
-    values = _column(columns, column)
+    values = column_of(columns, column)
     if values.dtype.kind in "biuf":
         return [Label.of(column, values)]
     return [Label.of(f"{column}={value}", values == value) for value in np.unique(values)[1:]]
 
 
-def _column(columns: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
-    from splits.errors import did_you_mean
-
-    if name not in columns:
-        raise ValueError(f"no column {name!r}{did_you_mean(name, list(columns))}")
-    return columns[name]
-
-
-def _numeric(columns: dict[str, NDArray[Any]], name: str) -> Floats:
-    values = _column(columns, name)
+def _numeric(columns: Columns, name: str) -> Floats:
+    values = column_of(columns, name)
     if values.dtype.kind not in "biuf":
         raise ValueError(f"column {name!r} holds text: an attribute needs numbers")
     return values.astype(np.float64)
@@ -377,23 +374,3 @@ def _number(option: str, name: str, text: str) -> float:
     if not np.isfinite(number) or (option == "--strength" and number == 0):
         raise ValueError(f"{option} {name}={text}: a number is expected")
     return number
-
-
-def _read_csv(path: Path, rows: int) -> dict[str, NDArray[Any]]:
-    """Columns of a CSV with a header: numbers (empty: NaN) where every entry is one, else text."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            table = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
-    if len(table) != rows:
-        raise ValueError(f"{path} has {len(table)} rows for {rows} images")
-    columns: dict[str, NDArray[Any]] = {}
-    for name in reader.fieldnames or ():
-        entries = [row[name] or "" for row in table]
-        try:
-            columns[name] = np.array([float(entry) if entry else np.nan for entry in entries])
-        except ValueError:
-            columns[name] = np.array(entries)
-    return columns

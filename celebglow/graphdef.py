@@ -6,6 +6,7 @@ numbers are those of TensorFlow's graph.proto, node_def.proto, attr_value.proto,
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+LARGEST = 2**31  # bytes of a constant: no GraphDef may be larger, and a damaged shape asks for any
 DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "|u1", 9: "<i8", 10: "|b1", 19: "<f2"}
 
 
@@ -53,9 +55,11 @@ def read_graph(path: str | Path) -> dict[str, Node]:
             raise NotAGraph(f"{path} is empty") from None
     try:
         nodes = [_node(value) for number, value in _fields(data) if number == 1 and isinstance(value, memoryview)]
-    except (IndexError, ValueError, UnicodeDecodeError) as error:
+    except (IndexError, ValueError, OverflowError) as error:
         raise NotAGraph(f"{path} is not a frozen TensorFlow graph, or it is truncated ({error}): download it again") from error
     graph = {node.name: node for node in nodes}
+    if len(graph) < len(nodes):
+        raise NotAGraph(f"{path} is not one frozen TensorFlow graph: it has two nodes of one name")
     if not graph or "" in graph or not all(node.op for node in nodes):
         raise NotAGraph(f"{path} is not a frozen TensorFlow graph: it holds no named nodes")
     return graph
@@ -70,6 +74,8 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
+            if value >= 2**64:
+                raise ValueError("a number has more than 64 bits")
             return value, position
         shift += 7
         if shift > 63:
@@ -213,7 +219,9 @@ def _tensor(data: memoryview) -> NDArray[Any]:
             values += _numbers(value)
         elif number == 13:  # half precision comes as the bits of whole numbers
             values += np.array(_numbers(value), "<u2").view("<f2").tolist()
-    count = int(np.prod(shape))
+    count = math.prod(shape)
+    if count * dtype.itemsize > LARGEST:
+        raise ValueError(f"it has a constant of the shape {shape}")
     if content is not None and (len(content) or not count):
         return np.frombuffer(content, dtype).reshape(shape)
     array = np.zeros(count, dtype)

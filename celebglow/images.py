@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +17,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
+from tqdm import tqdm
+
+from celebglow.labels import column as column_of
+from celebglow.labels import read_labels
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
@@ -20,6 +33,7 @@ OVAL = (10, 297, 284, 389, 454, 361, 397, 379, 400, 152, 176, 150, 172, 132, 234
 FRAME = (33, 133, 362, 263, 70, 105, 300, 334, 168, 1, 98, 327)
 BROWS = (105, 334)
 MESH_POINTS = 478
+IN_MEMORY = 4 * 10**9  # bytes of a folder's images; more are paged from disk
 
 
 @dataclass(frozen=True)
@@ -49,27 +63,53 @@ class LabelledImages:
         """
         weights = np.ones(len(self.images))
         if column is not None:
-            if column not in self.columns:
-                raise ValueError(f"no column {column!r} to balance; there are: {', '.join(self.columns) or 'none'}")
-            _, which, counts = np.unique(self.columns[column], return_inverse=True, return_counts=True)
+            _, which, counts = np.unique(column_of(self.columns, column), return_inverse=True, return_counts=True)
             weights = 1 / np.sqrt(counts[which])
         return weights / weights.sum()
 
 
-def read_images(source: str | Path, size: int) -> LabelledImages:
-    """Read a folder of images (centre-cropped to squares of ``size`` pixels, in the order of their names) or an .npz.
+def read_images(
+    source: str | Path,
+    size: int,
+    labels: Path | None = None,
+    center_crop: int | None = None,
+    wanted: Collection[str] = (),
+    progress: bool = False,
+) -> LabelledImages:
+    """Read a folder of pictures, or an .npz, and what is known about each.
 
-    An .npz holds ``images`` (N, S, S, 3) uint8 and, optionally, ``landmarks`` (N, 478, 2) and any columns (N,) of numbers or text.
+    Args:
+        source: a folder, whose pictures and those of its folders are read in the order of their names; or an .npz with ``images``
+            (N, S, S, 3) uint8 and, optionally, ``landmarks`` (N, 478, 2) and any columns (N,) of numbers or text.
+        size: side of a folder's images, the central squares of its pictures; where the first picture is smaller, its side, down to
+            half of ``size``: enlarging adds nothing.
+        labels: a table with more columns, see `celebglow.labels.read_labels`.
+        center_crop: side in pixels of the squares that a folder's pictures are cropped to; as large as they can be if None.
+        wanted: columns that have to be there: said before the pictures are decoded, which can take long.
+        progress: show a bar on stderr.
 
     Raises:
         ValueError: if there is nothing usable, saying what was expected.
     """
     path = Path(source)
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not path.is_dir():
+        if center_crop is not None:
+            raise ValueError("--center-crop is for folders of pictures; --crop crops an array file's images")
+        data = _read_archive(path)
+        if labels is not None:
+            data = replace(data, columns=data.columns | read_labels(labels, (), len(data.images)))
+    else:
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
         if not files:
             raise ValueError(f"{path} holds no image ({', '.join(sorted(SUFFIXES))})")
-        return LabelledImages(np.stack([_read_square(file, size) for file in files]))
+        names = [file.relative_to(path).as_posix() for file in files]
+        data = LabelledImages(np.empty(0, np.uint8), {} if labels is None else read_labels(labels, names, len(files)))
+    for name in wanted:
+        column_of(data.columns, name)
+    return replace(data, images=_decode(files, size, center_crop, progress)) if path.is_dir() else data
+
+
+def _read_archive(path: Path) -> LabelledImages:
     if not path.is_file() or path.suffix != ".npz":
         raise ValueError(f"{path} is neither a folder of images nor an .npz file")
     try:
@@ -91,15 +131,48 @@ def read_images(source: str | Path, size: int) -> LabelledImages:
     return LabelledImages(images, columns, None if landmarks is None else landmarks.astype(np.float32))
 
 
-def _read_square(file: Path, size: int) -> NDArray[np.uint8]:
+def _decode(files: list[Path], size: int, center_crop: int | None, progress: bool) -> NDArray[np.uint8]:
+    """The central squares of pictures, (N, S, S, 3), in memory if they are not many."""
+    side = max(size // 2, min(size, _read_square(files[0], None, center_crop).shape[0]))
+    images = _allocate((len(files), side, side, 3))
+
+    def decode(index: int) -> None:
+        images[index] = _read_square(files[index], side, center_crop)
+
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=len(files), unit="img", desc="read", disable=not progress, dynamic_ncols=True) as bar,
+    ):
+        for _ in pool.map(decode, range(len(files))):
+            bar.update()
+    return images
+
+
+def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Room for images: beyond `IN_MEMORY` bytes a temporary file, of which the system keeps in memory what there is room for."""
+    size = math.prod(shape)
+    if size <= IN_MEMORY:
+        return np.empty(shape, np.uint8)
+    folder = tempfile.gettempdir()
+    if shutil.disk_usage(folder).free < size:
+        raise ValueError(f"{shape[0]} images take {size / 1e9:.1f} GB, more than is free in {folder}: set TMPDIR to a larger disk")
+    logger.info("%d images take %.1f GB: they are kept in a temporary file in %s (TMPDIR)", shape[0], size / 1e9, folder)
+    with tempfile.TemporaryFile() as file:  # without a name: gone when the process is
+        return np.memmap(file, np.uint8, "w+", shape=shape)
+
+
+def _read_square(file: Path, size: int | None, center_crop: int | None) -> NDArray[np.uint8]:
     try:
-        with Image.open(file) as image:
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            square = image.convert("RGB").crop((left, top, left + side, top + side))
-            return np.asarray(square.resize((size, size), Image.Resampling.BOX))
-    except OSError as error:
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+    except Exception as error:  # whatever a damaged file makes the reader raise
         raise ValueError(f"{file} is not a readable image: {error}") from error
+    side = center_crop or min(image.size)
+    if side > min(image.size):
+        raise ValueError(f"{file} is {image.width}x{image.height}: too small for --center-crop {side}")
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side))
+    return np.asarray(square if size is None else square.resize((size, size), Image.Resampling.BOX))
 
 
 @dataclass(frozen=True)
@@ -131,6 +204,7 @@ class Batches:
         landmarks: (N, 478, 2) pixels or None: then no mixing.
         resolution: side of the batches' images.
         augmentation: how to vary them.
+        rows: the images that are used; all if None. They are not copied: there may be more than fit into memory.
     """
 
     def __init__(
@@ -139,33 +213,38 @@ class Batches:
         landmarks: NDArray[np.float32] | None,
         resolution: int,
         augmentation: Augmentation,
+        rows: NDArray[np.int64] | None = None,
     ) -> None:
         self.side = images.shape[1]
         self.images = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
-        if self.side > 1.5 * resolution:
-            self.images = _smooth(self.images)
+        self.rows = torch.arange(len(images)) if rows is None else torch.from_numpy(rows)
         # pixel centres of a picture of side S lie at (i + 1/2) / S * 2 - 1 in grid_sample's coordinates
         self.landmarks = None if landmarks is None else torch.from_numpy(landmarks) / self.side * 2 - 1
         self.resolution = resolution
         self.augmentation = augmentation
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.rows)
 
     def __call__(self, indices: Tensor, generator: torch.Generator) -> Tensor:
         """uint8 (B, 3, R, R) for ``indices`` (B,)."""
         aug = self.augmentation
         count = len(indices)
         grid = self._grid(count, generator)
-        batch = _sample(self.images[indices].float(), grid)
+        batch = _sample(self._pixels(indices), grid)
         if aug.mix > 0 and self.landmarks is not None:
             chosen = torch.rand(count, generator=generator) < aug.mix
-            partners = torch.randint(len(self.images), (count,), generator=generator)
+            partners = torch.randint(len(self), (count,), generator=generator)
             if chosen.any():
                 batch[chosen] = self._mix(batch[chosen], grid[chosen], indices[chosen], partners[chosen])
         gamma = torch.exp(_uniform((count, 1, 1, 1), aug.gamma, generator))
         gain = 1 + _uniform((count, 3, 1, 1), aug.white_balance, generator)
         return ((batch / 255).clamp(0, 1) ** gamma * gain * 255).round().clamp(0, 255).to(torch.uint8)
+
+    def _pixels(self, indices: Tensor) -> Tensor:
+        """(B, 3, S, S) float, ready to be sampled."""
+        images = self.images[self.rows[indices]].float()
+        return _smooth(images) if self.side > 1.5 * self.resolution else images
 
     def _grid(self, count: int, generator: torch.Generator) -> Tensor:
         """Random similarity transforms as sampling grids (B, R, R, 2)."""
@@ -181,13 +260,13 @@ class Batches:
     def _mix(self, base: Tensor, grid: Tensor, own: Tensor, partners: Tensor) -> Tensor:
         """Blend the partners' face interiors into ``base`` (B, 3, R, R), which was sampled at ``grid``."""
         assert self.landmarks is not None
-        points, targets = self.landmarks[own], self.landmarks[partners]
+        points, targets = self.landmarks[self.rows[own]], self.landmarks[self.rows[partners]]
         anchors = list(OVAL + FRAME)
         coarse = F.interpolate(grid.permute(0, 3, 1, 2), scale_factor=0.5, mode="area").permute(0, 2, 3, 1)
         shift = _thin_plate(points[:, anchors], (targets - points)[:, anchors], coarse.flatten(1, 2))
         shift = shift.reshape(coarse.shape).permute(0, 3, 1, 2)
         shift = F.interpolate(shift, size=grid.shape[1:3], mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
-        face = _sample(self.images[partners].float(), grid + shift)
+        face = _sample(self._pixels(partners), grid + shift)
         mask = _face_mask(points[:, list(OVAL)], points[:, list(BROWS), 1].amin(dim=1), grid)
         mean, std = _masked_moments(base, mask)
         face_mean, face_std = _masked_moments(face, mask)
@@ -222,13 +301,10 @@ def _thin_plate(points: Tensor, values: Tensor, where: Tensor) -> Tensor:
 
 
 def _smooth(images: Tensor) -> Tensor:
-    """Binomial 3x3 filter of uint8 (N, C, S, S), so that sampling at half the size does not alias."""
-    kernel = torch.tensor([1.0, 2.0, 1.0]) / 4
-    kernel = (kernel[:, None] * kernel).expand(images.shape[1], 1, 3, 3)
-    rows = [
-        F.conv2d(F.pad(part.float(), (1, 1, 1, 1), mode="replicate"), kernel, groups=images.shape[1]) for part in images.split(256)
-    ]
-    return torch.cat([row.round().to(torch.uint8) for row in rows])
+    """Binomial 3x3 filter of (B, C, S, S), rounded to whole numbers, so that sampling at half the size does not alias."""
+    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    rows = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
+    return ((rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 16).round()
 
 
 def _face_mask(oval: Tensor, brows: Tensor, grid: Tensor) -> Tensor:

@@ -37,6 +37,18 @@ def exact_convolutions() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Without the bars of diffusers, which a few small files don't need; afterwards they are as they were."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 @dataclass
 class CelebGlowOutput(BaseOutput):  # type: ignore[misc]
     """``images``: PIL images, or uint8 (B, R, R, C) with ``output_type="np"``."""
@@ -71,19 +83,15 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
             name = openai_flow()
         folder = BUNDLED if str(name) == "bundled" else Path(name)
         if not (folder / "model_index.json").is_file():
-            raise ValueError(
-                f"there is no flow in {folder} (no model_index.json): give `bundled`, `openai`, or a folder made by `ood-data flow`"
-            )
-        logging.disable_progress_bar()  # two small files
+            raise ValueError(_no_flow(folder))
         try:
-            pipeline: CelebGlowPipeline = super().from_pretrained(
-                folder, **{"low_cpu_mem_usage": False, "local_files_only": True} | kwargs
-            )
+            with no_progress_bars():
+                pipeline: CelebGlowPipeline = super().from_pretrained(
+                    folder, **{"low_cpu_mem_usage": False, "local_files_only": True} | kwargs
+                )
         except Exception as error:  # whatever a damaged file makes the readers raise
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(f"the flow in {folder} cannot be read ({reason}): fetch or make it again") from error
-        finally:
-            logging.enable_progress_bar()
         pipeline.flow.float()  # half precision is for the disk
         pipeline.directions.float()
         return pipeline
@@ -206,3 +214,14 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         if output_type == "np":
             return CelebGlowOutput(images=images)
         return CelebGlowOutput(images=[Image.fromarray(image.squeeze()) for image in images])
+
+
+def _no_flow(path: Path) -> str:
+    """What is there instead of a flow that can be walked, and the command that makes one of it."""
+    if path.is_file():
+        table = " --z-manipulate z_manipulate.npy" if path.suffix == ".pb" else ""
+        return f"{path} is a file, not a converted flow: first run ood-data flow convert {path}{table} --out {path.with_suffix('')}"
+    for folder in (path, path / "flow"):
+        if (folder / "config.json").is_file():
+            return f"{folder} has no attribute directions: first run ood-data flow directions {folder} IMAGES --attribute NAME --out FOLDER"
+    return f"there is no flow in {path} (no model_index.json): give `bundled`, `openai`, or a folder made by `ood-data flow`"

@@ -50,7 +50,15 @@ def read_port(path: str | Path, resolution: int | None = None, bits: int | None 
     except Exception as error:  # unpickling raises whatever it likes
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UnsupportedCheckpoint(f"{path} is not a PyTorch checkpoint of weights, or it is damaged ({reason})") from error
-    weights = _weights(content, Path(path))
+    try:
+        return _detect(_weights(content, Path(path)), path, resolution, bits)
+    except (RuntimeError, IndexError, TypeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UnsupportedCheckpoint(f"{path}: its weights don't fit each other ({reason})") from error
+
+
+def _detect(weights: State, path: str | Path, resolution: int | None, bits: int | None) -> Port:
+    """By the names of the weights."""
     if any(name.startswith("blocks.") for name in weights):
         return Port("rosinality", _rosinality(_Weights(weights, path), resolution or 64, bits or 5))
     if any(".block.0.conv." in name for name in weights):

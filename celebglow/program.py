@@ -133,6 +133,12 @@ def _ancestors(graph: Mapping[str, Node], output: str, path: Path) -> list[Node]
     return order
 
 
+def _shape(node: Node) -> tuple[int, ...]:
+    """Of a placeholder, as far as it says one."""
+    shape = node.attributes.get("shape")
+    return shape if isinstance(shape, tuple) else ()
+
+
 class _Compiler:
     def __init__(self, path: Path, order: list[Node]) -> None:
         self.path = path
@@ -157,7 +163,7 @@ class _Compiler:
             self.known[node.name] = self._condition(node)
 
     def _latent_shapes(self, nodes: list[Node]) -> list[tuple[int, int, int]]:
-        shapes = [tuple(node.attributes.get("shape") or ())[1:] for node in nodes]
+        shapes = [_shape(node)[1:] for node in nodes]
         if all(len(shape) == 3 and min(shape) > 0 for shape in shapes):
             return [(height, width, channels) for height, width, channels in shapes]
         if len(nodes) != len(PUBLISHED_SHAPES):
@@ -168,12 +174,12 @@ class _Compiler:
 
     def _condition(self, node: Node) -> Tensor:
         """The value of an input that is not a latent, as the published demo sets it."""
-        dtype = TORCH_DTYPES.get(node.attributes.get("dtype", "<f4"), torch.float32)
+        dtype = TORCH_DTYPES.get(str(node.attributes.get("dtype")), torch.float32)
         name = node.name.rpartition("/")[2]
         if "label" in name:
             return torch.zeros(1, dtype=dtype)
         if "downsampled" in name:
-            shape = (node.attributes.get("shape") or ())[1:]
+            shape = _shape(node)[1:]
             if len(shape) != 3 or min(shape) < 1:
                 shape = (*self.latent_shapes[0][:2], 3)
             return torch.full((1, *shape), GRAY, dtype=dtype)
@@ -189,10 +195,9 @@ class _Compiler:
             elif node.op != "Placeholder":
                 try:
                     self._add(node)
-                except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
-                    raise UnsupportedGraph(
-                        f"{self.path}: {node.name} ({node.op}) cannot be run: {str(error).strip().splitlines()[0]}"
-                    ) from error
+                except Exception as error:  # whatever odd inputs and attributes make torch raise
+                    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                    raise UnsupportedGraph(f"{self.path}: {node.name} ({node.op}) cannot be run: {reason}") from error
         value = self.values.get(output)
         shape = tuple(self.shapes[value].shape) if value else ()
         if value is None or len(shape) != 4 or shape[1:] != self._image_shape():

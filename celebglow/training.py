@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
 INIT_IMAGES = 256  # for the data-dependent initialisation
+VALIDATION_IMAGES = 1000  # at most: a hundred steps of training should take longer than judging them
 INIT_STREAM = 2**40  # where the initialisation's random stream lies, beyond any step
 
 
@@ -88,15 +89,17 @@ class Trainer:
     def __init__(self, data: LabelledImages, config: TrainingConfig, out: Path, device: torch.device) -> None:
         config.check()
         self.config, self.out, self.device = config, out, device
-        self.images = hashlib.sha256(data.images.tobytes()).hexdigest()
+        self.images = hashlib.sha256(np.ascontiguousarray(data.images).data).hexdigest()
         held_out = data.held_out(config.held_out, config.seed)
         if held_out.all():
             raise ValueError(f"of {len(held_out)} images none is left to train on: lower --held-out")
         resolution = int(config.flow.get("resolution", 64))
         aug = config.augmentation
-        landmarks = data.landmarks
-        self.batches = Batches(data.images[~held_out], None if landmarks is None else landmarks[~held_out], resolution, aug)
-        plain = Batches(data.images[held_out], None, resolution, replace(NO_AUGMENTATION, crop=aug.crop))
+        self.batches = Batches(data.images, data.landmarks, resolution, aug, np.flatnonzero(~held_out))
+        judged = np.flatnonzero(held_out)
+        if len(judged) > VALIDATION_IMAGES:
+            judged = np.sort(np.random.default_rng(config.seed).choice(judged, VALIDATION_IMAGES, replace=False))
+        plain = Batches(data.images, None, resolution, replace(NO_AUGMENTATION, crop=aug.crop), judged)
         self.validation = plain(torch.arange(len(plain)), self._generator(INIT_STREAM))
         weights = data.balanced_weights(config.balance)[~held_out]
         self.cumulative = torch.from_numpy(np.cumsum(weights / weights.sum()))

@@ -82,6 +82,35 @@ def test_an_unknown_structure_is_executed(tmp_path: Path) -> None:
     assert (conversion.flow.decode(latents) - flow.decode(latents)).abs().max() < 1e-5
 
 
+class InThree(GlowGraph):
+    """Joining the first half of every step in two parts: another way to write the same."""
+
+    def add(self, op: str, *inputs: object, **rest: object) -> str:
+        if op == "ConcatV2" and len(inputs) == 3 and rest == {} and getattr(self, "stepping", False):
+            first, second, axis = inputs
+            half = self.channels // 4
+            inputs = (self._slice(str(first), 0, half), self._slice(str(first), half, 0), second, axis)
+            self.stepping = False
+        return super().add(op, *inputs, **rest)  # type: ignore[arg-type]
+
+    def _step(self, step: object, z: str, side: int, channels: int) -> str:
+        self.channels = channels
+        return super()._step(step, z, side, channels)
+
+    def _net(self, net: object, x: str, side: int) -> str:
+        h = super()._net(net, x, side)  # type: ignore[arg-type]
+        self.stepping = True
+        return h
+
+
+def test_a_structure_that_the_walk_stumbles_over_is_executed(tmp_path: Path) -> None:
+    flow = random_glow(border=True, quantize=True)
+    conversion = convert(InThree(flow).save(tmp_path / "graph.pb"))
+    assert isinstance(conversion.flow, GraphGlow)
+    latents = torch.randn(2, flow.num_latents)
+    assert (conversion.flow.decode(latents) - flow.decode(latents)).abs().max() < 1e-5
+
+
 def test_a_proposal_that_differs_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = GlowGraph(random_glow(border=True)).save(tmp_path / "graph.pb")
     monkeypatch.setattr("celebglow.checkpoints.recognise", lambda program: random_glow(seed=1, border=True))
@@ -176,6 +205,10 @@ def test_a_pipeline_takes_aliases(tmp_path: Path) -> None:
     [
         (np.zeros((40, 5), np.float32), "another flow"),
         (np.zeros((39, 768), np.float32), "another flow"),
+        (np.zeros((0, 768), np.float32), "another flow"),
+        (np.zeros((768, 40), np.float32), "transposed"),
+        (np.full((40, 768), 1e300), "not finite"),
+        (b"PK\x03\x04 no archive", r"not a whole \.npy"),
         (np.full((40, 768), np.nan, np.float32), "not finite"),
         (np.array([{}], dtype=object), r"not a whole \.npy"),
         (b"<html>", r"not a whole \.npy"),

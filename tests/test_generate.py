@@ -15,6 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import ROOT, CommandLine, assert_one_clear_line, random_pipeline
+from diffusers.utils import logging
 from PIL import Image
 
 import splits
@@ -184,6 +185,7 @@ def test_the_command_makes_verifies_and_lists(tmp_path: Path, ood_data: CommandL
         (("--resolution", "60"), ("resolution must divide",)),
         (("--part", "5/4"), ("no part 5 of 4",)),
         (("--flow", "nowhere"), ("no flow in nowhere", "bundled")),
+        (("--flow", __file__), ("test_generate.py is a file", f"ood-data flow convert {__file__}", "--out")),
         (("--device", "quantum"), ("device 'quantum'",)),
     ],
 )
@@ -192,6 +194,26 @@ def test_wrong_use_is_one_clear_line(tmp_path: Path, arguments: tuple[str, ...],
     result = CliRunner().invoke(main, ["generate", "celebglow", "--persons", "2", "--out", str(out), *arguments])
     assert_one_clear_line(subprocess.CompletedProcess([], result.exit_code, result.stdout, result.stderr), 2, *words)
     assert not (tmp_path / "data").exists()
+
+
+def test_a_flow_that_is_not_ready_says_what_to_run(tmp_path: Path) -> None:
+    (tmp_path / "graph_unoptimized.pb").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"flow convert .*graph_unoptimized\.pb --z-manipulate z_manipulate\.npy --out"):
+        CelebGlowPipeline.from_pretrained(tmp_path / "graph_unoptimized.pb")
+    random_pipeline().flow.save_pretrained(tmp_path / "mine/flow")
+    with pytest.raises(ValueError, match=r"flow directions .*mine/flow IMAGES"):
+        CelebGlowPipeline.from_pretrained(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_loading_leaves_progress_bars_as_they_were(flow_folder: Path, shown: bool) -> None:
+    before = logging.is_progress_bar_enabled()
+    try:
+        logging.enable_progress_bar() if shown else logging.disable_progress_bar()
+        CelebGlowPipeline.from_pretrained(flow_folder)
+        assert logging.is_progress_bar_enabled() is shown
+    finally:
+        logging.enable_progress_bar() if before else logging.disable_progress_bar()
 
 
 def test_a_corrupt_flow_is_one_clear_line(tmp_path: Path, ood_data: CommandLine, pipeline: CelebGlowPipeline) -> None:

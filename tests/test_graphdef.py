@@ -146,6 +146,51 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
         compile_graph(path)
 
 
+@pytest.mark.parametrize(
+    "dtype, sizes, fields",
+    [
+        (3, [4], entry(7, b"\xff" * 9 + b"\x7f")),  # more than 64 bits
+        (3, [4], entry(7, 2**40)),  # more than its type holds
+        (19, [4], entry(13, 70000)),
+        (1, [2**40], b""),  # a terabyte from eight bytes
+        (1, [2**32, 2**32], b""),  # as many elements as 64 bits have none of
+        (1, [-4], b""),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(tmp_path: Path, dtype: int, sizes: list[int], fields: bytes) -> None:
+    tensor = entry(1, dtype) + entry(2, b"".join(entry(2, entry(1, size)) for size in sizes)) + fields
+    node = entry(1, "c") + entry(2, "Const") + entry(5, entry(1, "value") + entry(2, entry(8, tensor)))
+    (tmp_path / "graph.pb").write_bytes(entry(1, node))
+    with pytest.raises(NotAGraph, match="not a frozen TensorFlow graph"):
+        read_graph(tmp_path / "graph.pb")
+
+
+def test_two_nodes_of_one_name_are_refused(tmp_path: Path) -> None:
+    data = GlowGraph(random_glow(steps=(1,), widths=4)).save(tmp_path / "graph.pb").read_bytes()
+    (tmp_path / "graph.pb").write_bytes(data + data)  # appended to itself, as by a download that was resumed wrongly
+    with pytest.raises(NotAGraph, match="two nodes of one name"):
+        read_graph(tmp_path / "graph.pb")
+
+
+def test_loops_are_refused(tmp_path: Path) -> None:
+    writer = GraphWriter()
+    x = writer.add("AddV2", latent(writer), "later")
+    writer.add("Relu", x, name="later")
+    with pytest.raises(UnsupportedGraph, match="loop at"):
+        compile_graph(image_of(writer, "later", tmp_path / "graph.pb"))
+
+
+def test_odd_attributes_are_refused(tmp_path: Path) -> None:
+    writer = GraphWriter()
+    x = writer.add("Placeholder", dtype=np.zeros(3, np.float32), shape=5)
+    with pytest.raises(UnsupportedGraph, match="does not say the shapes"):
+        compile_graph(image_of(writer, x, tmp_path / "graph.pb"))
+    writer = GraphWriter()
+    x = writer.add("Conv2D", latent(writer), np.ones((1, 1, 3, 3)), padding=7, strides=3)
+    with pytest.raises(UnsupportedGraph, match="cannot be run"):
+        compile_graph(image_of(writer, x, tmp_path / "graph.pb"))
+
+
 def image_of(writer: GraphWriter, x: str, path: Path) -> Path:
     writer.add("Cast", x, SrcT=np.dtype("float32"), DstT=np.dtype("uint8"))
     return writer.save(path)

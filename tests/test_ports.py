@@ -86,11 +86,18 @@ def test_sizes_and_bits(tmp_path: Path) -> None:
         ({"flow.layers.1.invconv.weight": None}, "permute"),
         ({"flow.layers.1.actnorm.bias": torch.full((12,), torch.nan)}, "not finite"),
         ({"flow.layers.2.f.0.weight": torch.zeros(7, 6, 3, 3)}, "size mismatch"),
+        ({"flow.layers.1.invconv.weight": torch.zeros(())}, "don't fit each other|size mismatch"),
     ],
 )
 def test_what_has_no_exact_form_is_refused(tmp_path: Path, change: dict[str, torch.Tensor | None], words: str) -> None:
     state = {name: value for name, value in (random_state("chaiyujin") | change).items() if value is not None}
     with pytest.raises(UnsupportedCheckpoint, match=words):
+        read_port(save(state, tmp_path / "model.pt"), SIDE)
+
+
+def test_weights_of_odd_shapes_are_refused(tmp_path: Path) -> None:
+    state = random_state("rosinality") | {"blocks.0.prior.conv.weight": torch.zeros(3)}
+    with pytest.raises(UnsupportedCheckpoint, match="don't fit each other"):
         read_port(save(state, tmp_path / "model.pt"), SIDE)
 
 

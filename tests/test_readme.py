@@ -20,11 +20,14 @@ def test_every_console_command_runs(tmp_path: Path, ood_data: CommandLine) -> No
     assert "ood-data generate celebglow --out data/" in commands
     assert "ood-data split mpi3d --kind composition" in commands
     assert "ood-data bench --model pcl" in commands
+    assert any(command.startswith("ood-data flow train") for command in commands)
     for command in commands:
         program, *arguments = shlex.split(command, comments=True)
         assert program == "ood-data"
-        if arguments[:2] == ["generate", "celebglow"] and "--persons" not in arguments:
+        if arguments[:2] == ["generate", "celebglow"] and ("--persons" not in arguments or "60" in arguments):
             arguments += ["--persons", "2"]  # the whole grid is the benchmark's, not the tests'
+        if arguments[:2] == ["flow", "train"]:
+            arguments += ["--resolution", "16", "--steps", "5", "--flow-steps", "1,1", "--widths", "8"]
         if arguments[0] == "bench" and "--list" not in arguments:
             arguments += ["--set", "train.steps=10", "--set", "readout.steps=10"]  # so are whole trainings
         result = ood_data(*arguments, cwd=tmp_path)
