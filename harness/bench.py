@@ -68,6 +68,7 @@ def plan(
     seeds: int = 1,
     preset: Preset = "quick",
     overrides: Sequence[str] = (),
+    device: torch.device | None = None,
 ) -> Plan:
     """Every run of models × datasets × kinds × seeds.
 
@@ -78,7 +79,7 @@ def plan(
         datasets: names; all that are in `data` if none.
         kinds: all that a dataset has if none.
         seeds: 0 … seeds − 1.
-        preset, overrides: see `harness.config.resolve`.
+        preset, overrides, device: see `harness.config.resolve`.
 
     Raises:
         ValueError: for an unknown model, kind or setting.
@@ -89,8 +90,9 @@ def plan(
             raise ValueError(f"unknown kind of split {kind!r}{did_you_mean(kind, KINDS)}")
     if seeds < 1:
         raise ValueError(f"at least one seed is expected, got {seeds}")
+    datasets, kinds = tuple(dict.fromkeys(datasets)), tuple(dict.fromkeys(kinds))
     names = list(dict.fromkeys(name for given in models for name in (MODELS if given == "all" else [given])))
-    configs = {name: resolve(model, preset, chosen) for name, (model, chosen) in _overridden(names, overrides).items()}
+    configs = {name: resolve(model, preset, chosen, device) for name, (model, chosen) in _overridden(names, overrides).items()}
     there = [store["name"] for store in overview(data) if store["complete"]]
     wanted = list(datasets) or there
     absent = {name: _command(name, data) for name in wanted if name not in there}
