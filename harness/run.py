@@ -82,6 +82,19 @@ class Run:
         """Training steps in all phases."""
         return self.config.train.steps + (self.config.readout.steps if find(self.model).family == "representation" else 0)
 
+    @cached_property
+    def phases(self) -> dict[str, int]:
+        """Steps of each phase of training, and batches that are scored, each about a step's work."""
+        config, counts = self.config, harness.open(self.dataset, self.data).split(self.kind).counts
+        limit = config.score.samples or max(counts)
+        score = sum(-(-min(count, limit) // config.score.batch) for count in counts)
+        return {"train": config.train.steps, "readout": self.steps - config.train.steps, "score": score}
+
+    def done(self, phase: str, step: int) -> float:
+        """Which part of the run is done, 0 to 1, at that step of a phase."""
+        before = sum(self.phases[name] for name in list(self.phases)[: list(self.phases).index(phase)])
+        return min(1.0, (before + step) / max(1, sum(self.phases.values())))
+
     def execute(self, device: torch.device, progress: Progress = lambda phase, done, total: None) -> dict[str, Any]:
         """Train and score, unless that is done; returns what scores.json has.
 
@@ -110,17 +123,25 @@ class Run:
             state_dict = trainer.network.state_dict()
             tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state_dict.items()}
             write_atomically(self.folder / WEIGHTS, safetensors.torch.save(tensors))
-            scores = self._score(trainer, state, device)
+            scores = self._score(trainer, state, device, progress)
             write_atomically(self.folder / SCORES, json.dumps(scores, indent=1, allow_nan=False).encode())
             (self.folder / CHECKPOINT).unlink(missing_ok=True)
         return scores
 
-    def _score(self, trainer: Trainer, state: State, device: torch.device) -> dict[str, Any]:
+    def _score(self, trainer: Trainer, state: State, device: torch.device, progress: Progress) -> dict[str, Any]:
         network = trainer.network.eval()
-        start = time.monotonic()
+        start, scored_batches = time.monotonic(), 0
+
+        def predict(images: torch.Tensor) -> torch.Tensor:
+            nonlocal scored_batches
+            progress("score", scored_batches, self.phases["score"])
+            scored_batches += 1
+            outputs: torch.Tensor = network(images)
+            return outputs
+
         settings = self.config.score
         test, train = (
-            scored(network, trainer.data, trainer.split, side, settings.samples or None, self.seed, settings.batch, device)
+            scored(predict, trainer.data, trainer.split, side, settings.samples or None, self.seed, settings.batch, device)
             for side in ("test", "train")
         )
         errors, train_errors = test.errors(), train.errors()
