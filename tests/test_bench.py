@@ -164,12 +164,12 @@ def test_what_a_model_prints_stays_off_stdout(ood_data: CommandLine, blocks_root
 
 def test_every_run_counts_the_same_in_the_bar(blocks_root: Path, tmp_path: Path) -> None:
     (run,) = planned(blocks_root, tmp_path, "pcl", overrides=[*TINY, "score.batch=10"]).runs
-    assert sum(run.phases.values()) == 20 + 20 + 20
-    assert [run.done("train", 0), run.done("readout", 0), run.done("score", 0), run.done("score", 20)] == [0, 1 / 3, 2 / 3, 1]
+    assert run.phases == {"train": 20, "readout": 20, "score": 21}  # batches of 10, of train and of test
+    assert [run.done("train", 0), run.done("readout", 5), run.done("score", 0), run.done("score", 21)] == [0, 25 / 61, 40 / 61, 1]
     seen = []
     run.execute(CPU, lambda phase, step, steps: seen.append(run.done(phase, step)))
     assert seen == sorted(seen)
-    assert len(seen) == 60
+    assert len(seen) == 61
 
 
 def test_what_is_missing_is_named_and_the_rest_is_done(ood_data: CommandLine, blocks_root: Path, tmp_path: Path) -> None:
