@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -538,14 +539,16 @@ def bench(
     else:
         if not models:
             raise ValueError("which model? --model NAME, or --model all; see ood-data bench --list")
-        planned = benching.plan(models, data, out, datasets, kinds, seeds, preset, overrides)  # type: ignore[arg-type,unused-ignore]
-        told = plan_told(planned)
-        if not dry_run:
-            for line in told.lines:
-                click.echo(line, err=True)
-            keep_freed_memory()
-            outcomes = benching.execute(planned.runs, pick_device(device), jobs, sys.stderr.isatty())
-            told = outcomes_told(planned, outcomes)
+        where = pick_device(device)
+        with contextlib.redirect_stdout(sys.stderr):  # what a user's model prints
+            planned = benching.plan(models, data, out, datasets, kinds, seeds, preset, overrides, where)  # type: ignore[arg-type,unused-ignore]
+            told = plan_told(planned)
+            if not dry_run:
+                for line in told.lines:
+                    click.echo(line, err=True)
+                keep_freed_memory()
+                outcomes = benching.execute(planned.runs, where, jobs, sys.stderr.isatty())
+                told = outcomes_told(planned, outcomes)
     click.echo(json.dumps(told.data) if as_json else "\n".join(told.lines))
     if not told.ok:
         sys.exit(FAILED)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.dataset import Dataset
+    from harness.run import load
     from harness.scores import score
 
-__all__ = ["open", "score"]
+__all__ = ["load", "open", "score"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,6 +24,10 @@ def __getattr__(name: str) -> Any:
         from harness.scores import score  # torch
 
         return score
+    if name == "load":
+        from harness.run import load  # torch
+
+        return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

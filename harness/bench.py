@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -68,6 +69,7 @@ def plan(
     seeds: int = 1,
     preset: Preset = "quick",
     overrides: Sequence[str] = (),
+    device: torch.device | None = None,
 ) -> Plan:
     """Every run of models × datasets × kinds × seeds.
 
@@ -78,7 +80,7 @@ def plan(
         datasets: names; all that are in `data` if none.
         kinds: all that a dataset has if none.
         seeds: 0 … seeds − 1.
-        preset, overrides: see `harness.config.resolve`.
+        preset, overrides, device: see `harness.config.resolve`.
 
     Raises:
         ValueError: for an unknown model, kind or setting.
@@ -89,8 +91,9 @@ def plan(
             raise ValueError(f"unknown kind of split {kind!r}{did_you_mean(kind, KINDS)}")
     if seeds < 1:
         raise ValueError(f"at least one seed is expected, got {seeds}")
+    datasets, kinds = tuple(dict.fromkeys(datasets)), tuple(dict.fromkeys(kinds))
     names = list(dict.fromkeys(name for given in models for name in (MODELS if given == "all" else [given])))
-    configs = {name: resolve(model, preset, chosen) for name, (model, chosen) in _overridden(names, overrides).items()}
+    configs = {name: resolve(model, preset, chosen, device) for name, (model, chosen) in _overridden(names, overrides).items()}
     there = [store["name"] for store in overview(data) if store["complete"]]
     wanted = list(datasets) or there
     absent = {name: _command(name, data) for name in wanted if name not in there}
@@ -145,12 +148,12 @@ def execute(runs: Iterable[Run], device: torch.device, jobs: int | None = None, 
     todo = [run for run in runs if run.state != "done"]
     jobs = min(jobs or (len(os.sched_getaffinity(0)) if device.type == "cpu" else 1), max(len(todo), 1))
     outcomes = {run.folder: attempt(run, device) for run in runs if run.state == "done"}
-    with tqdm(total=sum(run.steps for run in todo), unit="step", smoothing=0.05, disable=not progress, dynamic_ncols=True) as bar:
+    with _Bar(len(todo), progress) as bar:
         finished = _in_processes(todo, device, jobs, bar) if jobs > 1 else _in_turn(todo, device, bar)
         for number, outcome in enumerate(finished, start=1):
             outcomes[outcome.run.folder] = outcome
             told = outcome.error if outcome.scores is None else f"R² {outcome.scores['r2']['mean']:.3f}"
-            with tqdm.external_write_mode():
+            with bar.hidden():
                 logger.info("%d/%d  %s: %s", number, len(todo), outcome.run, told)
     return [outcomes[run.folder] for run in runs]
 
@@ -167,35 +170,61 @@ def attempt(run: Run, device: torch.device, progress: Callable[[str, int, int], 
         )
 
 
-def _in_turn(runs: list[Run], device: torch.device, bar: tqdm[None]) -> Iterator[Outcome]:
-    done = 0
-    for run in runs:
-        bar.set_description(str(run))
+class _Bar:
+    """How many runs are done and how long the rest takes. Every run counts the same: their steps cost from a millisecond to a second.
 
-        def show(phase: str, step: int, steps: int, run: Run = run, before: int = done) -> None:
-            at = before + step + (run.config.train.steps if phase == "readout" else 0)
-            bar.update(at - bar.n)
+    The clock starts with the first step, and steps of before an interruption don't count as fast ones.
+    """
+
+    def __init__(self, runs: int, shown: bool) -> None:
+        form = "{percentage:3.0f}% |{bar}| {n:.1f} of {total} runs, {elapsed} gone, {remaining} to go"
+        self._bar = tqdm(total=runs, smoothing=0, disable=not shown, dynamic_ncols=True, bar_format=form)
+        self._lock = threading.Lock()
+        self._done: dict[Path, float] = {}
+
+    def at(self, folder: Path, done: float) -> None:
+        """A part of a run is done."""
+        if self._bar.disable:
+            return
+        with self._lock:
+            first = folder not in self._done
+            if not self._done:
+                self._bar.start_t = self._bar.last_print_t = time.time()
+            self._done[folder] = max(done, self._done.get(folder, 0.0))
+            if first and done < 1:
+                self._bar.initial += done
+            self._bar.update(sum(self._done.values()) - self._bar.n)
+
+    def hidden(self) -> contextlib.AbstractContextManager[None]:
+        """While something else is written."""
+        mode: contextlib.AbstractContextManager[None] = tqdm.external_write_mode()
+        return mode
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+
+def _in_turn(runs: list[Run], device: torch.device, bar: _Bar) -> Iterator[Outcome]:
+    for run in runs:
+
+        def show(phase: str, step: int, steps: int, run: Run = run) -> None:
+            bar.at(run.folder, run.done(phase, step))
 
         outcome = attempt(run, device, show)
-        done += run.steps
-        bar.update(done - bar.n)
+        bar.at(run.folder, 1)
         yield outcome
 
 
-def _in_processes(runs: list[Run], device: torch.device, jobs: int, bar: tqdm[None]) -> Iterator[Outcome]:
+def _in_processes(runs: list[Run], device: torch.device, jobs: int, bar: _Bar) -> Iterator[Outcome]:
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
-    at = dict.fromkeys((str(run.folder) for run in runs), 0)
-    lock = threading.Lock()
-
-    def arrived(folder: str, step: int) -> None:
-        with lock:
-            at[folder] = max(at[folder], step)
-            bar.update(sum(at.values()) - bar.n)
 
     def listen() -> None:
         while True:
-            arrived(*queue.get())
+            bar.at(*queue.get())
 
     # Never written to from here, and not waited for: a worker that was killed may hold the queue's lock for ever.
     threading.Thread(target=listen, daemon=True).start()
@@ -209,7 +238,7 @@ def _in_processes(runs: list[Run], device: torch.device, jobs: int, bar: tqdm[No
                 outcome = future.result()
             except BrokenProcessPool:
                 outcome = Outcome(run, None, "its process died, perhaps for lack of memory: bench again, with fewer --jobs")
-            arrived(str(run.folder), run.steps)
+            bar.at(run.folder, 1)
             yield outcome
     except BaseException:
         for process in list(pool._processes.values()):
@@ -228,6 +257,7 @@ def _start_worker(queue: Any, level: int) -> None:
     logging.basicConfig(level=logging.DEBUG if level <= logging.DEBUG else logging.WARNING, format="%(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
     keep_freed_memory()
+    sys.stdout = sys.stderr  # what a user's model prints
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -246,6 +276,6 @@ def _work(run: Run, device: torch.device) -> Outcome:
         if time.monotonic() - told > REPORT_SECONDS:
             told = time.monotonic()
             with contextlib.suppress(OSError):
-                _queue.put((str(run.folder), step + (run.config.train.steps if phase == "readout" else 0)))
+                _queue.put((run.folder, run.done(phase, step)))
 
     return attempt(run, device, show)

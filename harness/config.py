@@ -73,8 +73,10 @@ class Config:
 OF_NO_CONSEQUENCE = {"train": ("log_every", "checkpoint_seconds")}
 
 
-def resolve(model: Model, preset: Preset, overrides: Iterable[str] = ()) -> Config:
+def resolve(model: Model, preset: Preset, overrides: Iterable[str] = (), device: torch.device | None = None) -> Config:
     """The config of a model under a preset, with "key.key=value" overrides (TOML values; what isn't TOML is a string).
+
+    `device` is where it will run, the CPU if None: train.precision=auto becomes what is fast there.
 
     Raises:
         ValueError: for an unknown key, with close matches, or a value of another type.
@@ -109,7 +111,7 @@ def resolve(model: Model, preset: Preset, overrides: Iterable[str] = ()) -> Conf
         config = replace(config, **{section: replace(part, **{name: _typed(key, value, typing.get_type_hints(type(part))[name])})})
     train = config.train
     if train.precision == "auto":
-        train = replace(train, precision="bf16" if _has_bf16() else "fp32")
+        train = replace(train, precision="bf16" if _has_bf16(device or torch.device("cpu")) else "fp32")
     return replace(config, train=train, model=model.resolve(options))
 
 
@@ -134,8 +136,13 @@ def fingerprint(config: Config, model: Model, store: dict[str, Any]) -> str:
     for section, names in OF_NO_CONSEQUENCE.items():
         for name in names:
             del data[section][name]
-    code = hashlib.sha256(Path(model.module_file).read_bytes()).hexdigest() if model.module_file else ""
-    return hashlib.sha256(json.dumps([data, store, code], sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps([data, store, code_hash(model)], sort_keys=True).encode()).hexdigest()[:8]
+
+
+def code_hash(model: Model) -> str:
+    """SHA-256 of the code of a user's model, "" for a reference model."""
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in model.code]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else ""
 
 
 def _fields(config: Config, section: str) -> tuple[Any, ...]:
@@ -154,16 +161,18 @@ def _typed(key: str, value: Any, wanted: Any) -> Any:
     if wanted is float and type(value) is int:
         return float(value)
     if isinstance(wanted, type) and not isinstance(wanted, types.GenericAlias) and type(value) is wanted:
-        if wanted is not bool and isinstance(value, int | float) and value < 0:
-            raise ValueError(f"{key}: a number of at least 0 is expected, got {value}")
+        least = 1 if key.endswith((".batch", ".log_every")) else 0
+        if wanted is not bool and isinstance(value, int | float) and value < least:
+            raise ValueError(f"{key}: a number of at least {least} is expected, got {value}")
         return value
     raise ValueError(f"{key}: {getattr(wanted, '__name__', wanted)} is expected, got {value!r}")
 
 
-def _has_bf16() -> bool:
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    return "avx512_bf16" in _cpu_flags()
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and not _cpu_flags().isdisjoint({"avx512_bf16", "amx_bf16"})
 
 
 def _cpu_flags() -> set[str]:

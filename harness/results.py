@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.models import MODELS
 from harness.references import NAMES
-from harness.run import SCORES, read_scores
+from harness.run import CONFIG, SCORES, read_scores
 from splits import KINDS
 
 # Extrapolation R² in percent, as the benchmark's repository cites the paper: all that is published in numbers.
@@ -29,6 +31,7 @@ class Entry:
         dataset, kind, model: by name.
         config: hash of config, images and code.
         runs: scores.json of each seed.
+        differs: the settings that tell it from the model's other rows on that split.
     """
 
     dataset: str
@@ -36,6 +39,12 @@ class Entry:
     model: str
     config: str
     runs: tuple[dict[str, Any], ...]
+    differs: str = ""
+
+    @property
+    def label(self) -> str:
+        """The model, and what tells it from its other rows."""
+        return f"{self.model} ({self.differs})" if self.differs else self.model
 
     def mean(self, *path: str) -> float:
         """The mean over seeds of a number in scores.json, nan where a run has none."""
@@ -81,7 +90,34 @@ def collect(out: Path) -> list[Entry]:
     found = [(path.parent.name, read_scores(path.parent)) for path in sorted(out.glob(f"*/*/*/*/{SCORES}"))]
     if not found:
         raise FileNotFoundError(f"no finished run in {out}: make some with `ood-data bench --model cnn --out {out}`")
-    return entries(found)
+    configs = {}
+    for path in sorted(out.glob(f"*/*/*/*/{CONFIG}")):
+        with contextlib.suppress(ValueError, LookupError, TypeError):  # it is for the labels only
+            configs[path.parent.name.partition("-")[2]] = _settings(json.loads(path.read_bytes())["config"])
+    return _told_apart(entries(found), configs)
+
+
+def _settings(config: dict[str, Any]) -> dict[str, str]:
+    """{"model.beta": "4.0", …} of a resolved config."""
+    flat = {"preset": str(config.pop("preset"))}
+    for section, values in config.items():
+        flat |= {f"{section}.{name}": str(value) for name, value in values.items()}
+    return flat
+
+
+def _told_apart(rows: list[Entry], configs: dict[str, dict[str, str]]) -> list[Entry]:
+    """Rows of one model on one split say in which settings they differ; by their hashes if in none, as a user's code may."""
+    told = []
+    for row in rows:
+        alike = {each.config for each in rows if (each.dataset, each.kind, each.model) == (row.dataset, row.kind, row.model)}
+        own, others = configs.get(row.config, {}), [configs.get(config, {}) for config in alike - {row.config}]
+        names = [name for name, value in own.items() if any(other.get(name, value) != value for other in others)]
+        # A preset differs in what it sets: short of that, its name is enough.
+        names = ["preset"] if "preset" in names and all(other.get("preset") != own["preset"] for other in others) else names
+        differs = ", ".join(f"{name.removeprefix('model.')}={own[name]}" for name in names) if others else ""
+        unique = not others or sum(all(o.get(n) == own[n] for n in names) for o in others) == 0
+        told.append(replace(row, differs=differs if unique else f"{differs} {row.config}".strip()))
+    return told
 
 
 def entries(runs: Iterable[tuple[str, dict[str, Any]]]) -> list[Entry]:
@@ -103,7 +139,7 @@ def score_table(rows: list[Entry]) -> list[list[str]]:
         shown = [number(row.mean("r2", "mean"), row.deviation("r2", "mean"))]
         shown += [number(row.mean("r2", "mean_excl_categorical")), number(row.mean("train", "r2", "mean")), published]
         counts = [str(len(row.runs)), f"{first['steps']:,}", f"{first['n_test']:,}", first["preset"]]
-        lines.append([row.dataset, row.kind, row.model, *shown, *counts])
+        lines.append([row.dataset, row.kind, row.label, *shown, *counts])
         following = rows[position + 1] if position + 1 < len(rows) else None
         if following is None or (following.dataset, following.kind) != (row.dataset, row.kind):
             for name in NAMES:
@@ -117,7 +153,7 @@ def number(value: float | None, deviation: float = math.nan) -> str:
     """`0.123`, `0.123 ± 0.045`, or `–` where there is none."""
     if value is None or math.isnan(value):
         return "–"
-    return f"{value:.3f}" if math.isnan(deviation) else f"{value:.3f} ± {deviation:.3f}"
+    return f"{value:z.3f}" if math.isnan(deviation) else f"{value:z.3f} ± {deviation:.3f}"
 
 
 def families_of(rows: Iterable[Entry]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
+from torch import nn
 
 import harness
-from harness.config import Config, fingerprint
+from harness.config import Config, code_hash, fingerprint
 from harness.files import write_atomically
-from harness.models import find
+from harness.models import Model, find
 from harness.references import references
 from harness.scores import scored
-from harness.train import CHECKPOINT, Progress, State, Trainer
+from harness.train import CHECKPOINT, Progress, State, Trainer, channels_last, normalized
 
 if TYPE_CHECKING:
     from harness.dataset import Dataset
@@ -81,12 +82,26 @@ class Run:
         """Training steps in all phases."""
         return self.config.train.steps + (self.config.readout.steps if find(self.model).family == "representation" else 0)
 
+    @cached_property
+    def phases(self) -> dict[str, int]:
+        """Steps of each phase of training, and batches that are scored, each about a step's work."""
+        config, counts = self.config, harness.open(self.dataset, self.data).split(self.kind).counts
+        limit = config.score.samples or max(counts)
+        score = sum(-(-min(count, limit) // config.score.batch) for count in counts)
+        return {"train": config.train.steps, "readout": self.steps - config.train.steps, "score": score}
+
+    def done(self, phase: str, step: int) -> float:
+        """Which part of the run is done, 0 to 1, at that step of a phase."""
+        before = sum(self.phases[name] for name in list(self.phases)[: list(self.phases).index(phase)])
+        return min(1.0, (before + step) / max(1, sum(self.phases.values())))
+
     def execute(self, device: torch.device, progress: Progress = lambda phase, done, total: None) -> dict[str, Any]:
         """Train and score, unless that is done; returns what scores.json has.
 
         Raises:
             BlockingIOError: if another process owns the folder.
             FloatingPointError: if the training diverges.
+            TypeError, ValueError: if the model isn't one, or answers in another shape.
             WeightsMissing: if pretrained weights can't be had.
         """
         if self.state == "done":
@@ -96,7 +111,7 @@ class Run:
         data = harness.open(self.dataset, self.data)
         split = data.split(self.kind)
         torch.manual_seed(self.seed)
-        network = find(self.model).build(data.images.shape[3], len(split.grid.sizes), **self.config.model).to(device)
+        network = _built(find(self.model), data.images.shape[1:], len(split.grid.sizes), self.config.model).to(device)
         self.folder.mkdir(parents=True, exist_ok=True)
         with _owned(self.folder):
             if self.state == "done":  # by another process, a moment ago
@@ -104,19 +119,29 @@ class Run:
             write_atomically(self.folder / CONFIG, json.dumps(self._describe(data, device), indent=1).encode())
             trainer = Trainer(network, data, split, self.config, self.seed, self.folder, device, progress)
             state = trainer.run()
-            tensors = {name: tensor.contiguous() for name, tensor in trainer.network.state_dict().items()}
+            # Copies, as safetensors takes no two names for the same memory, which is what tied weights are.
+            state_dict = trainer.network.state_dict()
+            tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state_dict.items()}
             write_atomically(self.folder / WEIGHTS, safetensors.torch.save(tensors))
-            scores = self._score(trainer, state, device)
+            scores = self._score(trainer, state, device, progress)
             write_atomically(self.folder / SCORES, json.dumps(scores, indent=1, allow_nan=False).encode())
             (self.folder / CHECKPOINT).unlink(missing_ok=True)
         return scores
 
-    def _score(self, trainer: Trainer, state: State, device: torch.device) -> dict[str, Any]:
+    def _score(self, trainer: Trainer, state: State, device: torch.device, progress: Progress) -> dict[str, Any]:
         network = trainer.network.eval()
-        start = time.monotonic()
+        start, scored_batches = time.monotonic(), 0
+
+        def predict(images: torch.Tensor) -> torch.Tensor:
+            nonlocal scored_batches
+            progress("score", scored_batches, self.phases["score"])
+            scored_batches += 1
+            outputs: torch.Tensor = network(images)
+            return outputs
+
         settings = self.config.score
         test, train = (
-            scored(network, trainer.data, trainer.split, side, settings.samples or None, self.seed, settings.batch, device)
+            scored(predict, trainer.data, trainer.split, side, settings.samples or None, self.seed, settings.batch, device)
             for side in ("test", "train")
         )
         errors, train_errors = test.errors(), train.errors()
@@ -150,11 +175,56 @@ class Run:
             "model": self.model,
             "seed": self.seed,
             "images": len(data),
+            "image_shape": list(data.images.shape[1:]),
             "source": data.store.source,
             "config": self.config.to_dict(),
+            "code": code_hash(find(self.model)),
             "versions": versions,
             "device": _device_name(device),
         }
+
+
+def load(folder: str | Path) -> nn.Module:
+    """The trained network of a finished run, in eval mode on the CPU: (B, C, R, R) float32 in [0, 1] → (B, F) in [0, 1].
+
+    Raises:
+        FileNotFoundError: if the run isn't finished.
+        ValueError: if a model of the user's own can't be imported, or its code is not what was trained.
+    """
+    folder = Path(folder)
+    if not (folder / SCORES).exists():
+        raise FileNotFoundError(f"{folder} has no {SCORES}: it is no run, or an unfinished one, which the same bench finishes")
+    scores, described = read_scores(folder), json.loads((folder / CONFIG).read_bytes())
+    if "image_shape" not in described:
+        raise ValueError(f"{folder / CONFIG} is of an older version, which kept no image_shape")
+    model, config = find(described["model"]), described["config"]
+    if code_hash(model) != described["code"]:
+        files = ", ".join(map(str, model.code))
+        raise ValueError(f"{model.name} is not the code that was trained in {folder} ({files} changed since): bench again")
+    options = config["model"] | ({"weights": None} if model.family == "pretrained" else {})
+    _, _, channels = shape = described["image_shape"]
+    network = _built(model, shape, len(scores["r2"]["factors"]), options)
+    if config["train"]["normalize"] == "train":
+        network = normalized(network, [0.0] * channels, [1.0] * channels)  # the statistics are among the weights
+    network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+    channels_last(network)  # as it was scored, to the bit
+    return network.eval()
+
+
+def _built(model: Model, image_shape: Sequence[int], num_outputs: int, options: dict[str, Any]) -> nn.Module:
+    """The network, untrained, once it has shown that it takes the images and answers as it should."""
+    height, width, channels = image_shape
+    network = model.build(channels, num_outputs, **options)
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"{model.name} is to return a torch.nn.Module, not {type(network).__name__}")
+    with torch.no_grad():  # also gives lazy layers their shapes
+        outputs = network.eval()(torch.zeros(2, channels, height, width))
+    if not isinstance(outputs, torch.Tensor) or outputs.shape != (2, num_outputs):
+        got = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        raise ValueError(
+            f"{model.name} is to answer (B, {num_outputs}) to images (B, {channels}, {height}, {width}), got {got} for B = 2"
+        )
+    return network
 
 
 def read_scores(folder: Path) -> dict[str, Any]:

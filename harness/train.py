@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,10 +98,11 @@ class Trainer:
 
         Raises:
             FloatingPointError: if the loss is not finite; the last checkpoint stays.
+            ValueError: if there is a checkpoint that can't be continued.
         """
         if self.config.train.normalize == "train":
             self._normalize()
-        _channels_last(self.network)
+        channels_last(self.network)
         resumed = self._restore()
         phases = [self._first_phase, self._readout_phase] if isinstance(self.network, Representation) else [self._first_phase]
         for number, make in enumerate(phases):
@@ -203,17 +205,12 @@ class Trainer:
         return latents, batches.targets
 
     def _normalize(self) -> None:
-        """Show the network images by the statistics of train; a representation reconstructs them as they are."""
-        if isinstance(self.network, Normalized):
-            raise ValueError("train.normalize=train: a pretrained network has the normalisation that it was trained with")
+        """Show the network images by the statistics of train."""
         indices = sample(self.train, STATISTICS_IMAGES, 0)
         batches = self.data.batches(indices, self.config.score.batch, shuffle=False, place=self.place)
         pixels = torch.cat([images.double().transpose(0, 1).flatten(1) for images, _ in batches], dim=1)
         mean, std = pixels.mean(1).tolist(), pixels.std(1, correction=0).clamp(min=1e-3).tolist()
-        if isinstance(self.network, Representation):
-            self.network.encoder = Normalized(self.network.encoder, mean, std).to(self.device)
-        else:
-            self.network = Normalized(self.network, mean, std).to(self.device)
+        self.network = normalized(self.network, mean, std).to(self.device)
 
     def _log(self, phase: Phase) -> None:
         config, state = self.config.train, self.state
@@ -249,17 +246,34 @@ class Trainer:
         kept = 0
         optimizer: dict[str, Any] | None = None
         if path.exists():
-            saved = torch.load(path, map_location=self.device, weights_only=True)
-            self.state = State(**saved["state"])
-            self.network.load_state_dict(saved["network"])
-            optimizer, kept = saved["optimizer"], saved["log_bytes"]
+            try:
+                saved = torch.load(path, map_location=self.device, weights_only=True)
+                self.state = State(**saved["state"])
+                self.network.load_state_dict(saved["network"])
+                optimizer, kept = saved["optimizer"], saved["log_bytes"]
+            except (RuntimeError, LookupError, TypeError, EOFError, pickle.UnpicklingError) as error:
+                raise ValueError(f"can't continue from {path}, delete it to start again: {error}") from error
         if log.exists():
             with log.open("r+b") as file:
-                file.truncate(kept)
+                file.truncate(min(kept, log.stat().st_size))  # longer, it would be filled with zeros
         return optimizer
 
 
-def _channels_last(network: nn.Module) -> None:
+def normalized(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """The network, shown images by these statistics per channel; a representation reconstructs them as they are.
+
+    Raises:
+        ValueError: for a pretrained network.
+    """
+    if isinstance(network, Normalized):
+        raise ValueError("train.normalize=train: a pretrained network has the normalisation that it was trained with")
+    if not isinstance(network, Representation):
+        return Normalized(network, mean, std)
+    network.encoder = Normalized(network.encoder, mean, std)
+    return network
+
+
+def channels_last(network: nn.Module) -> None:
     """The layout in which images come and convolutions are fast; group convolutions have weights of more than four dimensions."""
     for parameter in network.parameters():
         if parameter.dim() == 4:

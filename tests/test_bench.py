@@ -45,6 +45,7 @@ def test_the_plan_is_the_product(blocks_root: Path, tmp_path: Path) -> None:
     assert plan.also["shapes3d"] == f"ood-data data fetch shapes3d --out {blocks_root}"
     assert plan.also["mpi3d_toy"] == f"ood-data data fetch mpi3d --variant toy --out {blocks_root}"
     assert len(planned(blocks_root, tmp_path, "all", overrides=[]).runs) == 17
+    assert len(planned(blocks_root, tmp_path, "cnn", "cnn", kinds=["random"] * 2, datasets=["blocks"] * 2).runs) == 1
 
 
 def test_an_option_is_for_the_models_that_have_it(blocks_root: Path, tmp_path: Path) -> None:
@@ -147,6 +148,28 @@ def test_a_model_of_ones_own(ood_data: CommandLine, blocks_root: Path, my_folder
     module.write_text(module.read_text().replace("ReLU", "Tanh"))
     edited = ood_data(*arguments, "--kind", "random", "--dry-run", "--json", cwd=my_folder)
     assert [run["state"] for run in json.loads(edited.stdout)["runs"]] == ["new"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_a_model_prints_stays_off_stdout(ood_data: CommandLine, blocks_root: Path, my_folder: Path, jobs: int) -> None:
+    module = my_folder / "my_module.py"
+    module.write_text("print('imported')\n" + module.read_text().replace("    return", "    print('built')\n    return"))
+    kinds = ["--kind", "random", "--kind", "extrapolation"]
+    done = ood_data(
+        "bench", "--model", "my_module:build", "--data", blocks_root, *kinds, *SETTINGS, "--json", "--jobs", jobs, cwd=my_folder
+    )
+    assert len(json.loads(done.stdout)["runs"]) == 2
+    assert "built" in done.stderr
+
+
+def test_every_run_counts_the_same_in_the_bar(blocks_root: Path, tmp_path: Path) -> None:
+    (run,) = planned(blocks_root, tmp_path, "pcl", overrides=[*TINY, "score.batch=10"]).runs
+    assert run.phases == {"train": 20, "readout": 20, "score": 21}  # batches of 10, of train and of test
+    assert [run.done("train", 0), run.done("readout", 5), run.done("score", 0), run.done("score", 21)] == [0, 25 / 61, 40 / 61, 1]
+    seen = []
+    run.execute(CPU, lambda phase, step, steps: seen.append(run.done(phase, step)))
+    assert seen == sorted(seen)
+    assert len(seen) == 61
 
 
 def test_what_is_missing_is_named_and_the_rest_is_done(ood_data: CommandLine, blocks_root: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from harness import models
+from harness.config import code_hash
 from harness.models import backbones
 from harness.models.equivariant import ROTATIONS
 from harness.models.registry import register
@@ -138,11 +139,40 @@ def test_a_model_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     model = models.find("my_networks:build")
     assert (model.family, model.summary, model.options) == ("user", "A line about it.", {"width": 4})
     assert model.resolve({"depth": 2}) == {"width": 4, "depth": 2}
-    assert model.module_file == tmp_path / "my_networks.py"
+    assert model.code == (tmp_path / "my_networks.py",)
     with pytest.raises(ValueError, match="has no function 'biuld'; did you mean 'build'"):
         models.find("my_networks:biuld")
     with pytest.raises(ValueError, match="can't import 'absent'"):
         models.find("absent:build")
+
+
+def test_what_a_model_of_ones_own_imports_from_its_folder_is_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "mine/__init__.py": "",
+        "mine/network.py": "import os\nfrom torch import nn\nfrom . import layers\nfrom .deep.blocks import Block\nbuild = nn.Linear\n",
+        "mine/layers.py": "import my_helpers\n",
+        "mine/deep/__init__.py": "",
+        "mine/deep/blocks.py": "class Block: pass\n",
+        "mine/unused.py": "",
+        "my_helpers.py": "import torch\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    code = models.find("mine.network:build").code
+    assert [str(path.relative_to(tmp_path)) for path in code] == sorted(set(files) - {"mine/unused.py"})
+    before = code_hash(models.find("mine.network:build"))
+    (tmp_path / "my_helpers.py").write_text("import torch  # edited\n")
+    assert code_hash(models.find("mine.network:build")) != before
+
+
+@pytest.mark.parametrize("text", ["def build(:", "raise OSError('no licence')", "import absent_package"])
+def test_a_module_that_raises_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    (tmp_path / "raising.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"can't import 'raising' .*(SyntaxError|no licence|absent_package)"):
+        models.find("raising:build")
 
 
 @pytest.fixture

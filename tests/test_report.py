@@ -76,8 +76,21 @@ def test_runs_of_another_config_are_another_row(runs: Path) -> None:
     assert len(entries([("0-aaaa", scores), ("1-aaaa", scores | {"seed": 1}), ("0-bbbb", scores)])) == 2
 
 
+def test_rows_of_one_model_say_in_what_they_differ(blocks_root: Path, tmp_path: Path) -> None:
+    for settings in (["model.beta=1"], ["model.beta=2"], ["model.beta=2", "train.batch=8"]):
+        plan = bench.plan(["beta-vae"], blocks_root, tmp_path, kinds=["random"], overrides=[*TINY, *settings])
+        bench.execute(plan.runs, torch.device("cpu"), jobs=1, progress=False)
+    labels = {row.label for row in collect(tmp_path)}
+    assert labels == {f"beta-vae (beta={beta}, train.batch={batch})" for beta, batch in ((1, 16), (2, 16), (2, 8))}
+    (next(tmp_path.glob("*/*/*/*/config.json"))).write_text("{")  # a hash is better than nothing
+    assert len({row.label for row in collect(tmp_path)}) == 3
+    report(tmp_path, tmp_path / "report")
+    assert "beta-vae (" in (tmp_path / "report/index.html").read_text()
+
+
 def test_numbers_as_text() -> None:
-    assert [number(0.12345), number(0.1, 0.02), number(None), number(float("nan"))] == ["0.123", "0.100 ± 0.020", "–", "–"]
+    values = [number(0.12345), number(0.1, 0.02), number(None), number(float("nan")), number(-0.0001)]
+    assert values == ["0.123", "0.100 ± 0.020", "–", "–", "0.000"]
 
 
 def test_the_report_is_whole_and_needs_nothing_else(runs: Path, tmp_path: Path) -> None:

@@ -223,3 +223,108 @@ def test_the_hash_is_of_what_determines_the_result() -> None:
     assert base == fingerprint(config("quick", "train.log_every=7", "train.checkpoint_seconds=1"), find("cnn"), store)
     assert base != fingerprint(config("quick", "train.steps=7"), find("cnn"), store)
     assert base != fingerprint(config(), find("cnn"), store | {"images": 6})
+
+
+@pytest.mark.parametrize("setting", ["train.batch=0", "readout.batch=0", "score.batch=0", "train.log_every=0"])
+def test_a_count_of_none_is_told_before_the_run(setting: str) -> None:
+    with pytest.raises(ValueError, match="at least 1 is expected, got 0"):
+        config("quick", setting)
+
+
+def test_precision_follows_the_device_that_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_cpu(*flags: str) -> str:
+        monkeypatch.setattr("harness.config._cpu_flags", lambda: set(flags))
+        return resolve(find("cnn"), "quick", ["train.precision=auto"], CPU).train.precision
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # of no consequence
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *arguments, **options: True)
+    assert on_cpu("avx2") == "fp32"
+    assert on_cpu("avx2", "amx_bf16") == on_cpu("avx512_bf16") == "bf16"
+    assert resolve(find("cnn"), "quick", ["train.precision=auto"], torch.device("meta")).train.precision == "fp32"
+
+
+def my_model(folder: Path, monkeypatch: pytest.MonkeyPatch, build: str) -> str:
+    """A module of the user's own in the current folder, with spaces in its name; returns the model's."""
+    folder = folder / "my own models"
+    folder.mkdir()
+    name = f"module_{folder.parent.name}".replace("-", "_")  # imported once per process
+    (folder / f"{name}.py").write_text(f"import torch\nfrom torch import nn\n\n\ndef build(in_channels, num_outputs):\n{build}")
+    monkeypatch.chdir(folder)
+    return f"{name}:build"
+
+
+@pytest.mark.parametrize(
+    "model, settings",
+    [("cnn", ["train.normalize=train"]), ("pcl", ["train.normalize=train"]), ("beta-vae", ["model.latents=4"]), ("mlp", [])],
+)
+def test_a_finished_run_is_loaded_as_it_was_scored(blocks_root: Path, tmp_path: Path, model: str, settings: list[str]) -> None:
+    run = run_of(blocks_root, tmp_path, model, "extrapolation", 0, *settings)
+    with pytest.raises(FileNotFoundError, match=r"has no scores.json: it is no run, or an unfinished one"):
+        harness.load(run.folder)
+    scores = run.execute(CPU)
+    network = harness.load(run.folder)
+    assert not network.training
+    data = harness.open("blocks", blocks_root)
+    assert harness.score(network, data, data.split("extrapolation"))["mse"] == scores["mse"]
+
+
+def test_a_users_model_is_loaded_unless_its_code_changed(
+    blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With tied weights and a layer that finds its shape itself."""
+    layers = "nn.Flatten(), nn.LazyLinear(8), tied, nn.ReLU(), tied, nn.Dropout(), nn.Linear(8, num_outputs)"
+    name = my_model(tmp_path, monkeypatch, f"    tied = nn.Linear(8, 8)\n    return nn.Sequential({layers})\n")
+    run = run_of(blocks_root, tmp_path / "runs", name)
+    scores = run.execute(CPU)
+    data = harness.open("blocks", blocks_root)
+    assert harness.score(harness.load(run.folder), data, data.split("extrapolation"))["mse"] == scores["mse"]
+    (file,) = Path.cwd().glob("*.py")
+    file.write_text(file.read_text() + "\n# edited\n")
+    with pytest.raises(ValueError, match="is not the code that was trained"):
+        harness.load(run.folder)
+    assert run_of(blocks_root, tmp_path / "runs", name).state == "new"
+
+
+def test_pretrained_weights_are_not_wanted_again_to_load_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.models.backbones._local_file", lambda *arguments: pytest.fail("looked for weights"))
+    network = find("densenet121-in1k").build(1, 4, weights=None)
+    assert isinstance(network, Normalized)
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        ("    return None", "is to return a torch.nn.Module, not NoneType"),
+        ("    return nn.Sequential(nn.Flatten(), nn.Linear(4096, 1))", r"is to answer \(B, 4\) to .*, got \(2, 1\) for B = 2"),
+        ("    return nn.Sequential(nn.Flatten(0), nn.Linear(2 * 4096, 4))", r"got \(4,\) for B = 2"),
+        ("    return nn.LSTM(64, 4)", "nn.LSTM|input must|expected|Expected"),
+    ],
+)
+def test_a_model_that_is_none_is_told_before_it_trains(
+    blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: str, message: str
+) -> None:
+    run = run_of(blocks_root, tmp_path / "runs", my_model(tmp_path, monkeypatch, build))
+    with pytest.raises((TypeError, ValueError, RuntimeError), match=message):
+        run.execute(CPU)
+    assert not run.folder.exists()
+
+
+def test_predictions_that_are_not_finite_are_told(blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = """    class Broken(nn.Linear):
+        def forward(self, images):
+            outputs = super().forward(images.flatten(1))
+            return outputs if self.training else outputs / 0
+    return Broken(4096, num_outputs)
+"""
+    run = run_of(blocks_root, tmp_path / "runs", my_model(tmp_path, monkeypatch, build))
+    with pytest.raises(FloatingPointError, match="predictions are not finite, first for sample"):
+        run.execute(CPU)
+    assert run.state == "resumable"
+
+
+def test_a_checkpoint_that_cant_be_continued_is_named(blocks_root: Path, tmp_path: Path) -> None:
+    run = run_of(blocks_root, tmp_path)
+    run.folder.mkdir(parents=True)
+    (run.folder / "checkpoint.pt").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match=r"can't continue from .*checkpoint.pt, delete it to start again"):
+        run.execute(CPU)

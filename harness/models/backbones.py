@@ -74,7 +74,7 @@ def densenet121(in_channels: int, num_outputs: int) -> nn.Module:
     quick_learning_rate=QUICK_RATE,
     quick_batch=QUICK_BATCH,
 )
-def resnet50_in21k(in_channels: int, num_outputs: int, weights: str = "") -> nn.Module:
+def resnet50_in21k(in_channels: int, num_outputs: int, weights: str | None = "") -> nn.Module:
     """Kolesnikov et al. (2020). `weights`: a local file, or a folder that has it; otherwise the Hugging Face hub and its cache."""
     return _pretrained("resnetv2_50x1_bit.goog_in21k", in_channels, num_outputs, weights)
 
@@ -89,7 +89,7 @@ def resnet50_in21k(in_channels: int, num_outputs: int, weights: str = "") -> nn.
     quick_learning_rate=QUICK_RATE,
     quick_batch=QUICK_BATCH,
 )
-def resnet101_in21k(in_channels: int, num_outputs: int, weights: str = "") -> nn.Module:
+def resnet101_in21k(in_channels: int, num_outputs: int, weights: str | None = "") -> nn.Module:
     """Kolesnikov et al. (2020). `weights`: a local file, or a folder that has it; otherwise the Hugging Face hub and its cache."""
     return _pretrained("resnetv2_101x1_bit.goog_in21k", in_channels, num_outputs, weights)
 
@@ -104,7 +104,7 @@ def resnet101_in21k(in_channels: int, num_outputs: int, weights: str = "") -> nn
     quick_learning_rate=QUICK_RATE,
     quick_batch=QUICK_BATCH,
 )
-def densenet121_in1k(in_channels: int, num_outputs: int, weights: str = "") -> nn.Module:
+def densenet121_in1k(in_channels: int, num_outputs: int, weights: str | None = "") -> nn.Module:
     """Huang et al. (2017). `weights`: a local file, or a folder that has it; otherwise the Hugging Face hub and its cache."""
     return _pretrained("densenet121.tv_in1k", in_channels, num_outputs, weights)
 
@@ -144,15 +144,19 @@ def _create(name: str, in_channels: int, num_outputs: int, **options: Any) -> nn
     return network
 
 
-def _pretrained(name: str, in_channels: int, num_outputs: int, weights: str) -> nn.Module:
-    """The network with its pretrained weights and a new head; never with random weights in their place.
+def _pretrained(name: str, in_channels: int, num_outputs: int, weights: str | None) -> nn.Module:
+    """The network with its pretrained weights and a new head, never with random weights in their place: None is for a network whose
+    weights are loaded next.
 
     Raises:
         WeightsMissing: if they can't be had, within seconds.
     """
     facts = _timm().models.get_pretrained_cfg(name)
-    file = _local_file(name, facts.hf_hub_id, weights)
-    network = _create(name, in_channels, num_outputs, pretrained=True, pretrained_cfg_overlay={"file": str(file)})
+    options: dict[str, Any] = {}
+    if weights is not None:
+        overlay = {"file": str(_local_file(name, facts.hf_hub_id, weights))}
+        options = {"pretrained": True, "pretrained_cfg_overlay": overlay}
+    network = _create(name, in_channels, num_outputs, **options)
     # One channel: its stem is the sum of the three, so it is shown what grey is on average.
     mean, std = (facts.mean, facts.std) if in_channels == 3 else ([sum(v) / len(v)] for v in (facts.mean, facts.std))
     return Normalized(network, list(mean), list(std))

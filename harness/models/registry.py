@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import inspect
@@ -33,7 +34,7 @@ class Model:
         reconstruction: what the paper leaves open and we chose; empty if nothing.
         quick_steps: training steps in the preset `quick`, chosen so that a run takes a slow CPU core (40 GMAC/s) about a minute.
         quick_learning_rate, quick_batch: in the preset `quick`.
-        module_file: where a user's model is defined.
+        code: the files of a user's model: its module, and what that imports from its own folder.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Model:
     quick_steps: int = 400
     quick_learning_rate: float = 5e-4
     quick_batch: int = 64
-    module_file: Path | None = None
+    code: tuple[Path, ...] = ()
 
     @property
     def options(self) -> dict[str, Any]:
@@ -107,16 +108,60 @@ def _imported(name: str) -> Model:
     with _current_folder_first():
         try:
             module = importlib.import_module(module_name)
-        except ImportError as error:
+        except Exception as error:  # whatever a user's module raises
+            told = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
             raise ValueError(
-                f"can't import {module_name!r} for the model {name!r}, looked for in {Path.cwd()} too: {error}"
+                f"can't import {module_name!r} for the model {name!r}, looked for in {Path.cwd()} too: {told}"
             ) from error
     build = getattr(module, function, None)
     if not callable(build):
         there = [key for key, value in vars(module).items() if callable(value)]
         raise ValueError(f"{module_name} has no function {function!r}{did_you_mean(function, there)}")
     summary = (inspect.getdoc(build) or "a model of your own").splitlines()[0]
-    return Model(name, build, "user", summary, module_file=Path(module.__file__) if module.__file__ else None)
+    if not module.__file__:
+        return Model(name, build, "user", summary)
+    file = Path(module.__file__)
+    root = file.parents[module_name.count(".") + (file.name == "__init__.py")]
+    # Of what is installed, only its own package: beside it lies torch.
+    own = root / module_name.partition(".")[0] if root.name in ("site-packages", "dist-packages") else root
+    return Model(name, build, "user", summary, code=_code(file, root, own))
+
+
+def _code(file: Path, root: Path, own: Path) -> tuple[Path, ...]:
+    """A module's file and those in `own` that it imports from `root`, and so on, sorted. They are read: what is loaded may vary."""
+    packages = (folder / "__init__.py" for folder in file.parents if folder.is_relative_to(own) and folder != root)
+    waiting = [file, *(package for package in packages if package.is_file())]
+    found = set(waiting)
+    while waiting:
+        current = waiting.pop()
+        if current.suffix != ".py":
+            continue
+        for imported in _imports(current, root):
+            for candidate in (imported.with_suffix(".py"), imported / "__init__.py"):
+                if candidate.is_relative_to(own) and candidate.is_file() and candidate not in found:
+                    found.add(candidate)
+                    waiting.append(candidate)
+    return tuple(sorted(found))
+
+
+def _imports(file: Path, root: Path) -> Iterator[Path]:
+    """Where what a file imports would lie, without a suffix, were it in `root`; packages on the way too."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except SyntaxError:  # so nothing can have imported it
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            starts = [(root, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = file.parents[node.level - 1] if node.level else root
+            starts = [(base, f"{node.module}.{alias.name}" if node.module else alias.name) for alias in node.names]
+        else:
+            continue
+        for base, name in starts:
+            for part in name.split("."):
+                base /= part
+                yield base
 
 
 @contextlib.contextmanager
