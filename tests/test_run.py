@@ -146,7 +146,7 @@ def test_a_run_leaves_a_folder_that_stands_alone(blocks_root: Path, tmp_path: Pa
         "modularity", "by_held_out_count", "by_distance", "seconds", "images_per_second", "device",
     ]  # fmt: skip
     config = json.loads((run.folder / "config.json").read_text())
-    assert config["config"]["model"] == {"latents": 10, "batch_norm": True}
+    assert config["config"]["model"] == {"latents": 10, "batch_norm": False}
     assert {"torch", "python"} <= set(config["versions"])
 
     network = find("pcl").build(1, 4)

@@ -181,10 +181,10 @@ class SlowVAE(VAE):
     family="representation",
     parameters=383_956,
     summary="permutation contrastive learning (Hyvärinen & Morioka, 2017): tells Laplace pairs from shuffled ones",
-    reconstruction="latents are batch-normalised, without a learned scale",
+    reconstruction="latents are not normalised",
 )
-def pcl(in_channels: int, num_outputs: int, latents: int = 10, batch_norm: bool = True) -> nn.Module:
-    """`batch_norm`: normalise each latent over the batch, as the loss leaves its scale free; False leaves it as it is."""
+def pcl(in_channels: int, num_outputs: int, latents: int = 10, batch_norm: bool = False) -> nn.Module:
+    """`batch_norm`: normalise each latent over the batch. The loss needs no help: its h² holds the scale of h near 0.5."""
     return PCL(in_channels, num_outputs, latents, batch_norm)
 
 
@@ -194,7 +194,8 @@ class PCL(Representation):
     def __init__(self, in_channels: int, num_outputs: int, latents: int, batch_norm: bool) -> None:
         super().__init__(num_outputs, latents)
         self.encoder = nn.Sequential(*convolutions(in_channels), nn.Linear(FEATURES, 2 * latents))
-        self.normalization = nn.BatchNorm1d(latents, affine=False) if batch_norm else nn.Identity()
+        # With the usual eps the encoder shrinks until eps counts, and the latents are of the scale that the loss wants after all.
+        self.normalization = nn.BatchNorm1d(latents, eps=1e-12, affine=False) if batch_norm else nn.Identity()
         self.a = nn.Parameter(torch.ones(latents))
         self.b = nn.Parameter(-torch.ones(latents))
         self.c = nn.Parameter(torch.zeros(latents))
