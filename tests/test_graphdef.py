@@ -34,7 +34,8 @@ def test_a_graph_decodes_as_the_flow(tmp_path: Path, kind: str, folded: bool) ->
     expected = flow.decode(latents)
     assert graph.latent_shapes == flow.latent_shapes
     assert graph.config.bits == flow.config.bits
-    tolerance = 1e-5 * max(1.0, float(expected.abs().max()))  # a random flow's images reach 15, beyond what float32 holds to 1e-5
+    # A random flow's images reach 15, beyond what float32 holds to 1e-5.
+    tolerance = 1e-5 * max(1.0, expected.abs().max().item())
     torch.testing.assert_close(graph.decode(latents), expected, atol=tolerance, rtol=0)
     torch.testing.assert_close(graph.decode(latents[1:2]), expected[1:2], atol=tolerance, rtol=0)
 
