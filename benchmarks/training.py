@@ -26,8 +26,9 @@ from harness import dataset as datasets  # noqa: E402
 from harness.config import resolve  # noqa: E402
 from harness.memory import keep_freed_memory  # noqa: E402
 from harness.models import Representation, find  # noqa: E402
-from harness.store import Description, Writer  # noqa: E402
+from harness.store import Description  # noqa: E402
 from harness.train import Trainer  # noqa: E402
+from harness.writer import Writer  # noqa: E402
 from splits import Factor, derive_spec  # noqa: E402
 
 GOALS = {"cnn": 2.0, "beta-vae": 1.5}
