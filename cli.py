@@ -395,9 +395,12 @@ def data_verify(dataset: str, data: Path, as_json: bool) -> None:
 )
 @click.option("--out", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the store goes.")
 @click.option("--download-only", is_flag=True, help="Leave the file in the cache; print its path.")
+@click.option("--overwrite", is_flag=True, help="Remove a store of that name that is there first.")
 @json_option
 @report_errors
-def data_fetch(dataset: str, variant: str | None, accept: bool, out: Path, download_only: bool, as_json: bool) -> None:
+def data_fetch(
+    dataset: str, variant: str | None, accept: bool, out: Path, download_only: bool, overwrite: bool, as_json: bool
+) -> None:
     """Download a dataset's official files, and convert them. Interrupted, it continues where it was when run again.
 
     DATASET is dsprites, shapes3d, mpi3d or celebglow. Files are kept in OOD_DATA_HOME (~/.cache/ood-data).
@@ -420,7 +423,7 @@ def data_fetch(dataset: str, variant: str | None, accept: bool, out: Path, downl
     if download_only:
         click.echo(json.dumps({"dataset": name, "file": str(file)}) if as_json else file)
         return
-    store = convert(file, name, out, progress=sys.stderr.isatty())
+    store = convert(file, name, out, overwrite=overwrite, progress=sys.stderr.isatty())
     if as_json:
         click.echo(json.dumps({"dataset": name, "file": str(file), "store": str(store.paths.group), "images": len(store)}))
     else:

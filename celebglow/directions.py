@@ -283,6 +283,8 @@ def make_pipeline(
     Raises:
         ValueError: for whatever is missing or unknown.
     """
+    from tqdm import tqdm
+
     from celebglow.glow import Glow
     from celebglow.images import NO_AUGMENTATION, Batches, read_images
     from celebglow.pipeline import CelebGlowPipeline
@@ -321,12 +323,14 @@ def make_pipeline(
 
     def latents() -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(seed)
-        for indices in torch.arange(len(batches)).split(LATENT_BATCH):
-            pixels = batches(indices, generator).to(device)
-            noise = torch.rand(pixels.shape, generator=generator).to(device)
-            with torch.no_grad():
-                encoded = flow.encode(flow.preprocess(pixels) + noise / flow.bins).latents.cpu()
-            yield encoded
+        with tqdm(total=len(batches), unit="img", desc="latents", disable=not progress, dynamic_ncols=True) as bar:
+            for indices in torch.arange(len(batches)).split(LATENT_BATCH):
+                pixels = batches(indices, generator).to(device)
+                noise = torch.rand(pixels.shape, generator=generator).to(device)
+                with torch.no_grad():
+                    encoded = flow.encode(flow.preprocess(pixels) + noise / flow.bins).latents.cpu()
+                yield encoded
+                bar.update(len(indices))
 
     walked = [Label.of(name, _numeric(columns, column)) for name, column in attributes.items()]
     fit = fit_directions(

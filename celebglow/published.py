@@ -50,8 +50,7 @@ def openai_flow() -> Path:
             path = root / Path(name).name
             if not path.is_file():
                 done = _fetch(base.rstrip("/") + "/" + name, path)
-                known = json.loads(records.read_text()) if records.is_file() else []
-                known = [entry for entry in known if entry["url"] != done["url"]] + [done]
+                known = [entry for entry in _recorded(records) if entry["url"] != done["url"]] + [done]
                 write_atomically(records, json.dumps(known, indent=1).encode() + b"\n")
         logger.info("converting the published graph; the first time only")
         try:
@@ -62,6 +61,15 @@ def openai_flow() -> Path:
         except ValueError as error:
             raise ValueError(f"{error}. Remove {root} to download it again") from error
     return folder
+
+
+def _recorded(records: Path) -> list[dict[str, Any]]:
+    """What downloads.json says; nothing if it is damaged, as it is a record for people."""
+    try:
+        known = json.loads(records.read_bytes())
+        return [entry for entry in known if "url" in entry]
+    except (FileNotFoundError, ValueError, TypeError):
+        return []
 
 
 def _fetch(url: str, path: Path) -> dict[str, Any]:

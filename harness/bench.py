@@ -96,7 +96,7 @@ def plan(
     configs = {name: resolve(model, preset, chosen, device) for name, (model, chosen) in _overridden(names, overrides).items()}
     there = [store["name"] for store in overview(data) if store["complete"]]
     wanted = list(datasets) or there
-    absent = {name: _command(name, data) for name in wanted if name not in there}
+    absent = {name: _command(name, data, there) for name in wanted if name not in there}
     also = {name: _command(name, data) for name in DATASETS if not datasets and name not in there}
     if not wanted:
         raise FileNotFoundError(f"no dataset in {data}: make one, {_command('celebglow', data)}")
@@ -123,13 +123,13 @@ def _overridden(names: Sequence[str], overrides: Sequence[str]) -> dict[str, tup
     return {name: (model, [override for override in overrides if is_for(model, override)]) for name, model in models.items()}
 
 
-def _command(dataset: str, data: Path) -> str:
+def _command(dataset: str, data: Path, there: Sequence[str] = ()) -> str:
     if dataset in ("celebglow", "dsprites"):
         return f"ood-data generate {dataset} --out {data}"
     if dataset in DATASETS:
         name, _, variant = dataset.partition("_")
         return f"ood-data data fetch {name}{f' --variant {variant}' if variant else ''} --out {data}"
-    return f"put {dataset}.zarr into {data}"
+    return f"put {dataset}.zarr into {data}{did_you_mean(dataset, [*there, *DATASETS], else_all=False)}"
 
 
 def execute(runs: Iterable[Run], device: torch.device, jobs: int | None = None, progress: bool = True) -> list[Outcome]:
@@ -219,6 +219,26 @@ def _in_turn(runs: list[Run], device: torch.device, bar: _Bar) -> Iterator[Outco
 
 
 def _in_processes(runs: list[Run], device: torch.device, jobs: int, bar: _Bar) -> Iterator[Outcome]:
+    """One process that dies takes a pool with it. Which of its runs was at fault isn't known until there is but one process."""
+    while runs:
+        broken = []
+        for run, outcome in _in_pool(runs, device, jobs, bar):
+            if outcome is None:
+                broken.append(run)
+                continue
+            bar.at(run.folder, 1)
+            yield outcome
+        if broken and jobs == 1:
+            first = min(broken, key=runs.index)
+            broken.remove(first)
+            yield Outcome(first, None, "its process died, perhaps for lack of memory: the same bench continues it")
+        elif broken:
+            logger.warning("a process died, perhaps for lack of memory: going on with %d at a time", max(1, jobs // 2))
+        runs, jobs = sorted(broken, key=runs.index), max(1, jobs // 2)
+
+
+def _in_pool(runs: list[Run], device: torch.device, jobs: int, bar: _Bar) -> Iterator[tuple[Run, Outcome | None]]:
+    """The runs as they end; None for those that were running or waiting when a process died."""
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
 
@@ -233,13 +253,10 @@ def _in_processes(runs: list[Run], device: torch.device, jobs: int, bar: _Bar) -
     try:
         futures = {pool.submit(_work, run, device): run for run in runs}
         for future in as_completed(futures):
-            run = futures[future]
             try:
-                outcome = future.result()
+                yield futures[future], future.result()
             except BrokenProcessPool:
-                outcome = Outcome(run, None, "its process died, perhaps for lack of memory: bench again, with fewer --jobs")
-            bar.at(run.folder, 1)
-            yield outcome
+                yield futures[future], None
     except BaseException:
         for process in list(pool._processes.values()):
             process.terminate()  # a run continues from its checkpoint

@@ -122,9 +122,10 @@ def _identify(name: str, reader: Reader, progress: bool) -> str:
                     md5.update(block)
                     bar.update(len(block))
             found = {f"sha256:{sha256.hexdigest()}", f"md5:{md5.hexdigest()}"}
-            for known, source in SOURCES.items():
-                for official in source.files:
-                    if found & set(official.checksums) and known != name:
-                        raise BadFile(f"{path} is {known}'s official file, not {name}'s: give --dataset {known}")
+            of = {known for known, source in SOURCES.items() for file in source.files if found & set(file.checksums)}
+            if of and name not in of:
+                raise BadFile(f"{path} is {min(of)}'s official file, not {name}'s: give --dataset {min(of)}")
+            if name in SOURCES and not of:
+                logger.info("%s has none of the checksums known of %s's official files: sha256 %s", path, name, sha256.hexdigest())
             lines.append(f"{sha256.hexdigest()}  {path.name}\n")
     return lines[0].split()[0] if len(lines) == 1 else hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,6 +15,8 @@ from harness.models import MODELS
 from harness.references import NAMES
 from harness.run import CONFIG, SCORES, read_scores
 from splits import KINDS
+
+logger = logging.getLogger(__name__)
 
 # Extrapolation R² in percent, as the benchmark's repository cites the paper: all that is published in numbers.
 PUBLISHED: dict[tuple[str, str], dict[str, float]] = {
@@ -84,10 +87,14 @@ def collect(out: Path) -> list[Entry]:
     """The finished runs in a folder of run folders, best first within each dataset and kind.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: for a scores.json of another format.
+        FileNotFoundError: if there is none. A scores.json that is damaged or of another format is left out, with a warning.
     """
-    found = [(path.parent.name, read_scores(path.parent)) for path in sorted(out.glob(f"*/*/*/*/{SCORES}"))]
+    found = []
+    for path in sorted(out.glob(f"*/*/*/*/{SCORES}")):
+        try:
+            found.append((path.parent.name, read_scores(path.parent)))
+        except ValueError as error:  # the others are worth a report
+            logger.warning("left out: %s", error)
     if not found:
         raise FileNotFoundError(f"no finished run in {out}: make some with `ood-data bench --model cnn --out {out}`")
     configs = {}

@@ -29,7 +29,7 @@ from harness.files import write_atomically
 from harness.models import Model, find
 from harness.references import references
 from harness.scores import scored
-from harness.train import CHECKPOINT, Progress, State, Trainer, channels_last, normalized
+from harness.train import CHECKPOINT, Progress, State, Trainer, channels_last, normalized, seed_all
 
 if TYPE_CHECKING:
     from harness.dataset import Dataset
@@ -110,7 +110,7 @@ class Run:
             torch.set_num_threads(self.config.train.threads or os.cpu_count() or 1)
         data = harness.open(self.dataset, self.data)
         split = data.split(self.kind)
-        torch.manual_seed(self.seed)
+        seed_all(self.seed)
         network = _built(find(self.model), data.images.shape[1:], len(split.grid.sizes), self.config.model).to(device)
         self.folder.mkdir(parents=True, exist_ok=True)
         with _owned(self.folder):

@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import pickle
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -125,7 +126,7 @@ class Trainer:
         self.network.train()
         saved = clock = time.monotonic()
         for batch in itertools.islice(phase.batches(state.step), phase.steps - state.step):
-            torch.manual_seed((2 * self.seed + state.phase << 40) + state.step)
+            seed_all((2 * self.seed + state.phase << 40) + state.step)
             with autocast:
                 losses = loss_of(*batch)
             optimizer.zero_grad()
@@ -257,6 +258,13 @@ class Trainer:
             with log.open("r+b") as file:
                 file.truncate(min(kept, log.stat().st_size))  # longer, it would be filled with zeros
         return optimizer
+
+
+def seed_all(seed: int) -> None:
+    """Of whatever a user's model may draw from, besides torch."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  (the one that others use)
+    random.seed(seed)
 
 
 def normalized(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:

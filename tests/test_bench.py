@@ -84,6 +84,20 @@ def test_a_failure_stops_no_other_run(blocks_root: Path, tmp_path: Path) -> None
     assert outcomes[1].scores is not None
 
 
+def test_a_process_that_dies_costs_its_own_run_only(ood_data: CommandLine, blocks_root: Path, my_folder: Path) -> None:
+    module = my_folder / "my_module.py"
+    module.write_text(
+        module.read_text() + "\n\ndef deadly(in_channels, num_outputs):\n    import os\n    os.kill(os.getpid(), 9)\n"
+    )
+    models = ["--model", "my_module:deadly", "--model", "my_module:build"]
+    done = ood_data("bench", *models, "--data", blocks_root, "--kind", "random", *SETTINGS, "--jobs", 2, "--json", cwd=my_folder)
+    told = json.loads(done.stdout)
+    assert [run["model"] for run in told["runs"]] == ["my_module:build"]
+    assert [failed["run"] for failed in told["failed"]] == ["blocks, random, my_module:deadly, seed 0"]
+    assert "its process died" in told["failed"][0]["error"]
+    assert "going on with 1 at a time" in done.stderr
+
+
 def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(blocks_root: Path, tmp_path: Path) -> None:
     settings = [*TINY, "train.checkpoint_seconds=0", "train.steps=60", "readout.steps=200"]
     arguments = [argument for setting in settings for argument in ("--set", setting)]
@@ -183,6 +197,9 @@ def test_what_is_missing_is_named_and_the_rest_is_done(ood_data: CommandLine, bl
     assert [failed["run"] for failed in told["failed"]] == ["blocks, random, resnet50-in21k, seed 0"]
     assert "fetch https://huggingface.co" in told["failed"][0]["error"]
     assert told["absent"] == {"dsprites": f"ood-data generate dsprites --out {blocks_root}"}
+    assert planned(blocks_root, tmp_path, "mlp", datasets=["block"]).absent == {
+        "block": f"put block.zarr into {blocks_root}; did you mean 'blocks'?"
+    }
 
 
 def test_wrong_use_is_told_in_a_line(ood_data: CommandLine, blocks_root: Path, tmp_path: Path) -> None:

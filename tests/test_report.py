@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import statistics
 from html.parser import HTMLParser
 from pathlib import Path
@@ -133,4 +134,13 @@ def test_the_command(ood_data: CommandLine, runs: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken/a/b/c/0-d"
     broken.mkdir(parents=True)
     (broken / "scores.json").write_text("{")
-    assert_one_clear_line(ood_data("report", tmp_path / "broken", "--out", tmp_path / "x"), 2, "is not JSON", "bench again")
+    only = ood_data("report", tmp_path / "broken", "--out", tmp_path / "x")
+    assert_one_clear_line(only, 1, "is not JSON", "bench again", "no finished run")
+
+
+def test_a_run_that_cant_be_read_is_left_out_of_the_report(runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copytree(runs, tmp_path / "runs")
+    file = next((tmp_path / "runs").glob("*/*/mlp/*/scores.json"))
+    file.write_text('{"format": 0}')
+    assert [len(row.runs) for row in collect(tmp_path / "runs")].count(2) == 1
+    assert f"left out: {file} is not of format 1" in caplog.text

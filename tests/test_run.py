@@ -183,6 +183,23 @@ def test_seeds_differ_and_repeat(blocks_root: Path, tmp_path: Path) -> None:
     assert first["r2"] == again["r2"] != other["r2"]
 
 
+def test_a_users_model_may_draw_from_any_generator(blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = """    import random
+    import numpy
+    class Noisy(nn.Linear):
+        def forward(self, images):
+            return super().forward(images.flatten(1) + random.random() + numpy.random.rand())
+    return Noisy(4096, num_outputs)
+"""
+    name = my_model(tmp_path, monkeypatch, build)
+    weights = []
+    for attempt in ("one", "two"):
+        run = run_of(blocks_root, tmp_path / attempt, name)
+        run.execute(CPU)
+        weights.append((run.folder / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
 def config(preset: Preset = "quick", *settings: str, model: str = "cnn") -> Config:
     return resolve(find(model), preset, settings)
 
