@@ -39,6 +39,7 @@ def rotation_eq(in_channels: int, num_outputs: int, fields: Sequence[int] = (8, 
     summary="rotation-eq with as many fields as cnn has channels",
     reconstruction="the group, the fields per layer, the head",
     quick_steps=150,
+    quick_learning_rate=2e-4,  # at 1e-3 its features die, and it answers the mean
     quick_batch=16,
 )
 def rotation_eq_big(in_channels: int, num_outputs: int, fields: Sequence[int] = (32, 32, 64, 64, 256)) -> nn.Module:
