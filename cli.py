@@ -381,7 +381,10 @@ def data_verify(dataset: str, data: Path, as_json: bool) -> None:
     elif problems:
         for problem in problems:
             click.echo(f"{problem.path}: {problem.what}")
-        click.echo(f"delete the files of images/ named here and make {dataset} again: only they are made; else use --overwrite")
+        if any("/images/" in problem.path for problem in problems):
+            click.echo(f"delete the files of images/ named here and make {dataset} again: only they are made; else use --overwrite")
+        elif not all(problem.what.endswith(("again", "delete it")) for problem in problems):
+            click.echo(f"make {dataset} again; if that changes nothing, with --overwrite")
     else:
         click.echo(f"{dataset} is whole: every file is what its manifest says")
     sys.exit(FAILED if problems else DONE)
@@ -696,7 +699,9 @@ def flow_train(
     wanted = [] if balance is None else [balance]
     trainer = Trainer(read_images(images, 2 * resolution, labels, center_crop, wanted, shown), config, out, torch_device)
     trainer.run(save_every=save_every, progress=shown)
-    click.echo(f"{out / 'flow'} is trained; next: ood-data flow directions {out / 'flow'} IMAGES --attribute NAME --out FOLDER")
+    click.echo(
+        f"{out / 'flow'} is trained; next: ood-data flow directions {out / 'flow'} IMAGES --labels TABLE --attribute NAME --out FOLDER"
+    )
 
 
 @flow.command("directions")
@@ -859,7 +864,8 @@ def flow_info(flow: str, as_json: bool) -> None:
     """
     from celebglow.pipeline import CelebGlowPipeline
 
-    info = CelebGlowPipeline.from_pretrained(flow).info()
+    only_trained = (Path(flow) / "config.json").is_file()
+    info = (CelebGlowPipeline.without_directions if only_trained else CelebGlowPipeline.from_pretrained)(flow).info()
     if as_json:
         click.echo(json.dumps(info))
         return

@@ -58,7 +58,7 @@ class Conversion:
     def next_step(self, out: Path) -> str:
         """What to do about missing directions."""
         if isinstance(self.flow, Glow):
-            return f"ood-data flow directions {out / 'flow'} IMAGES --attribute NAME --out FOLDER"
+            return f"ood-data flow directions {out / 'flow'} IMAGES --labels TABLE --attribute NAME --out FOLDER"
         return "an executed graph cannot encode images, so it needs a table: convert again with --z-manipulate"
 
 

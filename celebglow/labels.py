@@ -55,7 +55,9 @@ def column(columns: Columns, name: str) -> NDArray[Any]:
         ValueError: if there is none; names the close matches.
     """
     if name not in columns:
-        raise ValueError(f"no column {name!r}{did_you_mean(name, list(columns)) or '; there is none at all'}")
+        raise ValueError(
+            f"no column {name!r}{did_you_mean(name, list(columns)) or '; there is none at all, without --labels (--attributes in training)'}"
+        )
     return columns[name]
 
 

@@ -96,6 +96,12 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         pipeline.directions.float()
         return pipeline
 
+    @classmethod
+    def without_directions(cls, folder: str | Path) -> CelebGlowPipeline:
+        """A flow as `flow train` leaves it, to be looked at: it has no attributes yet."""
+        flow: Glow = Glow.from_pretrained(folder, low_cpu_mem_usage=False).float().eval()
+        return cls(flow, Directions((), flow.num_latents))
+
     @property
     def attributes(self) -> tuple[str, ...]:
         return tuple(self.directions.config.attributes)
@@ -223,5 +229,6 @@ def _no_flow(path: Path) -> str:
         return f"{path} is a file, not a converted flow: first run ood-data flow convert {path}{table} --out {path.with_suffix('')}"
     for folder in (path, path / "flow"):
         if (folder / "config.json").is_file():
-            return f"{folder} has no attribute directions: first run ood-data flow directions {folder} IMAGES --attribute NAME --out FOLDER"
+            command = f"ood-data flow directions {folder} IMAGES --labels TABLE --attribute NAME --out FOLDER"
+            return f"{folder} has no attribute directions: first run {command}"
     return f"there is no flow in {path} (no model_index.json): give `bundled`, `openai`, or a folder made by `ood-data flow`"

@@ -31,6 +31,7 @@ from splits.errors import did_you_mean
 
 logger = logging.getLogger(__name__)
 
+UNFINISHED = "run the command that makes it again, and it continues"
 REPORT_SECONDS = 0.5  # between a run's messages about its progress
 
 
@@ -83,8 +84,8 @@ def plan(
         preset, overrides, device: see `harness.config.resolve`.
 
     Raises:
-        ValueError: for an unknown model, kind or setting.
-        FileNotFoundError: if there is no dataset at all.
+        ValueError: for an unknown model, dataset, kind or setting.
+        FileNotFoundError: if there is no whole dataset at all.
     """
     for kind in kinds:
         if kind not in KINDS:
@@ -94,10 +95,16 @@ def plan(
     datasets, kinds = tuple(dict.fromkeys(datasets)), tuple(dict.fromkeys(kinds))
     names = list(dict.fromkeys(name for given in models for name in (MODELS if given == "all" else [given])))
     configs = {name: resolve(model, preset, chosen, device) for name, (model, chosen) in _overridden(names, overrides).items()}
-    there = [store["name"] for store in overview(data) if store["complete"]]
+    stores = {store["name"]: store["complete"] for store in overview(data)}
+    there = [name for name, complete in stores.items() if complete]
+    for name in datasets:
+        if name not in (*stores, *DATASETS):
+            raise ValueError(f"no dataset {name!r} in {data}{did_you_mean(name, [*stores, *DATASETS])}")
     wanted = list(datasets) or there
-    absent = {name: _command(name, data, there) for name in wanted if name not in there}
-    also = {name: _command(name, data) for name in DATASETS if not datasets and name not in there}
+    absent = {name: UNFINISHED if name in stores else _command(name, data) for name in wanted if name not in there}
+    also = {name: _command(name, data) for name in DATASETS if not datasets and name not in stores}
+    if not wanted and stores:
+        raise FileNotFoundError(f"{', '.join(stores)} in {data} is not whole: {UNFINISHED}")
     if not wanted:
         raise FileNotFoundError(f"no dataset in {data}: make one, {_command('celebglow', data)}")
     runs, impossible = [], []
@@ -123,13 +130,11 @@ def _overridden(names: Sequence[str], overrides: Sequence[str]) -> dict[str, tup
     return {name: (model, [override for override in overrides if is_for(model, override)]) for name, model in models.items()}
 
 
-def _command(dataset: str, data: Path, there: Sequence[str] = ()) -> str:
+def _command(dataset: str, data: Path) -> str:
     if dataset in ("celebglow", "dsprites"):
         return f"ood-data generate {dataset} --out {data}"
-    if dataset in DATASETS:
-        name, _, variant = dataset.partition("_")
-        return f"ood-data data fetch {name}{f' --variant {variant}' if variant else ''} --out {data}"
-    return f"put {dataset}.zarr into {data}{did_you_mean(dataset, [*there, *DATASETS], else_all=False)}"
+    name, _, variant = dataset.partition("_")
+    return f"ood-data data fetch {name}{f' --variant {variant}' if variant else ''} --out {data}"
 
 
 def execute(runs: Iterable[Run], device: torch.device, jobs: int | None = None, progress: bool = True) -> list[Outcome]:
@@ -165,9 +170,8 @@ def attempt(run: Run, device: torch.device, progress: Callable[[str, int, int], 
     except Exception as error:  # whatever a user's model raises, the other runs go on
         logger.debug("%s", run, exc_info=True)
         text = " ".join(str(error).split())
-        return Outcome(
-            run, None, text if isinstance(error, OSError | ValueError | ArithmeticError) else f"{type(error).__name__}: {text}"
-        )
+        ours = isinstance(error, OSError | ValueError | ArithmeticError)
+        return Outcome(run, None, text if ours else f"{type(error).__name__}: {text} (ood-data --debug bench … shows where)")
 
 
 class _Bar:

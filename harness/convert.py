@@ -125,7 +125,7 @@ def _identify(name: str, reader: Reader, progress: bool) -> str:
             of = {known for known, source in SOURCES.items() for file in source.files if found & set(file.checksums)}
             if of and name not in of:
                 raise BadFile(f"{path} is {min(of)}'s official file, not {name}'s: give --dataset {min(of)}")
-            if name in SOURCES and not of:
+            if not of and name in SOURCES and path.name in [file.name for file in SOURCES[name].files]:
                 logger.info("%s has none of the checksums known of %s's official files: sha256 %s", path, name, sha256.hexdigest())
             lines.append(f"{sha256.hexdigest()}  {path.name}\n")
     return lines[0].split()[0] if len(lines) == 1 else hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -100,7 +100,8 @@ def collect(out: Path) -> list[Entry]:
     configs = {}
     for path in sorted(out.glob(f"*/*/*/*/{CONFIG}")):
         with contextlib.suppress(ValueError, LookupError, TypeError):  # it is for the labels only
-            configs[path.parent.name.partition("-")[2]] = _settings(json.loads(path.read_bytes())["config"])
+            described = json.loads(path.read_bytes())
+            configs[path.parent.name.partition("-")[2]] = _settings(described["config"]) | {"images": f"{described['images']:,}"}
     return _told_apart(entries(found), configs)
 
 

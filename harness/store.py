@@ -208,7 +208,7 @@ def verify(root: str | Path, name: str, progress: Callable[[int, int], None] = l
     for path in sorted(paths.group.rglob("*")):
         inside = path.relative_to(paths.group).as_posix()
         if path.is_file() and inside not in known:
-            problems.append(Problem(f"{paths.group.name}/{inside}", "does not belong to the store"))
+            problems.append(Problem(f"{paths.group.name}/{inside}", "does not belong to the store: delete it"))
     return problems
 
 

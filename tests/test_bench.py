@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,6 +61,7 @@ def test_an_option_is_for_the_models_that_have_it(blocks_root: Path, tmp_path: P
     [
         ({"kinds": ["extrapolate"]}, "did you mean 'extrapolation'"),
         ({"seeds": 0}, "at least one seed"),
+        ({"datasets": ["block"]}, "no dataset 'block' in .*; did you mean 'blocks'"),
     ],
 )
 def test_wrong_plans_are_refused(blocks_root: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:
@@ -197,9 +199,16 @@ def test_what_is_missing_is_named_and_the_rest_is_done(ood_data: CommandLine, bl
     assert [failed["run"] for failed in told["failed"]] == ["blocks, random, resnet50-in21k, seed 0"]
     assert "fetch https://huggingface.co" in told["failed"][0]["error"]
     assert told["absent"] == {"dsprites": f"ood-data generate dsprites --out {blocks_root}"}
-    assert planned(blocks_root, tmp_path, "mlp", datasets=["block"]).absent == {
-        "block": f"put block.zarr into {blocks_root}; did you mean 'blocks'?"
-    }
+
+
+def test_an_unfinished_store_is_told_from_none(blocks_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(blocks_root, tmp_path / "data")
+    (tmp_path / "data/blocks.manifest.jsonl").unlink()
+    with pytest.raises(FileNotFoundError, match=r"blocks in .* is not whole: run the command that makes it again"):
+        planned(tmp_path / "data", tmp_path / "runs", "mlp")
+    told = planned(tmp_path / "data", tmp_path / "runs", "mlp", datasets=["blocks", "dsprites"])
+    assert "run the command that makes it again" in told.absent["blocks"]
+    assert told.absent["dsprites"].startswith("ood-data generate dsprites")
 
 
 def test_wrong_use_is_told_in_a_line(ood_data: CommandLine, blocks_root: Path, tmp_path: Path) -> None:

@@ -89,6 +89,16 @@ def test_rows_of_one_model_say_in_what_they_differ(blocks_root: Path, tmp_path: 
     assert "beta-vae (" in (tmp_path / "report/index.html").read_text()
 
 
+def test_rows_of_another_store_say_how_many_images_it_had(blocks_root: Path, runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs, tmp_path / "runs")
+    folder = next((tmp_path / "runs/blocks/composition/mlp").glob("0-*"))
+    other = shutil.copytree(folder, folder.with_name("0-0123abcd"))
+    described = json.loads((other / "config.json").read_text()) | {"images": 1000}
+    (other / "config.json").write_text(json.dumps(described))
+    labels = {row.label for row in collect(tmp_path / "runs") if (row.kind, row.model) == ("composition", "mlp")}
+    assert labels == {"mlp (images=200)", "mlp (images=1,000)"}
+
+
 def test_numbers_as_text() -> None:
     values = [number(0.12345), number(0.1, 0.02), number(None), number(float("nan")), number(-0.0001)]
     assert values == ["0.123", "0.100 ± 0.020", "–", "–", "0.000"]

@@ -271,6 +271,8 @@ def test_from_images_to_faces_by_the_documented_commands(tmp_path: Path, ood_dat
     )
     assert trained.returncode == 0, trained.stderr
     assert (out / "samples.png").exists()
+    info = json.loads(ood_data("flow", "info", out / "flow", "--json").stdout)
+    assert (info["resolution"], info["attributes"]) == (8, [])
     with (tmp_path / "labels.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["index", "big", "fold"])
