@@ -576,11 +576,12 @@ def report_command(runs: Path, out: Path, as_json: bool) -> None:
     from harness.results import collect, score_table
     from splits.text import table
 
-    files = report(runs, out)
+    rows = collect(runs)
+    files = report(rows, out)
     if as_json:
         click.echo(json.dumps({"files": [str(file) for file in files]}))
     else:
-        click.echo("\n".join(table(score_table(collect(runs)))))
+        click.echo("\n".join(table(score_table(rows))))
         click.echo(f"open {out / 'index.html'}")
 
 

@@ -31,7 +31,6 @@ from splits.errors import did_you_mean
 
 logger = logging.getLogger(__name__)
 
-UNFINISHED = "run the command that makes it again, and it continues"
 REPORT_SECONDS = 0.5  # between a run's messages about its progress
 
 
@@ -42,12 +41,14 @@ class Plan:
     Attributes:
         runs: in the order in which they start.
         absent: datasets that were asked for by name and are not there, with the command that gets each.
+        unfinished: stores that were asked for, by name or with all, and are not whole, with what to do.
         also: well-known datasets that are not there, though nobody asked for them.
         impossible: (dataset, kind, reason) that a grid can't have.
     """
 
     runs: tuple[Run, ...]
     absent: dict[str, str]
+    unfinished: dict[str, str]
     also: dict[str, str]
     impossible: tuple[tuple[str, str, str], ...]
 
@@ -95,20 +96,25 @@ def plan(
     datasets, kinds = tuple(dict.fromkeys(datasets)), tuple(dict.fromkeys(kinds))
     names = list(dict.fromkeys(name for given in models for name in (MODELS if given == "all" else [given])))
     configs = {name: resolve(model, preset, chosen, device) for name, (model, chosen) in _overridden(names, overrides).items()}
-    stores = {store["name"]: store["complete"] for store in overview(data)}
-    there = [name for name, complete in stores.items() if complete]
+    stores = {store["name"]: store for store in overview(data)}
+    there = [name for name, store in stores.items() if store["complete"]]
     for name in datasets:
         if name not in (*stores, *DATASETS):
             raise ValueError(f"no dataset {name!r} in {data}{did_you_mean(name, [*stores, *DATASETS])}")
     wanted = list(datasets) or there
-    absent = {name: UNFINISHED if name in stores else _command(name, data) for name in wanted if name not in there}
+    unfinished = {
+        store["name"]: store["damage"] or "run the command that makes it again, and it continues"
+        for store in stores.values()
+        if not store["complete"] and (not datasets or store["name"] in datasets)
+    }
+    absent = {name: _command(name, data) for name in wanted if name not in stores}
     also = {name: _command(name, data) for name in DATASETS if not datasets and name not in stores}
-    if not wanted and stores:
-        raise FileNotFoundError(f"{', '.join(stores)} in {data} is not whole: {UNFINISHED}")
+    if not wanted and unfinished:
+        raise FileNotFoundError("; ".join(f"{name} in {data} is not whole: {reason}" for name, reason in unfinished.items()))
     if not wanted:
         raise FileNotFoundError(f"no dataset in {data}: make one, {_command('celebglow', data)}")
     runs, impossible = [], []
-    for dataset in (name for name in wanted if name not in absent):
+    for dataset in (name for name in wanted if name in there):
         spec = harness.open(dataset, data).spec
         for kind in kinds or KINDS:
             if kind not in spec.kinds:
@@ -116,7 +122,7 @@ def plan(
                 continue
             runs += [Run(data, out, dataset, kind, name, seed, configs[name]) for name in names for seed in range(seeds)]
     runs.sort(key=lambda run: run.seed)  # a whole table of one seed before the next
-    return Plan(tuple(runs), absent, also, tuple(impossible))
+    return Plan(tuple(runs), absent, unfinished, also, tuple(impossible))
 
 
 def _overridden(names: Sequence[str], overrides: Sequence[str]) -> dict[str, tuple[Model, list[str]]]:
@@ -224,21 +230,23 @@ def _in_turn(runs: list[Run], device: torch.device, bar: _Bar) -> Iterator[Outco
 
 def _in_processes(runs: list[Run], device: torch.device, jobs: int, bar: _Bar) -> Iterator[Outcome]:
     """One process that dies takes a pool with it. Which of its runs was at fault isn't known until there is but one process."""
+    most = jobs
     while runs:
-        broken = []
+        jobs, broken = min(jobs, len(runs)), []
         for run, outcome in _in_pool(runs, device, jobs, bar):
             if outcome is None:
                 broken.append(run)
                 continue
             bar.at(run.folder, 1)
             yield outcome
-        if broken and jobs == 1:
-            first = min(broken, key=runs.index)
-            broken.remove(first)
-            yield Outcome(first, None, "its process died, perhaps for lack of memory: the same bench continues it")
-        elif broken:
-            logger.warning("a process died, perhaps for lack of memory: going on with %d at a time", max(1, jobs // 2))
-        runs, jobs = sorted(broken, key=runs.index), max(1, jobs // 2)
+        runs = sorted(broken, key=runs.index)
+        if runs and jobs == 1:
+            bar.at(runs[0].folder, 1)
+            yield Outcome(runs.pop(0), None, "its process died, perhaps for lack of memory: the same bench continues it")
+            jobs = most
+        elif runs:
+            jobs //= 2
+            logger.warning("a process died, perhaps for lack of memory: going on with %d at a time", jobs)
 
 
 def _in_pool(runs: list[Run], device: torch.device, jobs: int, bar: _Bar) -> Iterator[tuple[Run, Outcome | None]]:

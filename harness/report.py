@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness import figures
 from harness.files import write_atomically
-from harness.results import PUBLISHED, Entry, collect, score_table
+from harness.results import PUBLISHED, Entry, score_table
 
 PICTURES = {
     "leaderboard": (figures.leaderboard, "Leaderboard"),
@@ -49,17 +49,13 @@ elsewhere; <b>(clip)</b> is perfect but answers only values that train has. A mo
 """
 
 
-def report(runs: Path, out: Path) -> list[Path]:
+def report(rows: list[Entry], out: Path) -> list[Path]:
     """Write scores.csv, factors.csv, a PNG per picture and index.html into `out`; returns their paths.
 
     Args:
-        runs: folder of run folders.
+        rows: of `harness.results.collect`, at least one.
         out: made if it is not there.
-
-    Raises:
-        FileNotFoundError: if there is no finished run.
     """
-    rows = collect(runs)
     out.mkdir(parents=True, exist_ok=True)
     files: dict[str, bytes] = {"scores.csv": _csv(score_table(rows)), "factors.csv": _csv(_factor_table(rows))}
     sections = []

@@ -121,7 +121,8 @@ def _told_apart(rows: list[Entry], configs: dict[str, dict[str, str]]) -> list[E
         own, others = configs.get(row.config, {}), [configs.get(config, {}) for config in alike - {row.config}]
         names = [name for name, value in own.items() if any(other.get(name, value) != value for other in others)]
         # A preset differs in what it sets: short of that, its name is enough.
-        names = ["preset"] if "preset" in names and all(other.get("preset") != own["preset"] for other in others) else names
+        of_preset = [name for name in names if name in ("preset", "images")]
+        names = of_preset if "preset" in names and all(other.get("preset") != own["preset"] for other in others) else names
         differs = ", ".join(f"{name.removeprefix('model.')}={own[name]}" for name in names) if others else ""
         unique = not others or sum(all(o.get(n) == own[n] for n in names) for o in others) == 0
         told.append(replace(row, differs=differs if unique else f"{differs} {row.config}".strip()))

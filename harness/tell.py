@@ -65,15 +65,17 @@ def outcomes_told(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
     # The same reason once: a model whose weights can't be had fails alike on every split.
     for reason, count in Counter((outcome.run.model, outcome.error) for outcome in failed).items():
         lines.append(f"not done: {reason[0]}, {count} run{'s' if count > 1 else ''}: {reason[1]}")
-    lines += [f"not done: {name}: {command}" for name, command in plan.absent.items()]
+    lines += [f"not done: {name}: {command}" for name, command in (plan.absent | plan.unfinished).items()]
     data = {
         "runs": [scores for _, scores in scored],
         "failed": [{"run": str(outcome.run), "error": outcome.error} for outcome in failed],
         "absent": plan.absent,
+        "unfinished": plan.unfinished,
     }
-    return Report(tuple(lines), data, not failed and not plan.absent)
+    return Report(tuple(lines), data, not failed and not plan.absent and not plan.unfinished)
 
 
 def _missing(plan: Plan) -> list[str]:
     lines = [f"{dataset} can't have {kind}: {reason}" for dataset, kind, reason in plan.impossible]
+    lines += [f"{name} is not whole: {reason}" for name, reason in plan.unfinished.items()]
     return lines + [f"{name} is not there; to get it: {command}" for name, command in (plan.absent | plan.also).items()]

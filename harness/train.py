@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 STATISTICS_IMAGES = 10_000
+SAVING_SHARE = 20  # a checkpoint waits until training took so many times as long as the last one
 Progress = Callable[[str, int, int], None]  # phase, steps done, steps in all
 Losses = dict[str, Tensor]
 
@@ -125,8 +126,9 @@ class Trainer:
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=phase.autocast and config.precision == "bf16")
         self.network.train()
         saved = clock = time.monotonic()
+        saving = 0.0  # seconds that the last checkpoint took
         for batch in itertools.islice(phase.batches(state.step), phase.steps - state.step):
-            seed_all((2 * self.seed + state.phase << 40) + state.step)
+            seed_all(noise_seed(self.seed, state.phase, state.step))
             with autocast:
                 losses = loss_of(*batch)
             optimizer.zero_grad()
@@ -140,9 +142,10 @@ class Trainer:
             if state.step % config.log_every == 0 or state.step == phase.steps:
                 self._log(phase)
             self.progress(phase.name, state.step, phase.steps)
-            if now - saved >= config.checkpoint_seconds:
+            if now - saved >= max(config.checkpoint_seconds, SAVING_SHARE * saving):
                 self._save(optimizer)
-                saved = time.monotonic()
+                saved = clock = time.monotonic()
+                saving = saved - now
 
     def _first_phase(self) -> Phase:
         """Of the whole network by squared error, or of a representation by its own loss."""
@@ -261,10 +264,15 @@ class Trainer:
 
 
 def seed_all(seed: int) -> None:
-    """Of whatever a user's model may draw from, besides torch."""
+    """Seed, by a number below 2³², whatever a model may draw from: torch, and for users' models numpy and random."""
     torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  (the one that others use)
+    np.random.seed(seed)  # noqa: NPY002  (the one that others use)
     random.seed(seed)
+
+
+def noise_seed(seed: int, phase: int, step: int) -> int:
+    """Of a step's noise, below 2³²: a hash, as torch's CPU generator ignores all bits but these."""
+    return int(np.random.SeedSequence([seed, phase, step]).generate_state(1)[0])
 
 
 def normalized(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:

@@ -207,8 +207,11 @@ def test_an_unfinished_store_is_told_from_none(blocks_root: Path, tmp_path: Path
     with pytest.raises(FileNotFoundError, match=r"blocks in .* is not whole: run the command that makes it again"):
         planned(tmp_path / "data", tmp_path / "runs", "mlp")
     told = planned(tmp_path / "data", tmp_path / "runs", "mlp", datasets=["blocks", "dsprites"])
-    assert "run the command that makes it again" in told.absent["blocks"]
-    assert told.absent["dsprites"].startswith("ood-data generate dsprites")
+    assert "run the command that makes it again" in told.unfinished["blocks"]
+    assert list(told.absent) == ["dsprites"]
+    (tmp_path / "data/blocks.zarr/images/zarr.json").write_text("{")
+    with pytest.raises(FileNotFoundError, match=r"blocks in .* is not whole: .* is damaged or missing: --overwrite"):
+        planned(tmp_path / "data", tmp_path / "runs", "mlp")
 
 
 def test_wrong_use_is_told_in_a_line(ood_data: CommandLine, blocks_root: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_rows_of_one_model_say_in_what_they_differ(blocks_root: Path, tmp_path: 
     assert labels == {f"beta-vae (beta={beta}, train.batch={batch})" for beta, batch in ((1, 16), (2, 16), (2, 8))}
     (next(tmp_path.glob("*/*/*/*/config.json"))).write_text("{")  # a hash is better than nothing
     assert len({row.label for row in collect(tmp_path)}) == 3
-    report(tmp_path, tmp_path / "report")
+    report(collect(tmp_path), tmp_path / "report")
     assert "beta-vae (" in (tmp_path / "report/index.html").read_text()
 
 
@@ -105,7 +105,7 @@ def test_numbers_as_text() -> None:
 
 
 def test_the_report_is_whole_and_needs_nothing_else(runs: Path, tmp_path: Path) -> None:
-    files = {path.name: path.read_bytes() for path in report(runs, tmp_path / "report")}
+    files = {path.name: path.read_bytes() for path in report(collect(runs), tmp_path / "report")}
     assert set(files) == {
         "index.html", "scores.csv", "factors.csv",
         *(f"blocks-extrapolation-{name}.png" for name in ("leaderboard", "factors", "modularity", "distance")),
@@ -130,7 +130,7 @@ def test_the_report_is_whole_and_needs_nothing_else(runs: Path, tmp_path: Path) 
 
 
 def test_the_same_runs_give_the_same_bytes(runs: Path, tmp_path: Path) -> None:
-    one, two = ([path.read_bytes() for path in report(runs, tmp_path / name)] for name in ("one", "two"))
+    one, two = ([path.read_bytes() for path in report(collect(runs), tmp_path / name)] for name in ("one", "two"))
     assert one == two
 
 

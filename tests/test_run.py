@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from harness.config import Config, Preset, fingerprint, resolve
 from harness.models import MODELS, find
 from harness.models.backbones import Normalized
 from harness.run import Run
-from harness.train import Trainer
+from harness.train import Trainer, noise_seed, seed_all
 
 CPU = torch.device("cpu")
 TINY = ("train.steps=6", "train.batch=16", "train.log_every=3", "readout.steps=6", "readout.batch=16", "train.precision=fp32")
@@ -198,6 +199,14 @@ def test_a_users_model_may_draw_from_any_generator(blocks_root: Path, tmp_path: 
         run.execute(CPU)
         weights.append((run.folder / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
+
+
+def test_the_noise_of_every_seed_phase_and_step_is_its_own() -> None:
+    drawn = []
+    for key in ((0, 0, 5), (1, 0, 5), (0, 1, 5), (0, 0, 6), (2, 0, 5)):
+        seed_all(noise_seed(*key))
+        drawn.append((torch.rand(()).item(), np.random.rand(), random.random()))  # noqa: NPY002
+    assert all(len(set(values)) == len(drawn) for values in zip(*drawn, strict=True))
 
 
 def config(preset: Preset = "quick", *settings: str, model: str = "cnn") -> Config:

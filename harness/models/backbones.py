@@ -1,4 +1,4 @@
-"""ResNets and DenseNets of timm, from scratch and pretrained. timm is imported when one is built: `pip install 'ood-data[models]'`.
+"""ResNets and DenseNets of timm, from scratch and pretrained. timm is imported when one is built: `pip install '.[models]'`.
 
 timm rather than torchvision: it alone has the BiT ResNets, and it adapts a stem to one channel, for pretrained weights by summing
 the weights of red, green and blue. At 64 × 64 these networks end at 2 × 2.
@@ -135,7 +135,7 @@ def _timm() -> Any:
     try:
         import timm
     except ImportError as error:
-        raise RuntimeError("this model needs timm: pip install 'ood-data[models]'") from error
+        raise RuntimeError("this model needs timm: pip install 'ood-data[models]', or '.[models]' in its checkout") from error
     return timm
 
 

@@ -184,7 +184,7 @@ class SlowVAE(VAE):
     reconstruction="latents are not normalised",
 )
 def pcl(in_channels: int, num_outputs: int, latents: int = 10, batch_norm: bool = False) -> nn.Module:
-    """`batch_norm`: normalise each latent over the batch. The loss needs no help: its h² holds the scale of h near 0.5."""
+    """`batch_norm`: normalise each latent over the batch. The loss needs no help: its h² holds the scale of h at 0.5 to 0.8."""
     return PCL(in_channels, num_outputs, latents, batch_norm)
 
 
