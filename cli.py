@@ -671,6 +671,7 @@ def flow_train(
     import torch
 
     from celebglow.images import Augmentation, read_images
+    from celebglow.pipeline import directions_command
     from celebglow.training import Trainer, TrainingConfig
     from harness.memory import keep_freed_memory
 
@@ -700,9 +701,7 @@ def flow_train(
     wanted = [] if balance is None else [balance]
     trainer = Trainer(read_images(images, 2 * resolution, labels, center_crop, wanted, shown), config, out, torch_device)
     trainer.run(save_every=save_every, progress=shown)
-    click.echo(
-        f"{out / 'flow'} is trained; next: ood-data flow directions {out / 'flow'} IMAGES --labels TABLE --attribute NAME --out FOLDER"
-    )
+    click.echo(f"{out / 'flow'} is trained; next: {directions_command(out / 'flow')}")
 
 
 @flow.command("directions")

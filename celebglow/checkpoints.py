@@ -18,7 +18,7 @@ from celebglow.decoder import Decoder
 from celebglow.flow import Flow
 from celebglow.glow import Glow
 from celebglow.graph import GraphGlow
-from celebglow.pipeline import CelebGlowPipeline, no_progress_bars
+from celebglow.pipeline import CelebGlowPipeline, directions_command, no_progress_bars
 from celebglow.ports import read_port
 from celebglow.program import compile_graph
 from celebglow.recognition import NotRecognised, recognise
@@ -58,7 +58,7 @@ class Conversion:
     def next_step(self, out: Path) -> str:
         """What to do about missing directions."""
         if isinstance(self.flow, Glow):
-            return f"ood-data flow directions {out / 'flow'} IMAGES --labels TABLE --attribute NAME --out FOLDER"
+            return directions_command(out / "flow")
         return "an executed graph cannot encode images, so it needs a table: convert again with --z-manipulate"
 
 

@@ -222,6 +222,11 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         return CelebGlowOutput(images=[Image.fromarray(image.squeeze()) for image in images])
 
 
+def directions_command(folder: Path) -> str:
+    """What gives the flow in a folder its attribute directions."""
+    return f"ood-data flow directions {folder} IMAGES --labels TABLE --attribute NAME --out FOLDER"
+
+
 def _no_flow(path: Path) -> str:
     """What is there instead of a flow that can be walked, and the command that makes one of it."""
     if path.is_file():
@@ -229,6 +234,5 @@ def _no_flow(path: Path) -> str:
         return f"{path} is a file, not a converted flow: first run ood-data flow convert {path}{table} --out {path.with_suffix('')}"
     for folder in (path, path / "flow"):
         if (folder / "config.json").is_file():
-            command = f"ood-data flow directions {folder} IMAGES --labels TABLE --attribute NAME --out FOLDER"
-            return f"{folder} has no attribute directions: first run {command}"
+            return f"{folder} has no attribute directions: first run {directions_command(folder)}"
     return f"there is no flow in {path} (no model_index.json): give `bundled`, `openai`, or a folder made by `ood-data flow`"
