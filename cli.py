@@ -17,7 +17,7 @@ import click
 if TYPE_CHECKING:
     import torch
 
-DONE, FAILED, WRONG_USE = 0, 1, 2
+DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130  # 130: as shells count a Ctrl-C
 
 
 def report_errors(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,8 +35,11 @@ def report_errors(function: Callable[..., Any]) -> Callable[..., Any]:
                 message = error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
             click.echo(f"ood-data: {message}", err=True)
             sys.exit(WRONG_USE if isinstance(error, ValueError) else FAILED)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit):
             raise
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("ood-data: interrupted; the same command continues what can be continued", err=True)
+            sys.exit(INTERRUPTED)
         except Exception as error:  # a defect of ours: --debug shows where
             if click.get_current_context().find_root().params.get("debug"):
                 traceback.print_exc()
@@ -572,6 +575,7 @@ def report_command(runs: Path, out: Path, as_json: bool) -> None:
     Example:
       ood-data report runs/ --out report/
     """
+    from harness.references import EXPLAINED
     from harness.report import report
     from harness.results import collect, score_table
     from splits.text import table
@@ -581,7 +585,7 @@ def report_command(runs: Path, out: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"files": [str(file) for file in files]}))
     else:
-        click.echo("\n".join(table(score_table(rows))))
+        click.echo("\n".join([*table(score_table(rows)), EXPLAINED]))
         click.echo(f"open {out / 'index.html'}")
 
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -171,11 +172,16 @@ def execute(runs: Iterable[Run], device: torch.device, jobs: int | None = None, 
 
 def attempt(run: Run, device: torch.device, progress: Callable[[str, int, int], None] = lambda *_: None) -> Outcome:
     """Execute one run and keep its error."""
+    code: tuple[Path, ...] = ()
     try:
+        code = find(run.model).code
         return Outcome(run, run.execute(device, progress))
     except Exception as error:  # whatever a user's model raises, the other runs go on
         logger.debug("%s", run, exc_info=True)
         text = " ".join(str(error).split())
+        where = next((frame for frame in reversed(traceback.extract_tb(error.__traceback__)) if Path(frame.filename) in code), None)
+        if where is not None:  # in the user's code
+            return Outcome(run, None, f"{type(error).__name__}: {text} ({where.filename}:{where.lineno})")
         ours = isinstance(error, OSError | ValueError | ArithmeticError)
         return Outcome(run, None, text if ours else f"{type(error).__name__}: {text} (ood-data --debug bench … shows where)")
 

@@ -51,10 +51,11 @@ def leaderboard(rows: Sequence[Entry]) -> Figure:
         axes = figure.subplots()
         families = families_of(rows)
         test = [row.mean("r2", "mean") for row in rows]
-        spread = [0 if math.isnan(s) else s for s in (row.deviation("r2", "mean") for row in rows)]
+        deviations = np.array([row.deviation("r2", "mean") for row in rows])
+        several, spread = ~np.isnan(deviations), np.nan_to_num(deviations)
         places = np.arange(len(rows))
         axes.barh(places, test, 0.6, color=[COLORS[families[row.model]] for row in rows])
-        axes.errorbar(test, places, xerr=spread, fmt="none", ecolor=GREY, capsize=2)
+        axes.errorbar(np.array(test)[several], places[several], xerr=spread[several], fmt="none", ecolor=GREY, capsize=2)
         axes.plot(
             [row.mean("train", "r2", "mean") for row in rows], places, "o", ms=5, mfc=GREY, mec="white", mew=0.8, label="train"
         )

@@ -18,6 +18,10 @@ from harness.r2 import grid_variance, summarize
 from splits import Split
 
 NAMES = ("train_mean", "ood_to_mean", "clip")
+EXPLAINED = (
+    "In parentheses, what needs no image: (train-mean), a constant; (ood-to-mean) and (clip), the truth where train has the value, "
+    "else the mean, or the nearest value, of train."
+)
 
 
 def references(split: Split) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import csv
 import html
 import io
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def report(rows: list[Entry], out: Path) -> list[Path]:
         out: made if it is not there.
     """
     out.mkdir(parents=True, exist_ok=True)
-    files: dict[str, bytes] = {"scores.csv": _csv(score_table(rows)), "factors.csv": _csv(_factor_table(rows))}
+    files: dict[str, bytes] = {"scores.csv": _csv(_score_rows(rows)), "factors.csv": _csv(_factor_table(rows))}
     sections = []
     for (dataset, kind), group in itertools.groupby(rows, key=lambda row: (row.dataset, row.kind)):
         members = list(group)
@@ -91,7 +92,7 @@ def _section(dataset: str, kind: str, rows: Sequence[Entry], pictures: Iterable[
     parts = [f'<section id="{html.escape(f"{dataset}-{kind}")}"><h2>{title}</h2>', _html_table(rows)]
     others = {name: value for name, value in PUBLISHED.get((dataset, kind), {}).items() if name not in {row.model for row in rows}}
     if others:
-        told = ", ".join(f"{html.escape(name)} {value:.1f} %" for name, value in others.items())
+        told = ", ".join(f"{html.escape(name)} {value / 100:.3f}" for name, value in others.items())
         parts.append(f"<p>Published and not among these runs: {told}.</p>")
     for caption, svg in pictures:
         data = base64.b64encode(svg).decode()
@@ -114,6 +115,43 @@ def _html_table(rows: Sequence[Entry]) -> str:
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def _score_rows(rows: Sequence[Entry]) -> list[list[str]]:
+    """A line per row of the leaderboards and per reference predictor, numbers in full, nothing where there is none."""
+    names = [
+        "r2",
+        "r2_deviation",
+        "r2_excl_categorical",
+        "r2_sklearn",
+        "mse",
+        "train_r2",
+        "published_r2",
+        "seeds",
+        "steps",
+        "n_test",
+    ]
+    lines = [["dataset", "kind", "model", "config", "differs", *names, "preset"]]
+    for (dataset, kind), group in itertools.groupby(rows, key=lambda row: (row.dataset, row.kind)):
+        members = list(group)
+        for row in members:
+            numbers = [
+                row.mean("r2", "mean"),
+                row.deviation("r2", "mean"),
+                row.mean("r2", "mean_excl_categorical"),
+                row.mean("r2_sklearn", "mean"),
+                row.mean("mse", "mean"),
+                row.mean("train", "r2", "mean"),
+                row.published,
+                len(row.runs),
+                row.first["steps"],
+                row.first["n_test"],
+            ]
+            lines.append([dataset, kind, row.model, row.config, row.differs, *map(_in_full, numbers), row.first["preset"]])
+        for name, reference in members[0].first["reference"].items():
+            numbers = [reference["mean"], None, reference["mean_excl_categorical"], *[None] * 7]
+            lines.append([dataset, kind, f"({name.replace('_', '-')})", "", "", *map(_in_full, numbers), ""])
+    return lines
+
+
 def _factor_table(rows: Sequence[Entry]) -> list[list[str]]:
     """A line per model, split, seed and factor."""
     lines = [
@@ -128,10 +166,13 @@ def _factor_table(rows: Sequence[Entry]) -> list[list[str]]:
                     run["mse"]["factors"][factor],
                     run["train"]["r2"]["factors"][factor],
                 ]
-                shown = ["" if value is None else repr(value) for value in numbers]
                 what = [row.dataset, row.kind, row.model, row.config, str(run["seed"]), factor]
-                lines.append([*what, *shown, run["preset"], str(run["steps"]), str(run["n_test"])])
+                lines.append([*what, *map(_in_full, numbers), run["preset"], str(run["steps"]), str(run["n_test"])])
     return lines
+
+
+def _in_full(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else repr(value)
 
 
 def _csv(lines: Iterable[Sequence[str]]) -> bytes:

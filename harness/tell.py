@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from harness.bench import Outcome, Plan
 from harness.models import families
+from harness.references import EXPLAINED
 from harness.results import entries, score_table
 from splits.text import Report, table
 
@@ -58,7 +59,7 @@ def outcomes_told(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
     """The score table, and what failed. Not ok if anything that was asked for has no scores."""
     scored = [(outcome.run.folder.name, outcome.scores) for outcome in outcomes if outcome.scores is not None]
     failed = [outcome for outcome in outcomes if outcome.scores is None]
-    lines = list(table(score_table(entries(scored)))) if scored else []
+    lines = [*table(score_table(entries(scored))), EXPLAINED] if scored else []
     presets = {scores["preset"] for _, scores in scored}
     if "quick" in presets:
         lines.append("quick is not the paper's budget: few steps, and at most 1,000 test images scored.")

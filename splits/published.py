@@ -27,11 +27,13 @@ def compare(split: Split, folder: str | Path) -> Report:
 
     Not ok where they differ, with the first differences by factor, or where a file is missing or isn't such a file.
     """
+    paths = {side: Path(folder) / labels_file(split, side) for side in ("train", "test")}
     differences: list[str] = []
     for side, ours in (("train", split.train), ("test", split.test)):
-        path = Path(folder) / labels_file(split, side)
-        differences += [f"{path.name}: {line}" for line in _differences(split, path, ours)]
-    verdict = f"{'differs from' if differences else 'equal to'} the published labels in {folder}"
+        differences += [f"{paths[side].name}: {line}" for line in _differences(split, paths[side], ours)]
+    there = any(path.is_file() for path in paths.values())
+    verdict = ("differs from" if there else "not compared with") if differences else "equal to"
+    verdict = f"{verdict} the published labels in {folder}"
     lines = (f"{split.dataset}, {split.kind}: {verdict}", *(f"  {line}" for line in differences))
     return Report(lines, {"equal": not differences, "differences": differences}, not differences)
 

@@ -100,6 +100,42 @@ def test_a_process_that_dies_costs_its_own_run_only(ood_data: CommandLine, block
     assert "going on with 1 at a time" in done.stderr
 
 
+def test_an_error_in_ones_own_code_is_told_by_line(ood_data: CommandLine, blocks_root: Path, my_folder: Path) -> None:
+    module = my_folder / "my_module.py"
+    module.write_text(module.read_text() + "\n\ndef wrong(in_channels, num_outputs):\n    return nn.Linear(64, oops)\n")
+    done = ood_data("bench", "--model", "my_module:wrong", "--data", blocks_root, "--kind", "random", *SETTINGS, cwd=my_folder)
+    assert done.returncode == 1
+    assert f"NameError: name 'oops' is not defined ({module}:11)" in done.stdout
+
+
+def test_a_model_of_ones_own_that_cant_be_called_is_refused(my_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(my_folder)
+    (my_folder / "other_module.py").write_text("def build(channels): ...\n\n\ndef sized(in_channels, num_outputs, width): ...\n")
+    with pytest.raises(ValueError, match=r"other_module:build is to be called as build\(in_channels, num_outputs\)"):
+        find("other_module:build")
+    with pytest.raises(ValueError, match="missing a required argument: 'width'"):
+        find("other_module:sized")
+    with pytest.raises(ValueError, match=r"a module is expected: sub\.other_module:build"):
+        find("./sub/other_module.py:build")
+
+
+def test_an_interrupt_is_told_in_a_line_and_continued(blocks_root: Path, tmp_path: Path) -> None:
+    settings = ["--set", "train.steps=1000000", "--set", "train.checkpoint_seconds=0.1"]
+    command = [sys.executable, "-m", "cli", "bench", "--model", "mlp", "--kind", "random", "--data", str(blocks_root), *settings]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.rglob("checkpoint.pt")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told.splitlines()[-1] == "ood-data: interrupted; the same command continues what can be continued"
+    assert list(tmp_path.rglob("checkpoint.pt"))
+
+
 def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(blocks_root: Path, tmp_path: Path) -> None:
     settings = [*TINY, "train.checkpoint_seconds=0", "train.steps=60", "readout.steps=200"]
     arguments = [argument for setting in settings for argument in ("--set", setting)]

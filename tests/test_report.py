@@ -120,6 +120,11 @@ def test_the_report_is_whole_and_needs_nothing_else(runs: Path, tmp_path: Path) 
     assert not re.search(r"url\(|@import|<script", page)
     assert "prefers-color-scheme: dark" in page
     assert "not the paper's budget" in page
+    scores = list(csv.DictReader(files["scores.csv"].decode().splitlines()))
+    assert [line["model"] for line in scores if line["model"].startswith("(")] == ["(train-mean)", "(ood-to-mean)", "(clip)"] * 2
+    means = {(row.kind, row.model, row.config): row.mean("r2", "mean") for row in collect(runs)}
+    assert means == {(row["kind"], row["model"], row["config"]): float(row["r2"]) for row in scores if row["config"]}
+    assert {row["steps"] for row in scores if row["config"]} == {"3"}
     lines = list(csv.DictReader(files["factors.csv"].decode().splitlines()))
     assert len(lines) == 2 * 2 * 3 * 4
     line = next(

@@ -290,3 +290,7 @@ def test_check_names_what_is_missing_or_torn(published: Path) -> None:
     assert done.returncode == 1
     assert "train_labels.npz: is not an npz file" in done.stdout
     assert "test_labels.npz: is missing" in done.stdout
+    (published / "celeb_glow_composition_train_labels.npz").unlink()
+    absent = ood_data("celebglow", "--kind", "composition", "--check", published)
+    assert absent.returncode == 1
+    assert f"celebglow, composition: not compared with the published labels in {published}" in absent.stdout

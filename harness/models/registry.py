@@ -105,6 +105,9 @@ def find(name: str) -> Model:
 
 def _imported(name: str) -> Model:
     module_name, _, function = name.partition(":")
+    if module_name.endswith(".py"):
+        module_name = module_name.removesuffix(".py").removeprefix("./").replace("/", ".")
+        raise ValueError(f"{name!r} names a file, and a module is expected: {module_name}:{function}")
     with _current_folder_first():
         try:
             module = importlib.import_module(module_name)
@@ -117,6 +120,12 @@ def _imported(name: str) -> Model:
     if not callable(build):
         there = [key for key, value in vars(module).items() if callable(value)]
         raise ValueError(f"{module_name} has no function {function!r}{did_you_mean(function, there)}")
+    try:
+        inspect.signature(build).bind(3, 7)
+    except TypeError as error:
+        raise ValueError(
+            f"{name} is to be called as {function}(in_channels, num_outputs), all else with defaults: {error}"
+        ) from None
     summary = (inspect.getdoc(build) or "a model of your own").splitlines()[0]
     if not module.__file__:
         return Model(name, build, "user", summary)
