@@ -285,7 +285,7 @@ def generate_celebglow(
     from celebglow.pipeline import CelebGlowPipeline
     from harness.memory import keep_freed_memory
 
-    pipeline = CelebGlowPipeline.from_pretrained(flow)
+    pipeline = CelebGlowPipeline.from_pretrained(_folder_of(flow))
     population = Population(persons, attributes, levels, range_, temperature, resolution, seed, precision)
     keep_freed_memory()
     complete = run(out, pipeline, population, pick_device(device), part, overwrite, workers, sys.stderr.isatty())
@@ -788,7 +788,7 @@ def flow_directions(
       ood-data flow directions flows/mine/flow portraits.npz --labels labels.csv \\
           --attribute smile=smile_score --attribute age --control male --out flows/mine/walkable
     """
-    from celebglow.directions import make_pipeline
+    from celebglow.fitting import make_pipeline
 
     separation = make_pipeline(
         flow,
@@ -869,12 +869,22 @@ def flow_info(flow: str, as_json: bool) -> None:
     from celebglow.pipeline import CelebGlowPipeline
 
     only_trained = (Path(flow) / "config.json").is_file()
-    info = (CelebGlowPipeline.without_directions if only_trained else CelebGlowPipeline.from_pretrained)(flow).info()
+    load = CelebGlowPipeline.without_directions if only_trained else CelebGlowPipeline.from_pretrained
+    info = load(_folder_of(flow)).info()
     if as_json:
         click.echo(json.dumps(info))
         return
     for key, value in info.items():
         click.echo(f"{key:<12} {', '.join(map(str, value)) if isinstance(value, list) else value}")
+
+
+def _folder_of(flow: str) -> str | Path:
+    """The flow's folder; OpenAI's is downloaded the first time."""
+    if flow != "openai":
+        return flow
+    from celebglow.published import openai_flow
+
+    return openai_flow()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ import torch  # noqa: E402
 
 import harness  # noqa: E402
 from harness import dsprites  # noqa: E402
-from harness.batches import Batches  # noqa: E402
 from harness.dataset import Dataset  # noqa: E402
 from harness.pairs import ChangedFactors, LaplaceSteps  # noqa: E402
 
@@ -99,7 +98,7 @@ def feeding(data: Dataset) -> None:
 
 def pairs(data: Dataset) -> None:
     split = data.split("extrapolation")
-    batches = Batches(data, split.train, 64)
+    batches = data.batches(split.train, 64)
     for sampler in (ChangedFactors(split), LaplaceSteps(split)):
         start, rounds = time.perf_counter(), 0
         while (drawing := time.perf_counter() - start) < 1:

@@ -14,6 +14,7 @@ _EXPORTS = {
     "Decoder": "celebglow.decoder",
     "Directions": "celebglow.directions",
     "Glow": "celebglow.glow",
+    "openai_flow": "celebglow.published",
 }
 __all__ = list(_EXPORTS)
 

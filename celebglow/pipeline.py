@@ -71,16 +71,11 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(cls, name: str | Path = "bundled", **kwargs: Any) -> CelebGlowPipeline:
-        """Load "bundled", the flow that comes with the package, "openai", which is downloaded, or a folder that `save_pretrained` wrote.
+        """Load "bundled", the flow that comes with the package, or a folder that `save_pretrained` wrote, as `openai_flow`'s.
 
         Raises:
             ValueError: if there is no such flow, or it cannot be read.
-            ConnectionError: if it cannot be downloaded.
         """
-        if str(name) == "openai":
-            from celebglow.published import openai_flow  # which loads pipelines itself
-
-            name = openai_flow()
         folder = BUNDLED if str(name) == "bundled" else Path(name)
         if not (folder / "model_index.json").is_file():
             raise ValueError(_no_flow(folder))
@@ -235,4 +230,7 @@ def _no_flow(path: Path) -> str:
     for folder in (path, path / "flow"):
         if (folder / "config.json").is_file():
             return f"{folder} has no attribute directions: first run {directions_command(folder)}"
-    return f"there is no flow in {path} (no model_index.json): give `bundled`, `openai`, or a folder made by `ood-data flow`"
+    return (
+        f"there is no flow in {path} (no model_index.json): give `bundled`, `openai`, which in Python "
+        "is `celebglow.openai_flow()`, or a folder made by `ood-data flow`"
+    )

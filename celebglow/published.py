@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from celebglow.checkpoints import convert, save
 from harness.download import fetch
 from harness.files import home, locked, sha256, write_atomically
 
@@ -34,8 +35,6 @@ def openai_flow() -> Path:
         ValueError: if what was fetched cannot be converted, saying why.
         OSError: if the folder cannot be written.
     """
-    from celebglow.checkpoints import convert, save
-
     root = home() / "openai"
     folder = root / "flow"
     if (folder / "model_index.json").is_file():

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,9 +22,6 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from harness.store import Store
-
-if TYPE_CHECKING:
-    from harness.dataset import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +140,8 @@ class Batches:
     """Batches of images and targets, float32, an epoch per iteration.
 
     Args:
-        data: the dataset.
+        store: of the images.
+        targets: (N, F) float32 of all of them.
         indices: (n,) distinct indices into its grid.
         batch_size: images per batch; the last one of an epoch is smaller, unless `drop_last`.
         shuffle: another order each epoch, drawn from `seed`; else in the order of `indices`.
@@ -160,7 +158,8 @@ class Batches:
 
     def __init__(
         self,
-        data: Dataset,
+        store: Store,
+        targets: NDArray[np.float32],
         indices: ArrayLike,
         batch_size: int = 64,
         *,
@@ -178,8 +177,8 @@ class Batches:
             raise ValueError(f"{len(self.indices) - len(ascending):,} indices are repeats: distinct ones are expected")
         self.batch_size, self.shuffle, self.seed, self.drop_last = batch_size, shuffle, seed, drop_last
         self.device = torch.device(device)
-        self.pixels = Pixels(data.store, ascending, place, self.device)
-        self.targets = torch.from_numpy(data.targets[self.indices]).to(self.device)
+        self.pixels = Pixels(store, ascending, place, self.device)
+        self.targets = torch.from_numpy(targets[self.indices]).to(self.device)
         self.epoch = 0
         self._buffers = _Buffers()
 
@@ -236,15 +235,16 @@ class IndexedImages(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     are first asked. A DataLoader asks for a batch at a time (`__getitems__`).
 
     Args:
-        data: the dataset.
-        indices: (n,) indices into its grid.
+        store: of the images.
+        targets: (N, F) float32 of all of them.
+        indices: (n,) indices into the grid.
     """
 
-    def __init__(self, data: Dataset, indices: ArrayLike) -> None:
-        self.root, self.name = data.store.paths.root, data.name
+    def __init__(self, store: Store, targets: NDArray[np.float32], indices: ArrayLike) -> None:
+        self.root, self.name = store.paths.root, store.name
         self.indices = _whole_numbers(indices)
-        self.targets = torch.from_numpy(data.targets[self.indices])
-        self._pixels: Pixels | None = Pixels(data.store, np.unique(self.indices))
+        self.targets = torch.from_numpy(targets[self.indices])
+        self._pixels: Pixels | None = Pixels(store, np.unique(self.indices))
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -54,10 +54,10 @@ class Dataset:
         """Whole batches of the images at `indices`, as fast as the machine allows: see `harness.batches.Batches`."""
         from harness.batches import Batches  # torch
 
-        return Batches(self, indices, batch_size, **options)
+        return Batches(self.store, self.targets, indices, batch_size, **options)
 
     def torch_dataset(self, indices: ArrayLike) -> IndexedImages:
         """A map-style torch `Dataset` of the images at `indices`, for a DataLoader: see `harness.batches.IndexedImages`."""
         from harness.batches import IndexedImages  # torch
 
-        return IndexedImages(self, indices)
+        return IndexedImages(self.store, self.targets, indices)

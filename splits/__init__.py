@@ -8,10 +8,11 @@ Importing this needs numpy only: pydantic is imported when a spec other than the
 pyarrow to write parquet.
 """
 
+from splits.catalog import DATASETS, load, load_spec, select, spec_from_dict
 from splits.errors import SpecError
 from splits.grid import Factor, FactorGrid
 from splits.rules import KINDS, HeldOutRule, Kind, RandomRule
-from splits.spec import DATASETS, SplitSpec, derive_spec, load, load_spec, select, spec_from_dict
+from splits.spec import SplitSpec, derive_spec
 from splits.split import Counts, Split
 
 __all__ = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from splits.spec import VARIANTS
+from splits.catalog import VARIANTS
 from splits.split import Split
 from splits.text import Report, named, sample
 

@@ -1,29 +1,22 @@
-"""Split specs: a factor grid and its splits as plain data, in TOML: the paper's are shipped, users write others."""
+"""Split specs: a factor grid and the rules of its splits as plain data, given or derived."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from splits import rules
-from splits.errors import SpecError, did_you_mean
+from splits.errors import did_you_mean
 from splits.grid import Factor, FactorGrid
-from splits.rules import KINDS, HeldOutRule, Kind, RandomRule, Rule, indices_of_range
+from splits.rules import KINDS, HeldOutRule, Kind, RandomRule, Rule
 from splits.split import Split
-
-SPECS = Path(__file__).parent / "specs"
-# The three recordings of MPI3D share one grid; the paper's is the real one.
-VARIANTS = {"mpi3d_toy": "mpi3d", "mpi3d_realistic": "mpi3d"}
-DATASETS = (*sorted(path.stem for path in SPECS.glob("*.toml")), *VARIANTS)
 
 
 @dataclass(frozen=True)
 class SplitSpec:
-    """The grid of a dataset and the rules of its splits. Read one with `load_spec`, derive one with `derive_spec`.
+    """The grid of a dataset and the rules of its splits. Read one with `splits.load_spec`, derive one with `derive_spec`.
 
     Attributes:
         name: the dataset's.
@@ -67,7 +60,7 @@ class SplitSpec:
         raise ValueError(f"unknown kind of split {kind!r}{did_you_mean(kind, KINDS)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as JSON-able data, laid out as its TOML is; `spec_from_dict` is the exact inverse."""
+        """The spec as JSON-able data, laid out as its TOML is; `splits.spec_from_dict` is the exact inverse."""
         factors = [
             {"name": factor.name, "size": factor.size, "kind": factor.kind}
             | ({} if factor.values is None else {"values": list(factor.values)})
@@ -77,58 +70,6 @@ class SplitSpec:
         data["split"] = {kind: _rule_to_dict(self.rules[kind]) for kind in self.kinds}
         data["impossible"] = dict(self.impossible)
         return {key: value for key, value in data.items() if value or key == "split"}
-
-
-def load_spec(name_or_path: str | Path) -> SplitSpec:
-    """The shipped spec of a dataset (`DATASETS`), or the spec in a TOML file.
-
-    Args:
-        name_or_path: a dataset's name; or a path, which a str is taken for if it ends in .toml or has a folder.
-
-    Raises:
-        SpecError: a ValueError with every mistake of a bad spec, each with its path in the file.
-        ValueError: for a name that isn't a dataset's, with close matches; for a file that isn't TOML.
-        FileNotFoundError: if there is no such file.
-    """
-    path = Path(name_or_path)
-    if isinstance(name_or_path, str) and path.suffix != ".toml" and path.name == name_or_path:
-        if name_or_path not in DATASETS:
-            raise ValueError(
-                f"unknown dataset {name_or_path!r}{did_you_mean(name_or_path, DATASETS)} (or give a spec file, *.toml)"
-            )
-        return _shipped(name_or_path)
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpecError(str(path), [f"not TOML: {error}"]) from None
-    from splits.schema import read  # pydantic
-
-    return read(raw, str(path))
-
-
-def spec_from_dict(data: Mapping[str, Any]) -> SplitSpec:
-    """The spec that `SplitSpec.to_dict` wrote, validated like a file.
-
-    Raises:
-        SpecError: a ValueError with every mistake, each with its path.
-    """
-    from splits.schema import read  # pydantic
-
-    return read(data, f"spec {data.get('name', '')}".rstrip())
-
-
-def load(dataset: str | Path, kind: str) -> Split:
-    """The split of that kind of a dataset, or of the spec in a TOML file.
-
-    Raises:
-        ValueError: as `load_spec` and `SplitSpec.split`.
-    """
-    return load_spec(dataset).split(kind)
-
-
-def select(spec: SplitSpec, kind: str) -> Split:
-    """The split of that kind of `spec`, as `spec.split(kind)`."""
-    return spec.split(kind)
 
 
 def derive_spec(
@@ -168,7 +109,7 @@ def derive_spec(
         "extrapolation": lambda: _any_of(varying, lambda size: rules.extrapolation(size, ratio)),
         "interpolation": lambda: _any_of(varying, lambda size: rules.interpolation(size, ratio)),
         "composition": lambda: _corner(varying, quantile),
-        "random": lambda: _as_many_as(found, name, grid),
+        "random": lambda: as_many_as(found, name, grid),
     }
     for kind, derive in derivations.items():
         try:
@@ -201,7 +142,8 @@ def _corner(varying: list[Factor], quantile: float) -> HeldOutRule:
     return HeldOutRule("all", held_out)
 
 
-def _as_many_as(found: Mapping[Kind, Rule], name: str, grid: FactorGrid) -> RandomRule:
+def as_many_as(found: Mapping[Kind, Rule], name: str, grid: FactorGrid) -> RandomRule:
+    """The rule of random, whose test side has as many samples as that of extrapolation."""
     if "extrapolation" not in found:
         raise ValueError("its test count is that of the extrapolation split, which this grid can't have")
     extrapolation = Split(name, "extrapolation", grid, found["extrapolation"])
@@ -213,26 +155,3 @@ def _rule_to_dict(rule: Rule) -> dict[str, Any]:
         return {"test_if": rule.test_if, "held_out": {name: list(values) for name, values in rule.held_out.items()}}
     count = {"test_count": rule.test_count} if rule.test_count_of is None else {"test_count_of": rule.test_count_of}
     return count | {"seed": rule.seed}
-
-
-def _shipped(name: str) -> SplitSpec:
-    """A spec of this package. The tests validate it; here it is read as it is, as importing pydantic takes longer than the rest."""
-    raw = tomllib.loads((SPECS / f"{VARIANTS.get(name, name)}.toml").read_text(encoding="utf-8"))
-    grid = FactorGrid(
-        tuple(
-            Factor(table["name"], table["size"], table["kind"], tuple(table["values"]) if "values" in table else None)
-            for table in raw["factor"]
-        )
-    )
-    found: dict[Kind, Rule] = {}
-    for kind in KINDS:
-        if kind != "random":
-            table = raw["split"][kind]
-            chosen = {factor.name: table["held_out"][factor.name] for factor in grid if factor.name in table["held_out"]}
-            held_out = {
-                factor: indices_of_range(choice, grid[factor].size) if isinstance(choice, str) else tuple(choice)
-                for factor, choice in chosen.items()
-            }
-            found[kind] = HeldOutRule(table["test_if"], held_out)
-    found["random"] = _as_many_as(found, name, grid)
-    return SplitSpec(name, grid, found, source=raw["source"])

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import harness
 import splits
 from harness import batches as batches_module
-from harness.batches import Batches, Pixels, to_float
+from harness.batches import Pixels, to_float
 from harness.convert import convert
 from harness.dataset import Dataset
 from harness.pairs import ChangedFactors, LaplaceSteps
@@ -324,7 +324,7 @@ def test_pairs_by_hand() -> None:
 
 def test_pairs_of_images(data: Dataset) -> None:
     split = data.split("composition")
-    batches = Batches(data, split.train, 16, seed=4)
+    batches = data.batches(split.train, 16, seed=4)
     sampler = LaplaceSteps(split)
     pairs = batches.pairs(sampler)
     seen = [next(pairs) for _ in range(3)]

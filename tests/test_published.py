@@ -17,6 +17,7 @@ from conftest import assert_one_clear_line, random_glow
 from graphs import GlowGraph
 
 from celebglow.pipeline import CelebGlowPipeline
+from celebglow.published import openai_flow
 from cli import main
 
 
@@ -116,7 +117,7 @@ def test_generate_from_the_published_flow(tmp_path: Path, published: Server) -> 
         assert each["sha256"] == hashlib.sha256(content).hexdigest()
         assert each["bytes"] == len(content)
     published.files.clear()
-    assert CelebGlowPipeline.from_pretrained("openai").default_attributes == ("smile", "blond", "age")
+    assert CelebGlowPipeline.from_pretrained(openai_flow()).default_attributes == ("smile", "blond", "age")
     assert len(published.log) == requests
     assert not list((tmp_path / "home").rglob("*.part*"))
 
@@ -124,7 +125,7 @@ def test_generate_from_the_published_flow(tmp_path: Path, published: Server) -> 
 def test_a_damaged_download_is_refused_and_the_way_out_named(tmp_path: Path, published: Server) -> None:
     published.files["/large3/graph_unoptimized.pb"] = published.files["/large3/graph_unoptimized.pb"][:9000]
     with pytest.raises(ValueError, match=r"truncated.*Remove .*openai to download it again"):
-        CelebGlowPipeline.from_pretrained("openai")
+        openai_flow()
     assert not (tmp_path / "home" / "openai" / "flow").exists()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import splits
-from splits.spec import SPECS
+from splits.catalog import SPECS
 
 GOOD = """
 name = "rooms"

@@ -1,0 +1,94 @@
+"""Specs by name and from files, in TOML: the paper's are shipped, users write others."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from splits.errors import SpecError, did_you_mean
+from splits.grid import Factor, FactorGrid
+from splits.rules import KINDS, HeldOutRule, Kind, Rule, indices_of_range
+from splits.spec import SplitSpec, as_many_as
+from splits.split import Split
+
+SPECS = Path(__file__).parent / "specs"
+# The three recordings of MPI3D share one grid; the paper's is the real one.
+VARIANTS = {"mpi3d_toy": "mpi3d", "mpi3d_realistic": "mpi3d"}
+DATASETS = (*sorted(path.stem for path in SPECS.glob("*.toml")), *VARIANTS)
+
+
+def load_spec(name_or_path: str | Path) -> SplitSpec:
+    """The shipped spec of a dataset (`DATASETS`), or the spec in a TOML file.
+
+    Args:
+        name_or_path: a dataset's name; or a path, which a str is taken for if it ends in .toml or has a folder.
+
+    Raises:
+        SpecError: a ValueError with every mistake of a bad spec, each with its path in the file.
+        ValueError: for a name that isn't a dataset's, with close matches; for a file that isn't TOML.
+        FileNotFoundError: if there is no such file.
+    """
+    path = Path(name_or_path)
+    if isinstance(name_or_path, str) and path.suffix != ".toml" and path.name == name_or_path:
+        if name_or_path not in DATASETS:
+            raise ValueError(
+                f"unknown dataset {name_or_path!r}{did_you_mean(name_or_path, DATASETS)} (or give a spec file, *.toml)"
+            )
+        return _shipped(name_or_path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(str(path), [f"not TOML: {error}"]) from None
+    from splits.schema import read  # pydantic
+
+    return read(raw, str(path))
+
+
+def spec_from_dict(data: Mapping[str, Any]) -> SplitSpec:
+    """The spec that `SplitSpec.to_dict` wrote, validated like a file.
+
+    Raises:
+        SpecError: a ValueError with every mistake, each with its path.
+    """
+    from splits.schema import read  # pydantic
+
+    return read(data, f"spec {data.get('name', '')}".rstrip())
+
+
+def load(dataset: str | Path, kind: str) -> Split:
+    """The split of that kind of a dataset, or of the spec in a TOML file.
+
+    Raises:
+        ValueError: as `load_spec` and `SplitSpec.split`.
+    """
+    return load_spec(dataset).split(kind)
+
+
+def select(spec: SplitSpec, kind: str) -> Split:
+    """The split of that kind of `spec`, as `spec.split(kind)`."""
+    return spec.split(kind)
+
+
+def _shipped(name: str) -> SplitSpec:
+    """A spec of this package. The tests validate it; here it is read as it is, as importing pydantic takes longer than the rest."""
+    raw = tomllib.loads((SPECS / f"{VARIANTS.get(name, name)}.toml").read_text(encoding="utf-8"))
+    grid = FactorGrid(
+        tuple(
+            Factor(table["name"], table["size"], table["kind"], tuple(table["values"]) if "values" in table else None)
+            for table in raw["factor"]
+        )
+    )
+    found: dict[Kind, Rule] = {}
+    for kind in KINDS:
+        if kind != "random":
+            table = raw["split"][kind]
+            chosen = {factor.name: table["held_out"][factor.name] for factor in grid if factor.name in table["held_out"]}
+            held_out = {
+                factor: indices_of_range(choice, grid[factor].size) if isinstance(choice, str) else tuple(choice)
+                for factor, choice in chosen.items()
+            }
+            found[kind] = HeldOutRule(table["test_if"], held_out)
+    found["random"] = as_many_as(found, name, grid)
+    return SplitSpec(name, grid, found, source=raw["source"])
