@@ -29,6 +29,7 @@ def make_pipeline(
     flow_folder: Path,
     images: Path,
     out: Path,
+    *,
     labels: Path | None,
     attributes: dict[str, str],
     controls: dict[str, str],
