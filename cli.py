@@ -299,25 +299,33 @@ def generate_celebglow(
 
 @generate.command("dsprites")
 @click.option("--out", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the store goes.")
-@click.option("--overwrite", is_flag=True, help="Remove a dsprites that is there first.")
+@click.option(
+    "--orientations",
+    default=40,
+    type=click.IntRange(1, 40),
+    metavar="N",
+    help="Only the first N: of 10, no two look alike. The store is called dsprites10 then, with splits by the paper's rules.",
+)
+@click.option("--overwrite", is_flag=True, help="Remove a store of that name that is there first.")
 @json_option
 @report_errors
-def generate_dsprites(out: Path, overwrite: bool, as_json: bool) -> None:
+def generate_dsprites(out: Path, orientations: int, overwrite: bool, as_json: bool) -> None:
     """dSprites: all 737,280 images, rendered exactly; no download.
 
     Interrupted, it continues where it was when run again.
 
     \b
-    Example:
+    Examples:
       ood-data generate dsprites --out data/
+      ood-data generate dsprites --orientations 10 --out data/
     """
     from harness.dsprites import generate as run
 
-    run(out, overwrite, sys.stderr.isatty())
+    name = run(out, overwrite, sys.stderr.isatty(), orientations)
     if as_json:
-        click.echo(json.dumps({"store": str(out / "dsprites.zarr"), "complete": True}))
+        click.echo(json.dumps({"store": str(out / f"{name}.zarr"), "complete": True}))
     else:
-        click.echo(f"{out / 'dsprites.zarr'} is complete; look at {out / 'dsprites.png'} and read {out / 'dsprites.md'}")
+        click.echo(f"{out / name}.zarr is complete; look at {out / name}.png and read {out / name}.md")
 
 
 # Stores

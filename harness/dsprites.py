@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +30,7 @@ NAME = "dsprites"
 SIDE = 64
 SHAPES, SCALES, ORIENTATIONS, POSITIONS = 3, 6, 40, 32
 IMAGES = SHAPES * SCALES * ORIENTATIONS * POSITIONS**2
+HOLD_OUT_RATIO = 0.2  # the paper's for dSprites
 WHITE_PIXELS = 128_328_864  # of all images
 RADIUS = 9.6  # of a shape at scale 1
 LATTICE = 256  # vertices lie on multiples of 1/256 pixel
@@ -90,27 +92,30 @@ def render_bits(shape: int, scale: int, orientation: int) -> NDArray[np.uint8]:
 _FROM_COLUMN = np.array([2 ** (SIDE - column) - 1 for column in range(SIDE + 1)], dtype=np.uint64)  # bits from that column on
 
 
-def render(start: int, stop: int) -> NDArray[np.uint8]:
-    """Images [start, stop) of the grid in row-major order.
+def render(start: int, stop: int, orientations: int = ORIENTATIONS) -> NDArray[np.uint8]:
+    """Images [start, stop) in row-major order of the grid that has the first `orientations` only.
 
     Returns:
         (stop - start, 64, 64, 1) uint8, 0 or 255.
 
     Raises:
-        ValueError: unless 0 <= start < stop <= 737,280.
+        ValueError: unless 0 <= start < stop <= the number of images, 737,280 of the whole grid.
     """
-    if not 0 <= start < stop <= IMAGES:
-        raise ValueError(f"dsprites has images 0 to {IMAGES - 1}; {start} to {stop - 1} are not among them")
+    images = IMAGES // ORIENTATIONS * orientations
+    if not 0 <= start < stop <= images:
+        raise ValueError(f"dsprites has images 0 to {images - 1}; {start} to {stop - 1} are not among them")
     per_pose = POSITIONS**2
     poses = range(start // per_pose, -(-stop // per_pose))
-    packed = np.stack([render_bits(*_pose(pose)).reshape(per_pose, -1) for pose in poses]).reshape(-1, SIDE * SIDE // 8)
+    packed = np.stack([render_bits(*_pose(pose, orientations)).reshape(per_pose, -1) for pose in poses]).reshape(
+        -1, SIDE * SIDE // 8
+    )
     pixels = np.unpackbits(packed[start - poses[0] * per_pose : stop - poses[0] * per_pose], axis=1)
     return (pixels * np.uint8(255)).reshape(-1, SIDE, SIDE, 1)
 
 
-def _pose(number: int) -> tuple[int, int, int]:
-    shape, rest = divmod(number, SCALES * ORIENTATIONS)
-    return shape, *divmod(rest, ORIENTATIONS)
+def _pose(number: int, orientations: int = ORIENTATIONS) -> tuple[int, int, int]:
+    shape, rest = divmod(number, SCALES * orientations)
+    return shape, *divmod(rest, orientations)
 
 
 def all_bits() -> Iterator[NDArray[np.uint8]]:
@@ -119,48 +124,60 @@ def all_bits() -> Iterator[NDArray[np.uint8]]:
         yield render_bits(*_pose(number))
 
 
-def describe() -> Description:
-    shape = (IMAGES, SIDE, SIDE, 1)
+def describe(orientations: int = ORIENTATIONS) -> Description:
+    """The store of the grid that has the first `orientations` only; with fewer than all, its splits follow from the paper's rules."""
+    spec = splits.load_spec(NAME)
+    if orientations < ORIENTATIONS:
+        factors = (replace(factor, size=orientations) if factor.name == "orientation" else factor for factor in spec.grid)
+        spec = splits.derive_spec(f"{NAME}{orientations}", factors, HOLD_OUT_RATIO, never_held_out=("shape",))
+    shape = (len(spec.grid), SIDE, SIDE, 1)
     return Description(
-        name=NAME,
+        name=spec.name,
         shape=shape,
         rows=rows_of_shard(shape),
         compress=True,
-        spec=splits.load_spec(NAME).to_dict(),
+        spec=spec.to_dict(),
         source={"generator": "dsprites", "renderer": RENDERER},
     )
 
 
-def generate(root: str | Path, overwrite: bool = False, progress: bool = True) -> None:
-    """Make (or go on making) ``<root>/dsprites.zarr``.
+def generate(root: str | Path, overwrite: bool = False, progress: bool = True, orientations: int = ORIENTATIONS) -> str:
+    """Make (or go on making) ``<root>/dsprites.zarr``, or ``dsprites10.zarr`` with the first 10 orientations only.
 
     Args:
         root: folder of the stores.
         overwrite: remove a store that is there first.
         progress: show a bar on stderr.
+        orientations: how many of the 40.
+
+    Returns:
+        the store's name.
 
     Raises:
         ArithmeticError: if the number of white pixels is wrong: this machine's sines differ; the store is not finished then.
         ValueError: if the store there holds another dsprites.
         OSError: if it cannot be written.
     """
-    with Writer(root, describe(), overwrite=overwrite) as writer:
+    description = describe(orientations)
+    with Writer(root, description, overwrite=overwrite) as writer:
         if writer.complete:
             logger.info("%s is there and complete", writer.paths.group)
             writer.finish(card, preview)
-            return
+            return description.name
         missing, white = set(writer.missing), 0
-        with tqdm(total=IMAGES, unit="img", desc=NAME, disable=not progress, dynamic_ncols=True) as bar:
+        with tqdm(total=description.shape[0], unit="img", desc=description.name, disable=not progress, dynamic_ncols=True) as bar:
             for shard in writer.range:  # those that are there count too: the sum is over all
                 rows = writer.rows(shard)
-                images = render(rows.start, rows.stop)
+                images = render(rows.start, rows.stop, orientations)
                 white += int(np.count_nonzero(images))
                 if shard in missing:
                     writer.publish(shard, images)
                 bar.update(len(images))
-        if white != WHITE_PIXELS:
-            raise ArithmeticError(
-                f"dsprites came out with {white:,} white pixels instead of {WHITE_PIXELS:,}: the store is unfinished"
-            )
-        logger.info("dsprites: %s white pixels, as they should be", f"{white:,}")
+        if orientations == ORIENTATIONS:
+            if white != WHITE_PIXELS:
+                raise ArithmeticError(
+                    f"dsprites came out with {white:,} white pixels instead of {WHITE_PIXELS:,}: the store is unfinished"
+                )
+            logger.info("dsprites: %s white pixels, as they should be", f"{white:,}")
         writer.finish(card, preview)
+    return description.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -96,13 +97,39 @@ def test_the_command_makes_the_store_and_continues_it(tmp_path: Path, ood_data: 
     assert verify(tmp_path, "dsprites") == []
 
 
+def test_a_part_of_the_orientations_is_a_dataset_of_its_own(tmp_path: Path, ood_data: CommandLine) -> None:
+    made = ood_data("generate", "dsprites", "--orientations", 10, "--out", tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert f"{tmp_path}/dsprites10.zarr is complete" in made.stdout
+    assert verify(tmp_path, "dsprites10") == []
+    store = Store(tmp_path, "dsprites10")
+    spec = splits.spec_from_dict(store.spec)
+    assert len(store) == 3 * 6 * 10 * 32 * 32
+    assert spec.split("extrapolation").rule.held_out["orientation"] == (8, 9)
+    assert spec.split("extrapolation").counts.train == 3 * 4 * 8 * 25 * 25
+    cells = spec.grid.factors(np.arange(9_000, 180_000, 5_000))
+    for index, image in zip(spec.grid.index(cells), splits.load_spec("dsprites").grid.index(cells), strict=True):
+        np.testing.assert_array_equal(store.read(index, index + 1), dsprites.render(image, image + 1))
+
+
+def test_of_ten_orientations_no_two_look_alike() -> None:
+    for shape, scale in itertools.product(range(dsprites.SHAPES), range(dsprites.SCALES)):
+        assert len({dsprites.render_bits(shape, scale, orientation).tobytes() for orientation in range(10)}) == 10
+
+
+def test_the_rules_for_a_part_are_those_of_the_whole() -> None:
+    grid = splits.load_spec("dsprites").grid
+    derived = splits.derive_spec("dsprites", grid, dsprites.HOLD_OUT_RATIO, never_held_out=("shape",))
+    assert derived.rules == splits.load_spec("dsprites").rules
+
+
 def test_a_file_in_the_way_is_one_clear_line(tmp_path: Path, ood_data: CommandLine) -> None:
     (tmp_path / "data").write_text("a file")
     assert_one_clear_line(ood_data("generate", "dsprites", "--out", tmp_path / "data"), 1, "data")
 
 
 def test_wrong_pixels_leave_the_store_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dsprites, "render", lambda start, stop: np.zeros((stop - start, 64, 64, 1), np.uint8))
+    monkeypatch.setattr(dsprites, "render", lambda start, stop, _: np.zeros((stop - start, 64, 64, 1), np.uint8))
     with pytest.raises(ArithmeticError, match="0 white pixels instead of 128,328,864"):
         dsprites.generate(tmp_path, progress=False)
     with pytest.raises(FileNotFoundError, match="unfinished"):
