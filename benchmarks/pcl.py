@@ -2,7 +2,7 @@
 
 `python benchmarks/pcl.py` prints the least loss that the task of PCL, to tell pairs of neighbouring images from shuffled ones, allows
 to a classifier that knows only some of the factors, and so tells how far a logged loss has come. With RUN, the folder of a
-finished run of a representation, it prints the R² of several readouts of that run's latents; `--data` has its dataset.
+finished run of a representation, it prints the R² of several readouts of that run's latents.
 """
 
 from __future__ import annotations
@@ -109,13 +109,15 @@ def print_readouts(run: Path, data: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="The least loss of PCL, and readouts of a run's latents.")
     parser.add_argument("run", nargs="?", type=Path, help="the folder of a finished run")
-    parser.add_argument("--data", type=Path, default=Path("data/"), help="folder of the stores, for RUN")
+    parser.add_argument("--data", type=Path, default=Path("data/"), help="folder of the stores")
     parser.add_argument("--dataset", default="dsprites")
     parser.add_argument("--kind", default="extrapolation")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.run is None:
-        print_bounds(splits.load(arguments.dataset, arguments.kind))
+        known = arguments.dataset in splits.DATASETS
+        dataset = splits.load_spec(arguments.dataset) if known else harness.open(arguments.dataset, arguments.data)
+        print_bounds(dataset.split(arguments.kind))
     else:
         print_readouts(arguments.run, arguments.data)
 
