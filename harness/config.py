@@ -90,7 +90,7 @@ def resolve(model: Model, preset: Preset, overrides: Iterable[str] = (), device:
                 steps=model.quick_steps,
                 batch=model.quick_batch,
                 learning_rate=model.quick_learning_rate,
-                precision="auto",
+                precision=model.quick_precision,
             ),
             readout=replace(config.readout, steps=1000, learning_rate=1e-3),
             score=replace(config.score, samples=1000),

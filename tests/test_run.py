@@ -221,6 +221,7 @@ def test_presets_and_overrides() -> None:
     quick = config("quick", model="pcl")
     assert (quick.train.steps, quick.readout.steps, quick.score.samples) == (400, 1000, 1000)
     assert quick.train.precision in ("fp32", "bf16")
+    assert config("quick", model="resnet101").train.precision == "fp32"  # in which few steps end better
     changed = config("quick", "train.steps=500", "train.betas=[0.5, 0.9]", "train.learning_rate=1", "train.normalize=train")
     assert (changed.train.steps, changed.train.betas, changed.train.learning_rate) == (500, (0.5, 0.9), 1.0)
     assert changed.train.normalize == "train"

@@ -33,7 +33,7 @@ class Model:
         parameters: trained parameters for 3 channels and 7 outputs, without the readout; None if not known beforehand.
         reconstruction: what the paper leaves open and we chose; empty if nothing.
         quick_steps: training steps in the preset `quick`, chosen so that a run takes a slow CPU core (40 GMAC/s) about a minute.
-        quick_learning_rate, quick_batch: in the preset `quick`.
+        quick_learning_rate, quick_batch, quick_precision: in the preset `quick`.
         code: the files of a user's model: its module, and what that imports from its own folder.
     """
 
@@ -46,6 +46,7 @@ class Model:
     quick_steps: int = 400
     quick_learning_rate: float = 5e-4
     quick_batch: int = 64
+    quick_precision: Literal["auto", "fp32"] = "auto"
     code: tuple[Path, ...] = ()
 
     @property
