@@ -129,6 +129,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 def main(debug: bool) -> None:
     """CelebGlow regenerated, and the out-of-distribution splits of Schott et al. (ICLR 2022, arXiv 2107.08221)."""
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr)
+    for chatty in ("asyncio", "matplotlib", "numcodecs", "PIL", "zarr"):
+        logging.getLogger(chatty).setLevel(logging.INFO)  # --debug is for our own messages
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.DEBUG if debug else logging.ERROR)
 

@@ -113,7 +113,9 @@ def plan(
     if not wanted and unfinished:
         raise FileNotFoundError("; ".join(f"{name} in {data} is not whole: {reason}" for name, reason in unfinished.items()))
     if not wanted:
-        raise FileNotFoundError(f"no dataset in {data}: make one, {_command('celebglow', data)}")
+        raise FileNotFoundError(
+            f"no dataset in {data}: say with --data where yours are, or make one, {_command('celebglow', data)}"
+        )
     runs, impossible = [], []
     for dataset in (name for name in wanted if name in there):
         spec = harness.open(dataset, data).spec

@@ -36,7 +36,7 @@ class Training:
     compile: bool = False
     threads: int = 1  # CPU threads of a run; several runs go at once instead
     log_every: int = 100  # steps
-    checkpoint_seconds: float = 20.0
+    checkpoint_seconds: float = 5.0
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from splits import Split
 NAMES = ("train_mean", "ood_to_mean", "clip")
 EXPLAINED = (
     "In parentheses, what needs no image: (train-mean), a constant; (ood-to-mean) and (clip), the truth where train has the value, "
-    "else the mean, or the nearest value, of train."
+    "else the mean, or the nearest value, of train. excl. cat.: the mean without categorical factors."
 )
 
 

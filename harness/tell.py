@@ -46,7 +46,7 @@ def plan_told(plan: Plan) -> Report:
         steps = next(run.config.train.steps for run in plan.runs if run.model == model)
         rows.append((model, dataset, ", ".join(counted), str(max(counted.values())), f"{steps:,}"))
     counts = ", ".join(f"{states[state]} {state}" for state in ("done", "resumable", "new") if states[state])
-    lines = [*table(rows), f"{len(plan.runs)} runs: {counts or 'none'}", *_missing(plan)]
+    lines = [*table(rows), f"{len(plan.runs)} run{'' if len(plan.runs) == 1 else 's'}: {counts or 'none'}", *_missing(plan)]
     data = {
         "runs": [{"run": str(run), "folder": str(run.folder), "state": run.state, "steps": run.steps} for run in plan.runs],
         "absent": plan.absent | plan.also,
