@@ -38,7 +38,8 @@ def report_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         except (click.ClickException, click.exceptions.Exit):
             raise
         except (KeyboardInterrupt, click.Abort):
-            click.echo("ood-data: interrupted; the same command continues what can be continued", err=True)
+            how = ", without --overwrite," if click.get_current_context().params.get("overwrite") else ""
+            click.echo(f"ood-data: interrupted; the same command{how} continues what can be continued", err=True)
             sys.exit(INTERRUPTED)
         except Exception as error:  # a defect of ours: --debug shows where
             if click.get_current_context().find_root().params.get("debug"):

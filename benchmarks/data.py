@@ -6,6 +6,7 @@ default, takes about 3 GB.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import shutil
@@ -183,9 +184,12 @@ def sprites(folder: Path) -> Dataset:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Feeding and converting.")
+    parser.add_argument("folder", nargs="?", type=Path, help="where to work; the system's temporary folder if none")
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable()
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as name:
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         data = photographs(folder)
         feeding(data)

@@ -27,6 +27,7 @@ from harness.models.representation import READOUT, Representation  # noqa: E402
 from harness.pairs import LaplaceSteps  # noqa: E402
 from harness.r2 import grid_variance  # noqa: E402
 from harness.scores import sample  # noqa: E402
+from harness.store import overview  # noqa: E402
 
 PAIRS = 400_000
 NEVER = -30.0  # log ratio of a combination that no pair has
@@ -115,8 +116,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.run is None:
-        known = arguments.dataset in splits.DATASETS
-        dataset = splits.load_spec(arguments.dataset) if known else harness.open(arguments.dataset, arguments.data)
+        stored = any(store["name"] == arguments.dataset for store in overview(arguments.data))
+        dataset = harness.open(arguments.dataset, arguments.data) if stored else splits.load_spec(arguments.dataset)
         print_bounds(dataset.split(arguments.kind))
     else:
         print_readouts(arguments.run, arguments.data)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from celebglow import card
 from celebglow.pipeline import PRECISIONS, CelebGlowPipeline, exact_convolutions
+from harness.memory import cores
 from harness.store import Description
 from harness.writer import Writer
 from splits import Factor, FactorGrid, SplitSpec, derive_spec
@@ -184,7 +184,7 @@ def generate(
 
         with bar:
             # a GPU is kept busy by one worker, with another to write meanwhile
-            _run(work, missing, workers or (_cores() if device.type == "cpu" else 2))
+            _run(work, missing, workers or (cores() if device.type == "cpu" else 2))
         return writer.finish(card.card, card.preview)
 
 
@@ -202,10 +202,6 @@ def _run(work: Any, items: Sequence[int], workers: int) -> None:
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

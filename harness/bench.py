@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import harness
 from harness.config import Preset, parse_override, resolve
-from harness.memory import keep_freed_memory
+from harness.memory import cores, keep_freed_memory
 from harness.models import MODELS, Model, find
 from harness.run import Run
 from harness.store import overview
@@ -160,7 +160,7 @@ def execute(runs: Iterable[Run], device: torch.device, jobs: int | None = None, 
     """
     runs = list(runs)
     todo = [run for run in runs if run.state != "done"]
-    jobs = min(jobs or (len(os.sched_getaffinity(0)) if device.type == "cpu" else 1), max(len(todo), 1))
+    jobs = min(jobs or (cores() if device.type == "cpu" else 1), max(len(todo), 1))
     outcomes = {run.folder: attempt(run, device) for run in runs if run.state == "done"}
     with _Bar(len(todo), progress) as bar:
         finished = _in_processes(todo, device, jobs, bar) if jobs > 1 else _in_turn(todo, device, bar)

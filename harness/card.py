@@ -49,8 +49,8 @@ def preview(store: Store) -> bytes:
 def card(store: Store) -> str:
     """The dataset card, markdown: what it is, where it is from, whom to cite, its grid and its splits."""
     spec, side, channels = spec_from_dict(store.spec), store.images.shape[1], store.images.shape[3]
-    known = SOURCES.get(store.name)
-    title = known.title if known else store.name
+    known = SOURCES.get(store.name) or SOURCES.get(store.source.get("generator", ""))
+    title = known.title if known and store.name in SOURCES else store.name
     terms = f"\n- license: {known.license}\n- cite: {known.citation}\n- homepage: {known.homepage}\n" if known else ""
     factors = "\n".join(f"| {factor.name} | {factor.size} | {factor.kind} | {_values(factor)} |" for factor in spec.grid)
     counts = [(kind, spec.split(kind).counts) for kind in spec.kinds]

@@ -101,7 +101,7 @@ class Run:
         Raises:
             BlockingIOError: if another process owns the folder.
             FloatingPointError: if the training diverges.
-            TypeError, ValueError: if the model isn't one, or answers in another shape.
+            ValueError: if the model isn't one, or answers in another shape.
             WeightsMissing: if pretrained weights can't be had.
         """
         if self.state == "done":
@@ -216,7 +216,7 @@ def _built(model: Model, image_shape: Sequence[int], num_outputs: int, options: 
     height, width, channels = image_shape
     network = model.build(channels, num_outputs, **options)
     if not isinstance(network, nn.Module):
-        raise TypeError(f"{model.name} is to return a torch.nn.Module, not {type(network).__name__}")
+        raise ValueError(f"{model.name} is to return a torch.nn.Module, not {type(network).__name__}")
     with torch.no_grad():  # also gives lazy layers their shapes
         outputs = network.eval()(torch.zeros(2, channels, height, width))
     if not isinstance(outputs, torch.Tensor) or outputs.shape != (2, num_outputs):

@@ -224,7 +224,8 @@ class Trainer:
         if not np.isfinite(means["loss"]):
             raise FloatingPointError(
                 f"the loss is not finite within the {count} steps up to {state.step:,} of {phase.name}: "
-                f"try a smaller learning rate than {phase.learning_rate} (--set train.learning_rate=…), or train.precision=fp32"
+                f"try a smaller learning rate than {phase.learning_rate} (--set {phase.name}.learning_rate=…)"
+                f"{', or train.precision=fp32' if phase.autocast and config.precision == 'bf16' else ''}"
             )
         line = {"phase": phase.name, "step": state.step, **means, "seconds": round(state.seconds, 2)}
         with (self.folder / LOG).open("a", encoding="utf-8") as file:

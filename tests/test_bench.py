@@ -110,16 +110,19 @@ def test_an_error_in_ones_own_code_is_told_by_line(ood_data: CommandLine, blocks
 
 def test_a_model_of_ones_own_that_cant_be_called_is_refused(my_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(my_folder)
-    (my_folder / "other_module.py").write_text("def build(channels): ...\n\n\ndef sized(in_channels, num_outputs, width): ...\n")
+    builders = ("build(channels)", "sized(in_channels, num_outputs, width)", "other(in_channels=3, outputs=7)")
+    (my_folder / "other_module.py").write_text("".join(f"def {builder}: ...\n" for builder in builders))
+    with pytest.raises(ValueError, match="multiple values for argument 'outputs'"):
+        find("other_module:other")
     with pytest.raises(ValueError, match=r"other_module:build is to be called as build\(in_channels, num_outputs\)"):
         find("other_module:build")
     with pytest.raises(ValueError, match="missing a required argument: 'width'"):
         find("other_module:sized")
-    with pytest.raises(ValueError, match=r"a module is expected: sub\.other_module:build"):
+    with pytest.raises(ValueError, match=r"a module is expected: in the folder sub, other_module:build"):
         find("./sub/other_module.py:build")
 
 
-def test_an_interrupt_is_told_in_a_line_and_continued(blocks_root: Path, tmp_path: Path) -> None:
+def test_an_interrupt_is_told_in_a_line_and_keeps_the_checkpoint(blocks_root: Path, tmp_path: Path) -> None:
     settings = ["--set", "train.steps=1000000", "--set", "train.checkpoint_seconds=0.1"]
     command = [sys.executable, "-m", "cli", "bench", "--model", "mlp", "--kind", "random", "--data", str(blocks_root), *settings]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -101,6 +101,8 @@ def test_a_part_of_the_orientations_is_a_dataset_of_its_own(tmp_path: Path, ood_
     made = ood_data("generate", "dsprites", "--orientations", 10, "--out", tmp_path)
     assert made.returncode == 0, made.stderr
     assert f"{tmp_path}/dsprites10.zarr is complete" in made.stdout
+    assert "128,328,864 white pixels" in made.stderr
+    assert "Matthey" in (tmp_path / "dsprites10.md").read_text()
     assert verify(tmp_path, "dsprites10") == []
     store = Store(tmp_path, "dsprites10")
     spec = splits.spec_from_dict(store.spec)

@@ -19,6 +19,7 @@ from splits.errors import did_you_mean
 
 Family = Literal["supervised", "pretrained", "representation", "user"]
 Builder = Callable[..., nn.Module]
+OURS = Path(__file__).parents[1]  # in a checkout it lies beside a user's model, and is no part of it
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ def find(name: str) -> Model:
 def _imported(name: str) -> Model:
     module_name, _, function = name.partition(":")
     if module_name.endswith(".py"):
-        module_name = module_name.removesuffix(".py").removeprefix("./").replace("/", ".")
-        raise ValueError(f"{name!r} names a file, and a module is expected: {module_name}:{function}")
+        file = Path(module_name)
+        raise ValueError(f"{name!r} names a file, and a module is expected: in the folder {file.parent}, {file.stem}:{function}")
     with _current_folder_first():
         try:
             module = importlib.import_module(module_name)
@@ -122,8 +123,9 @@ def _imported(name: str) -> Model:
         there = [key for key, value in vars(module).items() if callable(value)]
         raise ValueError(f"{module_name} has no function {function!r}{did_you_mean(function, there)}")
     try:
-        inspect.signature(build).bind(3, 7)
-    except TypeError as error:
+        model = Model(name, build, "user", "")
+        inspect.signature(build).bind(3, 7, **model.options)
+    except (TypeError, ValueError) as error:
         raise ValueError(
             f"{name} is to be called as {function}(in_channels, num_outputs), all else with defaults: {error}"
         ) from None
@@ -148,7 +150,9 @@ def _code(file: Path, root: Path, own: Path) -> tuple[Path, ...]:
             continue
         for imported in _imports(current, root):
             for candidate in (imported.with_suffix(".py"), imported / "__init__.py"):
-                if candidate.is_relative_to(own) and candidate.is_file() and candidate not in found:
+                if not candidate.is_relative_to(own) or OURS in candidate.parents:
+                    continue
+                if candidate.is_file() and candidate not in found:
                     found.add(candidate)
                     waiting.append(candidate)
     return tuple(sorted(found))
