@@ -127,7 +127,12 @@ def test_an_interrupt_is_told_in_a_line_and_keeps_the_checkpoint(blocks_root: Pa
     command = [sys.executable, "-m", "cli", "bench", "--model", "mlp", "--kind", "random", "--data", str(blocks_root), *settings]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        [*command, "--out", str(tmp_path)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--out", str(tmp_path)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.rglob("checkpoint.pt")) and time.monotonic() < deadline:
