@@ -45,6 +45,7 @@ class Plan:
         unfinished: stores that were asked for, by name or with all, and are not whole, with what to do.
         also: well-known datasets that are not there, though nobody asked for them.
         impossible: (dataset, kind, reason) that a grid can't have.
+        kinds_named: whether kinds were asked for by name.
     """
 
     runs: tuple[Run, ...]
@@ -52,6 +53,13 @@ class Plan:
     unfinished: dict[str, str]
     also: dict[str, str]
     impossible: tuple[tuple[str, str, str], ...]
+    kinds_named: bool = False
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """What was asked for by name and has no run, with the reason or what to do."""
+        impossible = {f"{dataset}, {kind}": reason for dataset, kind, reason in self.impossible} if self.kinds_named else {}
+        return self.absent | self.unfinished | impossible
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,7 @@ def plan(
                 continue
             runs += [Run(data, out, dataset, kind, name, seed, configs[name]) for name in names for seed in range(seeds)]
     runs.sort(key=lambda run: run.seed)  # a whole table of one seed before the next
-    return Plan(tuple(runs), absent, unfinished, also, tuple(impossible))
+    return Plan(tuple(runs), absent, unfinished, also, tuple(impossible), bool(kinds))
 
 
 def _overridden(names: Sequence[str], overrides: Sequence[str]) -> dict[str, tuple[Model, list[str]]]:
@@ -178,7 +186,7 @@ def attempt(run: Run, device: torch.device, progress: Callable[[str, int, int], 
     try:
         code = find(run.model).code
         return Outcome(run, run.execute(device, progress))
-    except Exception as error:  # whatever a user's model raises, the other runs go on
+    except (Exception, SystemExit) as error:  # whatever a user's model raises, the other runs go on
         logger.debug("%s", run, exc_info=True)
         text = " ".join(str(error).split())
         where = next((frame for frame in reversed(traceback.extract_tb(error.__traceback__)) if Path(frame.filename) in code), None)

@@ -79,7 +79,7 @@ def _page(rows: Sequence[Entry], sections: Iterable[str]) -> str:
     splits = dict.fromkeys((row.dataset, row.kind) for row in rows)
     links = "".join(f'<a href="#{html.escape(f"{d}-{k}")}">{html.escape(f"{d}, {k}")}</a> ' for d, k in splits)
     quick = any(row.first["preset"] == "quick" for row in rows)
-    note = "<p><b>Some runs are of the preset quick</b>: few steps, at most 1,000 test images scored; not the paper's budget.</p>"
+    note = "<p><b>Some runs are of the preset quick</b>: few steps, and a sample of the images scored; not the paper's budget.</p>"
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>ood-data report</title><style>{STYLE}</style><h1>Out-of-distribution generalisation</h1>"

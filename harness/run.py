@@ -30,11 +30,13 @@ from harness.models import Model, find
 from harness.references import references
 from harness.scores import scored
 from harness.train import CHECKPOINT, Progress, State, Trainer, channels_last, normalized, seed_all
+from splits import KINDS
 
 if TYPE_CHECKING:
     from harness.dataset import Dataset
 
 FORMAT = 1
+REQUIRED = ("dataset", "kind", "model", "seed", "preset", "steps", "n_test", "r2", "train", "reference")  # of scores.json
 SCORES, CONFIG, WEIGHTS = "scores.json", "config.json", "model.safetensors"
 PACKAGES = ("ood-data", "torch", "numpy", "timm")
 
@@ -240,6 +242,10 @@ def read_scores(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON ({error}): delete the folder and bench again") from error
     if not isinstance(scores, dict) or scores.get("format") != FORMAT:
         raise ValueError(f"{path} is not of format {FORMAT}: delete the folder and bench again")
+    if missing := [key for key in REQUIRED if key not in scores]:
+        raise ValueError(f"{path} has no {', '.join(missing)}: delete the folder and bench again")
+    if scores["kind"] not in KINDS:
+        raise ValueError(f"{path} is of no known kind of split ({scores['kind']!r}): delete the folder and bench again")
     return scores
 
 

@@ -50,9 +50,10 @@ def plan_told(plan: Plan) -> Report:
     data = {
         "runs": [{"run": str(run), "folder": str(run.folder), "state": run.state, "steps": run.steps} for run in plan.runs],
         "absent": plan.absent | plan.also,
+        "unfinished": plan.unfinished,
         "impossible": [list(entry) for entry in plan.impossible],
     }
-    return Report(tuple(lines), data, not plan.absent)
+    return Report(tuple(lines), data, not plan.refused)
 
 
 def outcomes_told(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
@@ -62,18 +63,19 @@ def outcomes_told(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
     lines = [*table(score_table(entries(scored))), EXPLAINED] if scored else []
     presets = {scores["preset"] for _, scores in scored}
     if "quick" in presets:
-        lines.append("quick is not the paper's budget: few steps, and at most 1,000 test images scored.")
+        lines.append("quick is not the paper's budget: few steps, and a sample of the images scored.")
     # The same reason once: a model whose weights can't be had fails alike on every split.
     for reason, count in Counter((outcome.run.model, outcome.error) for outcome in failed).items():
         lines.append(f"not done: {reason[0]}, {count} run{'s' if count > 1 else ''}: {reason[1]}")
-    lines += [f"not done: {name}: {command}" for name, command in (plan.absent | plan.unfinished).items()]
+    lines += [f"not done: {name}: {command}" for name, command in plan.refused.items()]
     data = {
         "runs": [scores for _, scores in scored],
         "failed": [{"run": str(outcome.run), "error": outcome.error} for outcome in failed],
         "absent": plan.absent,
         "unfinished": plan.unfinished,
+        "impossible": [list(entry) for entry in plan.impossible],
     }
-    return Report(tuple(lines), data, not failed and not plan.absent and not plan.unfinished)
+    return Report(tuple(lines), data, not failed and not plan.refused)
 
 
 def _missing(plan: Plan) -> list[str]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from conftest import ROOT, CommandLine, assert_one_clear_line
 from harness import bench
 from harness.models import find
 from harness.run import Run
+from harness.tell import outcomes_told
 
 CPU = torch.device("cpu")
 TINY = ["train.steps=20", "train.batch=16", "readout.steps=20", "train.precision=fp32"]
@@ -142,6 +144,43 @@ def test_an_interrupt_is_told_in_a_line_and_keeps_the_checkpoint(blocks_root: Pa
     assert process.returncode == 130
     assert told.splitlines()[-1] == "ood-data: interrupted; the same command continues what can be continued"
     assert list(tmp_path.rglob("checkpoint.pt"))
+
+
+def test_options_have_the_type_of_their_defaults(blocks_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"model\.batch_norm: bool is expected, .*got 'False'"):
+        planned(blocks_root, tmp_path, "pcl", overrides=["model.batch_norm=False"])
+    folders = [
+        planned(blocks_root, tmp_path, "beta-vae", overrides=[*TINY, *more]).runs[0].folder
+        for more in ((), ("model.beta=4",), ("model.beta=4.0",), ("model.beta=5",))
+    ]
+    assert folders[0] == folders[1] == folders[2] != folders[3]
+
+
+def test_a_kind_that_was_asked_for_and_cant_be_is_not_done(blocks_root: Path, tmp_path: Path) -> None:
+    plan = planned(blocks_root, tmp_path, "cnn")
+    impossible = replace(plan, runs=(), impossible=(("blocks", "composition", "why not"),))
+    told = outcomes_told(impossible, [])
+    assert not told.ok
+    assert told.lines == ("not done: blocks, composition: why not",)
+    assert outcomes_told(replace(impossible, kinds_named=False), []).ok
+
+
+def test_a_model_may_exit_and_import_what_lies_beside_it(blocks_root: Path, my_folder: Path) -> None:
+    (my_folder / "beside.py").write_text("WIDTH = 8\n")
+    (my_folder / "late_module.py").write_text(
+        "def stop(in_channels, num_outputs): raise SystemExit('stop')\n\n\n"
+        "def late(in_channels, num_outputs):\n    import beside\n    from my_module import build\n"
+        "    return build(in_channels, num_outputs, beside.WIDTH)\n"
+    )
+    # As the installed command runs: without the current folder on the path.
+    command = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); from cli import main; main()", "bench"]
+    models = ["--model", "late_module:stop", "--model", "late_module:late", "--kind", "random", "--jobs", "1", "--json"]
+    done = subprocess.run(
+        [*command, *models, "--data", str(blocks_root), *SETTINGS], cwd=my_folder, capture_output=True, text=True, check=False
+    )
+    told = json.loads(done.stdout)
+    assert [run["model"] for run in told["runs"]] == ["late_module:late"]
+    assert "SystemExit: stop" in told["failed"][0]["error"]
 
 
 def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(blocks_root: Path, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_rows_of_one_model_say_in_what_they_differ(blocks_root: Path, tmp_path: 
         plan = bench.plan(["beta-vae"], blocks_root, tmp_path, kinds=["random"], overrides=[*TINY, *settings])
         bench.execute(plan.runs, torch.device("cpu"), jobs=1, progress=False)
     labels = {row.label for row in collect(tmp_path)}
-    assert labels == {f"beta-vae (beta={beta}, train.batch={batch})" for beta, batch in ((1, 16), (2, 16), (2, 8))}
+    assert labels == {f"beta-vae (beta={beta}, train.batch={batch})" for beta, batch in ((1.0, 16), (2.0, 16), (2.0, 8))}
     (next(tmp_path.glob("*/*/*/*/config.json"))).write_text("{")  # a hash is better than nothing
     assert len({row.label for row in collect(tmp_path)}) == 3
     report(collect(tmp_path), tmp_path / "report")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import importlib
 import inspect
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -64,12 +66,24 @@ class Model:
         """All options, defaults overridden.
 
         Raises:
-            ValueError: for an option that the model hasn't, with close matches.
+            ValueError: for an option that the model hasn't, with close matches, or a value of another type than its default.
         """
-        for key in overrides:
+        options = self.options
+        for key, value in overrides.items():
             if not self.takes(key):
                 raise ValueError(f"{self.name} has no option model.{key}{did_you_mean(key, self.options)}")
-        return self.options | dict(overrides)
+            options[key] = _as(f"model.{key}", value, options.get(key))
+        return options
+
+
+def _as(key: str, value: Any, default: Any) -> Any:
+    """A value of the type of an option's default, where that has one: a word would be true, and 4 hash otherwise than 4.0."""
+    wanted = list if isinstance(default, tuple) else type(default)
+    if wanted is float and type(value) is int:
+        return float(value)
+    if wanted in (bool, int, float, list) and type(value) is not wanted:
+        raise ValueError(f"{key}: {wanted.__name__} is expected, as its default {default!r} is one, got {value!r}")
+    return value
 
 
 _MODELS: dict[str, Model] = {}
@@ -113,7 +127,7 @@ def _imported(name: str) -> Model:
     with _current_folder_first():
         try:
             module = importlib.import_module(module_name)
-        except Exception as error:  # whatever a user's module raises
+        except (Exception, SystemExit) as error:  # whatever a user's module raises
             told = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
             raise ValueError(
                 f"can't import {module_name!r} for the model {name!r}, looked for in {Path.cwd()} too: {told}"
@@ -125,18 +139,25 @@ def _imported(name: str) -> Model:
     try:
         model = Model(name, build, "user", "")
         inspect.signature(build).bind(3, 7, **model.options)
+        json.dumps(model.options)  # they are kept with the run
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{name} is to be called as {function}(in_channels, num_outputs), all else with defaults: {error}"
         ) from None
     summary = (inspect.getdoc(build) or "a model of your own").splitlines()[0]
+
+    @functools.wraps(build)
+    def at_home(*args: Any, **options: Any) -> nn.Module:
+        with _current_folder_first():  # it may import what lies beside it only now
+            return build(*args, **options)  # type: ignore[no-any-return]
+
     if not module.__file__:
-        return Model(name, build, "user", summary)
+        return Model(name, at_home, "user", summary)
     file = Path(module.__file__)
     root = file.parents[module_name.count(".") + (file.name == "__init__.py")]
     # Of what is installed, only its own package: beside it lies torch.
     own = root / module_name.partition(".")[0] if root.name in ("site-packages", "dist-packages") else root
-    return Model(name, build, "user", summary, code=_code(file, root, own))
+    return Model(name, at_home, "user", summary, code=_code(file, root, own))
 
 
 def _code(file: Path, root: Path, own: Path) -> tuple[Path, ...]:

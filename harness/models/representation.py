@@ -97,6 +97,7 @@ class VAE(Representation):
     family="representation",
     parameters=765_335,
     summary="β-VAE (Higgins et al., 2017), read out by an MLP",
+    reconstruction="β = 4",
     quick_steps=250,
 )
 def beta_vae(in_channels: int, num_outputs: int, latents: int = 10, beta: float = 4.0) -> nn.Module:
@@ -121,7 +122,7 @@ class BetaVAE(VAE):
     family="representation",
     parameters=765_335,
     summary="Ada-GVAE (Locatello et al., 2020): pairs that share most factors share their posteriors there",
-    reconstruction="k = 1 changed factor per pair",
+    reconstruction="β = 1; k = 1 changed factor per pair",
     quick_steps=100,
 )
 def ada_gvae(in_channels: int, num_outputs: int, latents: int = 10, beta: float = 1.0, k: int = 1) -> nn.Module:
