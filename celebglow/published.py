@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from celebglow.checkpoints import convert, save
 from harness.download import fetch
 from harness.files import home, locked, sha256, write_atomically
@@ -73,8 +75,6 @@ def _recorded(records: Path) -> list[dict[str, Any]]:
 
 def _fetch(url: str, path: Path) -> dict[str, Any]:
     """Download one file; returns what is to be recorded of it."""
-    from tqdm import tqdm
-
     with tqdm(unit="B", unit_scale=True, desc=path.name, disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
 
         def progress(there: int, total: int | None) -> None:

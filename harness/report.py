@@ -8,7 +8,7 @@ import html
 import io
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from harness import figures
@@ -117,38 +117,28 @@ def _html_table(rows: Sequence[Entry]) -> str:
 
 def _score_rows(rows: Sequence[Entry]) -> list[list[str]]:
     """A line per row of the leaderboards and per reference predictor, numbers in full, nothing where there is none."""
-    names = [
-        "r2",
-        "r2_deviation",
-        "r2_excl_categorical",
-        "r2_sklearn",
-        "mse",
-        "train_r2",
-        "published_r2",
-        "seeds",
-        "steps",
-        "n_test",
-    ]
-    lines = [["dataset", "kind", "model", "config", "differs", *names, "preset"]]
+    columns: dict[str, Callable[[Entry], float | None]] = {
+        "r2": lambda row: row.mean("r2", "mean"),
+        "r2_deviation": lambda row: row.deviation("r2", "mean"),
+        "r2_excl_categorical": lambda row: row.mean("r2", "mean_excl_categorical"),
+        "r2_sklearn": lambda row: row.mean("r2_sklearn", "mean"),
+        "mse": lambda row: row.mean("mse", "mean"),
+        "train_r2": lambda row: row.mean("train", "r2", "mean"),
+        "published_r2": lambda row: row.published,
+        "seeds": lambda row: len(row.runs),
+        "steps": lambda row: row.first["steps"],
+        "n_test": lambda row: row.first["n_test"],
+    }
+    lines = [["dataset", "kind", "model", "config", "differs", *columns, "preset"]]
     for (dataset, kind), group in itertools.groupby(rows, key=lambda row: (row.dataset, row.kind)):
         members = list(group)
         for row in members:
-            numbers = [
-                row.mean("r2", "mean"),
-                row.deviation("r2", "mean"),
-                row.mean("r2", "mean_excl_categorical"),
-                row.mean("r2_sklearn", "mean"),
-                row.mean("mse", "mean"),
-                row.mean("train", "r2", "mean"),
-                row.published,
-                len(row.runs),
-                row.first["steps"],
-                row.first["n_test"],
-            ]
-            lines.append([dataset, kind, row.model, row.config, row.differs, *map(_in_full, numbers), row.first["preset"]])
-        for name, reference in members[0].first["reference"].items():
-            numbers = [reference["mean"], None, reference["mean_excl_categorical"], *[None] * 7]
-            lines.append([dataset, kind, f"({name.replace('_', '-')})", "", "", *map(_in_full, numbers), ""])
+            shown = [_in_full(value(row)) for value in columns.values()]
+            lines.append([dataset, kind, row.model, row.config, row.differs, *shown, row.first["preset"]])
+        for name, scores in members[0].first["reference"].items():
+            known = {"r2": scores["mean"], "r2_excl_categorical": scores["mean_excl_categorical"]}
+            shown = [_in_full(known.get(column)) for column in columns]
+            lines.append([dataset, kind, f"({name.replace('_', '-')})", "", "", *shown, ""])
     return lines
 
 

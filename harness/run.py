@@ -26,6 +26,7 @@ from torch import nn
 import harness
 from harness.config import Config, code_hash, fingerprint
 from harness.files import write_atomically
+from harness.memory import cores
 from harness.models import Model, find
 from harness.references import references
 from harness.scores import scored
@@ -109,7 +110,7 @@ class Run:
         if self.state == "done":
             return read_scores(self.folder)
         if device.type == "cpu":
-            torch.set_num_threads(self.config.train.threads or os.cpu_count() or 1)
+            torch.set_num_threads(self.config.train.threads or cores())
         data = harness.open(self.dataset, self.data)
         split = data.split(self.kind)
         seed_all(self.seed)

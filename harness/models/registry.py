@@ -10,7 +10,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -136,28 +136,27 @@ def _imported(name: str) -> Model:
     if not callable(build):
         there = [key for key, value in vars(module).items() if callable(value)]
         raise ValueError(f"{module_name} has no function {function!r}{did_you_mean(function, there)}")
-    try:
-        model = Model(name, build, "user", "")
-        inspect.signature(build).bind(3, 7, **model.options)
-        json.dumps(model.options)  # they are kept with the run
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name} is to be called as {function}(in_channels, num_outputs), all else with defaults: {error}"
-        ) from None
-    summary = (inspect.getdoc(build) or "a model of your own").splitlines()[0]
 
     @functools.wraps(build)
     def at_home(*args: Any, **options: Any) -> nn.Module:
         with _current_folder_first():  # it may import what lies beside it only now
             return build(*args, **options)  # type: ignore[no-any-return]
 
+    model = Model(name, at_home, "user", (inspect.getdoc(build) or "a model of your own").splitlines()[0])
+    try:
+        inspect.signature(build).bind(3, 7, **model.options)
+        json.dumps(model.options)  # they are kept with the run
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} is to be called as {function}(in_channels, num_outputs), all else with defaults: {error}"
+        ) from None
     if not module.__file__:
-        return Model(name, at_home, "user", summary)
+        return model
     file = Path(module.__file__)
     root = file.parents[module_name.count(".") + (file.name == "__init__.py")]
     # Of what is installed, only its own package: beside it lies torch.
     own = root / module_name.partition(".")[0] if root.name in ("site-packages", "dist-packages") else root
-    return Model(name, at_home, "user", summary, code=_code(file, root, own))
+    return replace(model, code=_code(file, root, own))
 
 
 def _code(file: Path, root: Path, own: Path) -> tuple[Path, ...]:
