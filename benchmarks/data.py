@@ -25,9 +25,9 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import harness  # noqa: E402
-from harness import dsprites  # noqa: E402
-from harness.dataset import Dataset  # noqa: E402
-from harness.pairs import ChangedFactors, LaplaceSteps  # noqa: E402
+from harness.data.dataset import Dataset  # noqa: E402
+from harness.data.pairs import ChangedFactors, LaplaceSteps  # noqa: E402
+from harness.formats import dsprites  # noqa: E402
 
 GOAL_FEEDING = 5
 SECONDS = 1.5  # of each measurement
@@ -130,7 +130,7 @@ def first_batch(data: Dataset, npz: Path) -> None:
         "x = torch.from_numpy(numpy.load(sys.argv[1])['arr_0'])\n"
         "next(iter(torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=256, shuffle=True)))"
     )
-    root, imports = data.store.paths.root, "torch, harness.dataset, harness.batches"
+    root, imports = data.store.paths.root, "torch, harness.data.dataset, harness.data.batches"
     times = {f"store, {place}": peak_and_seconds(imports, ours, data.name, root, place) for place in ("memory", "mapped")}
     times["npz"] = peak_and_seconds("torch, numpy", plain, npz)
     print(f"{data.name}, from opening to the first batch of train:")
@@ -161,8 +161,10 @@ def photographs(folder: Path) -> Dataset:
     with (folder / "copy").open("rb") as file:
         os.fsync(file.fileno())
     copying = time.perf_counter() - start
-    body = "harness.convert.convert(sys.argv[1], None, sys.argv[2], sys.argv[3])"
-    memory, seconds = peak_and_seconds("harness.convert", body, folder / "photographs.npz", folder, folder / "photographs.toml")
+    body = "harness.formats.convert.convert(sys.argv[1], None, sys.argv[2], sys.argv[3])"
+    memory, seconds = peak_and_seconds(
+        "harness.formats.convert", body, folder / "photographs.npz", folder, folder / "photographs.toml"
+    )
     data = harness.open("photographs", folder)
     print(
         f"convert: {size / seconds / 1e6:,.0f} MB/s with hashing, checksums and fsync, {seconds / copying:.1f} x the time of a copy; "

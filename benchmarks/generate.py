@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from celebglow.glow import Glow
+from celebglow.layers import LOG_SCALE, ActNorm, ZeroConv
 from celebglow.pipeline import CelebGlowPipeline
-from celebglow.steps import LOG_SCALE, ActNorm, ZeroConv
-from harness.memory import keep_freed_memory
+from harness.machine import keep_freed_memory
 
 PER_PERSON = 216
 

@@ -22,12 +22,12 @@ from torch import Tensor, nn  # noqa: E402
 
 import harness  # noqa: E402
 import splits  # noqa: E402
+from harness.data.pairs import LaplaceSteps  # noqa: E402
+from harness.data.store import overview  # noqa: E402
 from harness.models.convolutional import dense  # noqa: E402
 from harness.models.representation import READOUT, Representation  # noqa: E402
-from harness.pairs import LaplaceSteps  # noqa: E402
-from harness.r2 import grid_variance  # noqa: E402
-from harness.scores import sample  # noqa: E402
-from harness.store import overview  # noqa: E402
+from harness.scoring.r2 import grid_variance  # noqa: E402
+from harness.scoring.scores import sample  # noqa: E402
 
 PAIRS = 400_000
 NEVER = -30.0  # log ratio of a combination that no pair has

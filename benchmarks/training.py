@@ -22,13 +22,13 @@ from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
 import harness  # noqa: E402
-from harness import dataset as datasets  # noqa: E402
-from harness.config import resolve  # noqa: E402
-from harness.memory import keep_freed_memory  # noqa: E402
+from harness.data import dataset as datasets  # noqa: E402
+from harness.data.store import Description  # noqa: E402
+from harness.data.writer import Writer  # noqa: E402
+from harness.machine import keep_freed_memory  # noqa: E402
 from harness.models import Representation, find  # noqa: E402
-from harness.store import Description  # noqa: E402
-from harness.train import Trainer  # noqa: E402
-from harness.writer import Writer  # noqa: E402
+from harness.runs.config import resolve  # noqa: E402
+from harness.runs.trainer import Trainer  # noqa: E402
 from splits import Factor, derive_spec  # noqa: E402
 
 GOALS = {"cnn": 2.0, "beta-vae": 1.5}

@@ -14,7 +14,7 @@ _EXPORTS = {
     "Decoder": "celebglow.decoder",
     "Directions": "celebglow.directions",
     "Glow": "celebglow.glow",
-    "openai_flow": "celebglow.published",
+    "openai_flow": "celebglow.convert.openai",
 }
 __all__ = list(_EXPORTS)
 

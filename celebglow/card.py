@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from harness.store import Store
+from harness.data.store import Store
 from splits import spec_from_dict
 
 SHEET_PERSONS = 8

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from celebglow.glow import Glow, Level
-from celebglow.steps import SIGMOID_SHIFT, AffineCoupling, CouplingNet, Step, border_channel
+from celebglow.layers import SIGMOID_SHIFT, AffineCoupling, CouplingNet, Step, border_channel
 
 
 class Conv(nn.Module):

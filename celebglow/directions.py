@@ -13,6 +13,8 @@ from diffusers.configuration_utils import register_to_config
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from splits.errors import InputError
+
 Floats = NDArray[np.float64]
 
 
@@ -56,7 +58,7 @@ class Directions(ModelMixin, ConfigMixin):
         known, aliases = list(self.config.attributes), dict(self.config.aliases or {})
         attribute = aliases.get(name, name)
         if attribute.lstrip("-") not in known:
-            raise ValueError(f"unknown attribute {name!r}{did_you_mean(name, [*aliases, *known])}")
+            raise InputError(f"unknown attribute {name!r}{did_you_mean(name, [*aliases, *known])}")
         return known.index(attribute.lstrip("-")), -1.0 if attribute.startswith("-") else 1.0
 
     def select(self, attributes: Sequence[str]) -> Directions:
@@ -67,7 +69,7 @@ class Directions(ModelMixin, ConfigMixin):
         """
         rows = [self.resolve(name) for name in attributes]
         if not attributes or len({row for row, _ in rows}) < len(attributes):
-            raise ValueError("attributes must be named once each, and at least one")
+            raise InputError("attributes must be named once each, and at least one")
         chosen = Directions(tuple(attributes), self.config.num_latents, self.config.centered)
         signs = torch.tensor([[sign] for _, sign in rows], dtype=self.table.dtype, device=self.table.device)
         chosen.table.copy_(self.table[[row for row, _ in rows]] * signs)
@@ -108,10 +110,10 @@ class Label:
         known = values[np.isfinite(values)]
         levels = np.unique(known)
         if len(levels) < 2:
-            raise ValueError(f"column {name!r} has fewer than two different values")
+            raise InputError(f"column {name!r} has fewer than two different values")
         low, high = levels if len(levels) == 2 else np.quantile(known, [0.1, 0.9])
         if low == high:
-            raise ValueError(f"column {name!r} is the same for nearly all images")
+            raise InputError(f"column {name!r} is the same for nearly all images")
         return cls(name, (values - (low + high) / 2) * 2 / (high - low))
 
 
@@ -163,7 +165,7 @@ def fit_directions(
     masks = [keep, *(keep & known[:, row] for row in range(len(attributes)))]
     for label, mask in zip(attributes, masks[1:], strict=True):
         if len(np.unique(label.values[mask])) < 2:
-            raise ValueError(f"{label.name!r} has fewer than two different values among the images of the fit")
+            raise InputError(f"{label.name!r} has fewer than two different values among the images of the fit")
     fits = [_Regression(design, mask, 1 + len(labels)) for mask in masks]
     position = 0
     for batch in latents():
@@ -177,7 +179,7 @@ def fit_directions(
         direction, t = fits[1 + row].coefficient(1 + row)
         direction = direction * np.maximum(0, 1 - (shrink / np.maximum(np.abs(t), 1e-9)) ** 2)
         if not np.abs(direction).max() > 0:
-            raise ValueError(f"no direction of {label.name!r} stands out of the noise: label more images, or lower --shrink")
+            raise InputError(f"no direction of {label.name!r} stands out of the noise: label more images, or lower --shrink")
         found.table[row] = torch.from_numpy(direction * (strengths or {}).get(label.name, 1.0))
     middle = design[keep].mean(axis=0)
     middle[1 : 1 + len(attributes)] = 0
@@ -204,7 +206,7 @@ class _Regression:
         self.design, self.keep = design[:, self.used], keep
         gram = self.design[keep].T @ self.design[keep]
         if np.linalg.matrix_rank(gram, hermitian=True) < len(gram):
-            raise ValueError("the labels determine each other: leave one of them out")
+            raise InputError("the labels determine each other: leave one of them out")
         self.inverse = np.linalg.inv(gram)
         self.cross: Floats = np.zeros(())
         self.squares: Floats = np.zeros(())

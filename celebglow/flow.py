@@ -8,6 +8,8 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor
 
+from splits.errors import InputError
+
 
 class Flow(ModelMixin, ConfigMixin):
     """An invertible map between images and latents, by the names that walks and pipelines use.
@@ -53,7 +55,7 @@ class Flow(ModelMixin, ConfigMixin):
             ValueError: if the vectors have another length than D.
         """
         if latents.ndim != 2 or latents.shape[1] != self.num_latents:
-            raise ValueError(f"latents must be (B, {self.num_latents}), not {tuple(latents.shape)}")
+            raise InputError(f"latents must be (B, {self.num_latents}), not {tuple(latents.shape)}")
         parts = latents.split([math.prod(shape) for shape in self.latent_shapes], dim=1)
         return [part.reshape(-1, *shape) for part, shape in zip(parts, self.latent_shapes, strict=True)]
 

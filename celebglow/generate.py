@@ -18,10 +18,11 @@ from tqdm import tqdm
 
 from celebglow import card
 from celebglow.pipeline import PRECISIONS, CelebGlowPipeline, exact_convolutions
-from harness.memory import cores
-from harness.store import Description
-from harness.writer import Writer
+from harness.data.store import Description
+from harness.data.writer import Writer
+from harness.machine import cores
 from splits import Factor, FactorGrid, SplitSpec, derive_spec
+from splits.errors import InputError
 
 NAME = "celebglow"
 HOLD_OUT_RATIO, COMPOSITION_Q = 0.3, 0.2  # the paper's for CelebGlow
@@ -59,20 +60,20 @@ class Population:
         """
         resolution = self.resolution or pipeline.resolution
         if self.persons < 1:
-            raise ValueError(f"persons must be at least 1, not {self.persons}")
+            raise InputError(f"persons must be at least 1, not {self.persons}")
         if self.levels < 2:
-            raise ValueError(f"levels must be at least 2, not {self.levels}: a factor with one value does not vary")
+            raise InputError(f"levels must be at least 2, not {self.levels}: a factor with one value does not vary")
         low, high = self.range
         if not (np.isfinite(low) and np.isfinite(high) and low < high):
-            raise ValueError(f"range must go up from a finite number to another, not from {low} to {high}")
+            raise InputError(f"range must go up from a finite number to another, not from {low} to {high}")
         if not (np.isfinite(self.temperature) and self.temperature >= 0):
-            raise ValueError(f"temperature must be a number of at least 0, not {self.temperature}")
+            raise InputError(f"temperature must be a number of at least 0, not {self.temperature}")
         if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, not {self.seed}")
+            raise InputError(f"seed must be at least 0, not {self.seed}")
         if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+            raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
         if resolution < 1 or pipeline.resolution % resolution:
-            raise ValueError(f"resolution must divide the flow's {pipeline.resolution}, which {resolution} does not")
+            raise InputError(f"resolution must divide the flow's {pipeline.resolution}, which {resolution} does not")
         attributes = self.attributes or pipeline.default_attributes
         return Population(
             self.persons, tuple(attributes), self.levels, (low, high), self.temperature, resolution, self.seed, self.precision

@@ -12,7 +12,8 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from celebglow.flow import Flow
-from celebglow.steps import COUPLINGS, ActNorm, CouplingNet, SplitPrior, Step, TopPrior, squeeze, unsqueeze
+from celebglow.layers import COUPLINGS, ActNorm, CouplingNet, SplitPrior, Step, TopPrior, squeeze, unsqueeze
+from splits.errors import InputError
 
 
 class Encoding(NamedTuple):
@@ -74,17 +75,17 @@ class Glow(Flow):
         levels = len(steps)
         widths = (widths,) * levels if isinstance(widths, int) else tuple(widths)
         if min(resolution, channels, *widths) < 1 or min(steps, default=0) < 0:
-            raise ValueError(
+            raise InputError(
                 f"resolution {resolution}, channels {channels} and widths {widths} must be positive, steps {steps} not negative"
             )
         if levels < 1 or resolution % 2**levels:
-            raise ValueError(f"resolution {resolution} does not divide by 2 ** {levels} levels")
+            raise InputError(f"resolution {resolution} does not divide by 2 ** {levels} levels")
         if len(widths) != levels:
-            raise ValueError(f"{len(widths)} widths for {levels} levels")
+            raise InputError(f"{len(widths)} widths for {levels} levels")
         if coupling not in COUPLINGS:
-            raise ValueError(f"unknown coupling {coupling!r}; expected one of {', '.join(COUPLINGS)}")
+            raise InputError(f"unknown coupling {coupling!r}; expected one of {', '.join(COUPLINGS)}")
         if not 1 <= bits <= 8:
-            raise ValueError(f"bits must be from 1 to 8, not {bits}")
+            raise InputError(f"bits must be from 1 to 8, not {bits}")
         self.levels = nn.ModuleList()
         self.latent_shapes: list[tuple[int, int, int]] = []
         width_in = channels

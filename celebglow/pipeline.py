@@ -23,6 +23,7 @@ from celebglow.decoder import Decoder
 from celebglow.directions import Directions
 from celebglow.flow import Flow
 from celebglow.glow import Glow
+from splits.errors import InputError
 
 BUNDLED = Path(__file__).parent / "weights"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -78,7 +79,7 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         """
         folder = BUNDLED if str(name) == "bundled" else Path(name)
         if not (folder / "model_index.json").is_file():
-            raise ValueError(_no_flow(folder))
+            raise InputError(_no_flow(folder))
         try:
             with no_progress_bars():
                 pipeline: CelebGlowPipeline = super().from_pretrained(
@@ -86,7 +87,7 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
                 )
         except Exception as error:  # whatever a damaged file makes the readers raise
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(f"the flow in {folder} cannot be read ({reason}): fetch or make it again") from error
+            raise InputError(f"the flow in {folder} cannot be read ({reason}): fetch or make it again") from error
         pipeline.flow.float()  # half precision is for the disk
         pipeline.directions.float()
         return pipeline

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.dataset import Dataset
-    from harness.run import load
-    from harness.scores import score
+    from harness.data.dataset import Dataset
+    from harness.runs.run import load
+    from harness.scoring.scores import score
 
 __all__ = ["load", "open", "score"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "score":
-        from harness.scores import score  # torch
+        from harness.scoring.scores import score  # torch
 
         return score
     if name == "load":
-        from harness.run import load  # torch
+        from harness.runs.run import load  # torch
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -38,6 +38,6 @@ def open(name: str, root: str | Path = "data/") -> Dataset:
         FileNotFoundError: if there is no such store, or it is unfinished.
         ValueError: if what is there is not a store.
     """
-    from harness.dataset import Dataset  # pydantic and zarr
+    from harness.data.dataset import Dataset  # pydantic and zarr
 
     return Dataset(root, name)

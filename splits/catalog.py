@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from splits.errors import SpecError, did_you_mean
+from splits.errors import InputError, SpecError, did_you_mean
 from splits.grid import Factor, FactorGrid
 from splits.rules import KINDS, HeldOutRule, Kind, Rule, indices_of_range
 from splits.spec import SplitSpec, as_many_as
@@ -33,7 +33,7 @@ def load_spec(name_or_path: str | Path) -> SplitSpec:
     path = Path(name_or_path)
     if isinstance(name_or_path, str) and path.suffix != ".toml" and path.name == name_or_path:
         if name_or_path not in DATASETS:
-            raise ValueError(
+            raise InputError(
                 f"unknown dataset {name_or_path!r}{did_you_mean(name_or_path, DATASETS)} (or give a spec file, *.toml)"
             )
         return _shipped(name_or_path)

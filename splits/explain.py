@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from splits.formatting import Report, named, sample, table
 from splits.split import Split
-from splits.text import Report, named, sample, table
 
 
 def explain(split: Split) -> Report:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from splits.errors import DependencyError, InputError
 from splits.split import Split
 
 
@@ -57,7 +58,7 @@ def write(split: Split, path: str | Path) -> None:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in _WRITERS:
-        raise ValueError(f"can't write {str(path)!r}: a file ending in {', '.join(_WRITERS)} is expected")
+        raise InputError(f"can't write {str(path)!r}: a file ending in {', '.join(_WRITERS)} is expected")
     with replacing(path) as temporary:
         _WRITERS[suffix](split, temporary)
 
@@ -77,10 +78,10 @@ def _write_parquet(split: Split, path: Path) -> None:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise RuntimeError("parquet files need pyarrow: pip install 'ood-data[parquet]'") from None
+        raise DependencyError("parquet files need pyarrow: pip install 'ood-data[parquet]'") from None
     clash = {"index", "is_test"} & set(split.grid.names)
     if clash:
-        raise ValueError(f"in parquet, {', '.join(sorted(clash))} is a column of its own and can't be a factor's")
+        raise InputError(f"in parquet, {', '.join(sorted(clash))} is a column of its own and can't be a factor's")
     index = np.arange(len(split.grid))
     columns = dict(zip(split.grid.names, split.grid.factors(index).astype(np.int32).T, strict=True))
     table = pyarrow.table({"index": index} | columns | {"is_test": split.mask})

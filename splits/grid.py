@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from splits.errors import did_you_mean
+from splits.errors import InputError, did_you_mean
 
 FactorKind = Literal["categorical", "ordinal"]
 
@@ -37,11 +37,11 @@ class Factor:
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise ValueError(f"factor {self.name!r}: a size of at least 1 is expected, got {self.size}")
+            raise InputError(f"factor {self.name!r}: a size of at least 1 is expected, got {self.size}")
         if self.kind not in get_args(FactorKind):
-            raise ValueError(f"factor {self.name!r}: unknown kind {self.kind!r}{did_you_mean(self.kind, get_args(FactorKind))}")
+            raise InputError(f"factor {self.name!r}: unknown kind {self.kind!r}{did_you_mean(self.kind, get_args(FactorKind))}")
         if self.values is not None and len(self.values) != self.size:
-            raise ValueError(f"factor {self.name!r}: its size is {self.size}, but it has {len(self.values)} values")
+            raise InputError(f"factor {self.name!r}: its size is {self.size}, but it has {len(self.values)} values")
 
     def label(self, index: int) -> str:
         """The value at `index` for people: its name where values have names, else the index."""
@@ -61,12 +61,12 @@ class FactorGrid:
     def __post_init__(self) -> None:
         object.__setattr__(self, "factors_of_variation", tuple(self.factors_of_variation))
         if not self.names:
-            raise ValueError("a grid has at least one factor")
+            raise InputError("a grid has at least one factor")
         repeated = sorted({name for name in self.names if self.names.count(name) > 1})
         if repeated:
-            raise ValueError(f"each factor has a name of its own, but these are used twice: {', '.join(repeated)}")
+            raise InputError(f"each factor has a name of its own, but these are used twice: {', '.join(repeated)}")
         if math.prod(self.sizes) > np.iinfo(np.int64).max:
-            raise ValueError(f"a grid of {' x '.join(map(str, self.sizes))} combinations is too large to number")
+            raise InputError(f"a grid of {' x '.join(map(str, self.sizes))} combinations is too large to number")
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ class FactorGrid:
         try:
             return self.names.index(name)
         except ValueError:
-            raise ValueError(f"no factor {name!r}{did_you_mean(name, self.names)}") from None
+            raise InputError(f"no factor {name!r}{did_you_mean(name, self.names)}") from None
 
     def index(self, factors: ArrayLike) -> NDArray[np.int64]:
         """The number of each combination.
@@ -116,12 +116,12 @@ class FactorGrid:
         rows = _whole_numbers(factors, "factor values")
         count = len(self.sizes)
         if rows.ndim == 0 or rows.shape[-1] != count:
-            raise ValueError(f"factor values of shape (…, {count}) are expected ({', '.join(self.names)}), got shape {rows.shape}")
+            raise InputError(f"factor values of shape (…, {count}) are expected ({', '.join(self.names)}), got shape {rows.shape}")
         for axis, factor in enumerate(self):
             column = rows[..., axis]
             wrong = (column < 0) | (column >= factor.size)
             if wrong.any():
-                raise ValueError(f"{factor.name} is {column[wrong].flat[0]}, but its values are 0 to {factor.size - 1}")
+                raise InputError(f"{factor.name} is {column[wrong].flat[0]}, but its values are 0 to {factor.size - 1}")
         columns = tuple(np.moveaxis(rows.astype(np.int64, copy=False), -1, 0))
         numbers: NDArray[np.int64] = np.ravel_multi_index(columns, self.sizes)
         return numbers
@@ -141,7 +141,7 @@ class FactorGrid:
         numbers = _whole_numbers(index, "an index")
         wrong = (numbers < 0) | (numbers >= len(self))
         if wrong.any():
-            raise ValueError(f"index {numbers[wrong].flat[0]} is out of range: the grid is numbered 0 to {len(self) - 1}")
+            raise InputError(f"index {numbers[wrong].flat[0]} is out of range: the grid is numbered 0 to {len(self) - 1}")
         columns = np.unravel_index(numbers.astype(np.int64, copy=False), self.sizes)
         return np.stack(columns, axis=-1).astype(np.int64, copy=False)
 
@@ -166,5 +166,5 @@ def _whole_numbers(values: ArrayLike, what: str) -> NDArray[np.integer]:
     if array.size == 0 and array.dtype.kind == "f":  # numpy makes an empty list float64
         return array.astype(np.int64)
     if array.dtype.kind not in "iu":
-        raise ValueError(f"{what}: whole numbers are expected, got {array.dtype}")
+        raise InputError(f"{what}: whole numbers are expected, got {array.dtype}")
     return array

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from splits.errors import InputError
 from splits.export import replacing
 from splits.grid import Factor
 from splits.spec import SplitSpec
@@ -34,7 +35,7 @@ def plot(spec: SplitSpec, kind: str, path: str | Path) -> None:
     choices = (split.held_out, spec.varying, [factor.name for factor in spec.grid if factor.size > 1])
     shown = next(([spec.grid[name] for name in names] for names in choices if len(names) > 1), [])
     if not shown:
-        raise ValueError(f"a plot takes pairs of factors, and {spec.name} has fewer than two that vary")
+        raise InputError(f"a plot takes pairs of factors, and {spec.name} has fewer than two that vary")
     rows, columns = shown[1:], shown[:-1]
     figure = Figure(
         figsize=(2.0 + sum(map(_inches, columns)), 1.7 + sum(map(_inches, rows))), layout="constrained", facecolor="white"

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splits.catalog import VARIANTS
+from splits.formatting import Report, named, sample
 from splits.split import Split
-from splits.text import Report, named, sample
 
 # Where the published files have another name for a dataset.
 PUBLISHED_NAMES = {"celebglow": "celeb_glow"} | VARIANTS

@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from splits.errors import InputError
+
 Kind = Literal["random", "composition", "interpolation", "extrapolation"]
 KINDS: tuple[Kind, ...] = ("random", "composition", "interpolation", "extrapolation")
 TestIf = Literal["any", "all"]
@@ -55,7 +57,7 @@ def interpolation(size: int, ratio: float) -> tuple[int, ...]:
     """
     kept = size - _held_out_count(size, ratio)
     if kept < 2:
-        raise ValueError(f"{size} values less the held-out {size - kept} leave {kept}, and both ends have to be kept")
+        raise InputError(f"{size} values less the held-out {size - kept} leave {kept}, and both ends have to be kept")
     ends_and_between = np.round(np.linspace(0, size - 1, kept)).astype(int)
     return tuple(sorted(set(range(size)) - set(ends_and_between.tolist())))
 

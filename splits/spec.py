@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from splits import rules
-from splits.errors import did_you_mean
+from splits.errors import InputError, did_you_mean
 from splits.grid import Factor, FactorGrid
 from splits.rules import KINDS, HeldOutRule, Kind, RandomRule, Rule
 from splits.split import Split
@@ -54,10 +54,10 @@ class SplitSpec:
                 return Split(self.name, known, self.grid, rule)
         for known, reason in self.impossible.items():
             if kind == known:
-                raise ValueError(f"{self.name} can't have a {kind} split: {reason}")
+                raise InputError(f"{self.name} can't have a {kind} split: {reason}")
         if kind in KINDS:
-            raise ValueError(f"the spec of {self.name} has no {kind} split; it has: {', '.join(self.kinds) or 'none'}")
-        raise ValueError(f"unknown kind of split {kind!r}{did_you_mean(kind, KINDS)}")
+            raise InputError(f"the spec of {self.name} has no {kind} split; it has: {', '.join(self.kinds) or 'none'}")
+        raise InputError(f"unknown kind of split {kind!r}{did_you_mean(kind, KINDS)}")
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON-able data, laid out as its TOML is; `splits.spec_from_dict` is the exact inverse."""
@@ -100,7 +100,7 @@ def derive_spec(
     varying = [factor for factor in grid if factor.name not in never and factor.size > 1]
     for what, value in (("ratio", ratio), ("composition_q", composition_q)):
         if value is not None and not 0 < value < 1:
-            raise ValueError(f"{what} is {value}; a number between 0 and 1 is expected")
+            raise InputError(f"{what} is {value}; a number between 0 and 1 is expected")
     quantile = rules.composition_quantile(ratio, max(len(varying), 1)) if composition_q is None else composition_q
 
     found: dict[Kind, Rule] = {}
@@ -121,15 +121,15 @@ def derive_spec(
 
 def _any_of(varying: list[Factor], hold_out: Callable[[int], tuple[int, ...]]) -> HeldOutRule:
     if not varying:
-        raise ValueError("no factor varies")
+        raise InputError("no factor varies")
     held_out = {}
     for factor in varying:
         try:
             held_out[factor.name] = hold_out(factor.size)
         except ValueError as error:
-            raise ValueError(f"{factor.name}: {error}") from None
+            raise InputError(f"{factor.name}: {error}") from None
         if len(held_out[factor.name]) == factor.size:
-            raise ValueError(f"{factor.name}: all {factor.size} values would be held out, and train be empty")
+            raise InputError(f"{factor.name}: all {factor.size} values would be held out, and train be empty")
     return HeldOutRule("any", held_out)
 
 
@@ -138,14 +138,14 @@ def _corner(varying: list[Factor], quantile: float) -> HeldOutRule:
     held_out = {name: corner for name, corner in corners.items() if corner}
     if len(held_out) < 2:  # with one factor only, train would never see the values of its corner
         who = "only " + next(iter(held_out)) if held_out else "no factor"
-        raise ValueError(f"it takes two factors with floor(size · {quantile:.4g}) of at least 1, and {who} has that")
+        raise InputError(f"it takes two factors with floor(size · {quantile:.4g}) of at least 1, and {who} has that")
     return HeldOutRule("all", held_out)
 
 
 def as_many_as(found: Mapping[Kind, Rule], name: str, grid: FactorGrid) -> RandomRule:
     """The rule of random, whose test side has as many samples as that of extrapolation."""
     if "extrapolation" not in found:
-        raise ValueError("its test count is that of the extrapolation split, which this grid can't have")
+        raise InputError("its test count is that of the extrapolation split, which this grid can't have")
     extrapolation = Split(name, "extrapolation", grid, found["extrapolation"])
     return RandomRule(extrapolation.counts.test, test_count_of="extrapolation")
 

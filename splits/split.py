@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from splits.errors import did_you_mean
+from splits.errors import InputError, did_you_mean
 from splits.grid import FactorGrid
 from splits.rules import HeldOutRule, Kind, Rule, TestIf, random_mask
 
@@ -112,7 +112,7 @@ class Split:
         self._require_any("modularity subsets")
         self.grid.axis(factor)
         if factor not in self.held_out:
-            raise ValueError(f"{self.kind} holds out no value of {factor!r}{did_you_mean(factor, self.held_out)}")
+            raise InputError(f"{self.kind} holds out no value of {factor!r}{did_you_mean(factor, self.held_out)}")
         sides = [self._is_held_out(name) if name == factor else ~self._is_held_out(name) for name in self.grid.names]
         return np.flatnonzero(_over_grid(np.logical_and, sides))
 
@@ -138,7 +138,7 @@ class Split:
 
     def _require_any(self, what: str) -> None:
         if self.test_if != "any":
-            raise ValueError(
+            raise InputError(
                 f"{what} exist where any held-out factor makes a sample test (interpolation, extrapolation), "
                 f"not for {self.kind} of {self.dataset}"
             )

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from celebglow.glow import Glow
-from celebglow.steps import CouplingNet, ZeroConv
+from celebglow.layers import CouplingNet, ZeroConv
 
 TYPES = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int64": 9, "bool": 10, "float16": 19}
 

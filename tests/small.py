@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.store import Description
-from harness.writer import Writer
+from harness.data.store import Description
+from harness.data.writer import Writer
 from splits import Factor, FactorGrid, SplitSpec, derive_spec
 
 FACTORS = (

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 import harness
 import splits
-from harness import batches as batches_module
-from harness.batches import Pixels, to_float
-from harness.convert import convert
-from harness.dataset import Dataset
-from harness.pairs import ChangedFactors, LaplaceSteps
+from harness.data import batches as batches_module
+from harness.data.batches import Pixels, to_float
+from harness.data.dataset import Dataset
+from harness.data.pairs import ChangedFactors, LaplaceSteps
+from harness.formats.convert import convert
 
 PLACES = ["memory", "mapped"]
 
@@ -33,7 +33,7 @@ def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     images = np.zeros((60, 8, 8, 3), np.uint8) if request.param else official.pictures()
     images[:, 0, 0, 0] = np.arange(60)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.store.SHARD_BYTES", 7 * 8 * 8 * 3)
+        patch.setattr("harness.data.store.SHARD_BYTES", 7 * 8 * 8 * 3)
         convert(official.mpi3d_npz(folder / "real.npz", images), None, folder, official.small_spec(folder))
     opened = harness.open("toy", folder)
     assert opened.store.compressed == request.param
@@ -180,7 +180,7 @@ def test_damaged_stores_are_not_fed(data: Dataset, tmp_path: Path, place: str) -
 
 def test_more_shards_than_file_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
-    monkeypatch.setattr("harness.store.SHARD_BYTES", 1)
+    monkeypatch.setattr("harness.data.store.SHARD_BYTES", 1)
     images = official.pictures()
     convert(official.mpi3d_npz(tmp_path / "real.npz", images), None, tmp_path, official.small_spec(tmp_path))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

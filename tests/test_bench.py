@@ -17,19 +17,20 @@ import pytest
 import torch
 from conftest import ROOT, CommandLine, assert_one_clear_line
 
-from harness import bench
+from harness.bench.execute import execute
+from harness.bench.plan import Plan, plan
+from harness.bench.summary import outcomes_told
 from harness.models import find
-from harness.run import Run
-from harness.tell import outcomes_told
+from harness.runs.run import Run
 
 CPU = torch.device("cpu")
 TINY = ["train.steps=20", "train.batch=16", "readout.steps=20", "train.precision=fp32"]
 SETTINGS = [argument for setting in TINY for argument in ("--set", setting)]
 
 
-def planned(root: Path, out: Path, *models: str, **options: object) -> bench.Plan:
+def planned(root: Path, out: Path, *models: str, **options: object) -> Plan:
     options = {"kinds": ["extrapolation"], "overrides": TINY} | options
-    return bench.plan(models, root, out, **options)  # type: ignore[arg-type]
+    return plan(models, root, out, **options)  # type: ignore[arg-type]
 
 
 def weights(out: Path) -> dict[str, bytes]:
@@ -73,8 +74,8 @@ def test_wrong_plans_are_refused(blocks_root: Path, tmp_path: Path, options: dic
 
 def test_several_processes_give_what_one_gives(blocks_root: Path, tmp_path: Path) -> None:
     options = {"kinds": ["random", "composition"]}
-    one = bench.execute(planned(blocks_root, tmp_path / "one", "cnn", **options).runs, CPU, jobs=1, progress=False)
-    two = bench.execute(planned(blocks_root, tmp_path / "two", "cnn", **options).runs, CPU, jobs=2, progress=False)
+    one = execute(planned(blocks_root, tmp_path / "one", "cnn", **options).runs, CPU, jobs=1, progress=False)
+    two = execute(planned(blocks_root, tmp_path / "two", "cnn", **options).runs, CPU, jobs=2, progress=False)
     assert [outcome.error for outcome in one + two] == [""] * 4
     assert weights(tmp_path / "one") == weights(tmp_path / "two")
 
@@ -83,7 +84,7 @@ def test_a_failure_stops_no_other_run(blocks_root: Path, tmp_path: Path) -> None
     def runs(*settings: str) -> tuple[Run, ...]:
         return planned(blocks_root, tmp_path, "mlp", overrides=[*TINY, *settings]).runs
 
-    outcomes = bench.execute([*runs("train.learning_rate=1e30"), *runs()], CPU, jobs=1, progress=False)
+    outcomes = execute([*runs("train.learning_rate=1e30"), *runs()], CPU, jobs=1, progress=False)
     assert "not finite" in outcomes[0].error
     assert outcomes[1].scores is not None
 

@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from conftest import CommandLine, assert_one_clear_line, random_glow
 from PIL import Image
 
-from celebglow import images as reading
-from celebglow.attributes import CELEBA
-from celebglow.images import NO_AUGMENTATION, Batches, read_images
-from celebglow.labels import read_labels
+from celebglow.convert.openai_directions import CELEBA
+from celebglow.fitting import images as reading
+from celebglow.fitting.images import NO_AUGMENTATION, Batches, read_images
+from celebglow.fitting.labels import read_labels
 from cli import main
-from harness.store import Store
+from harness.data.store import Store
 
 COUNT = 40
 

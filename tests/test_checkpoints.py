@@ -14,14 +14,14 @@ from graphs import GlowGraph, GraphWriter
 from ports import layered, rosinality
 from test_generate import contents, make
 
-from celebglow.attributes import CELEBA, nhwc_to_nchw, read_table
-from celebglow.checkpoints import convert, save
+from celebglow.convert.checkpoints import convert, save
+from celebglow.convert.graph_compiler import compile_graph
+from celebglow.convert.graph_glow import GraphGlow
+from celebglow.convert.graph_rewrite import NotRecognised, recognise
+from celebglow.convert.openai_directions import CELEBA, nhwc_to_nchw, read_table
 from celebglow.decoder import Decoder
 from celebglow.glow import Glow
-from celebglow.graph import GraphGlow
 from celebglow.pipeline import CelebGlowPipeline
-from celebglow.program import compile_graph
-from celebglow.recognition import NotRecognised, recognise
 from cli import main
 
 FLOWS = {
@@ -113,7 +113,7 @@ def test_a_structure_that_the_walk_stumbles_over_is_executed(tmp_path: Path) -> 
 
 def test_a_proposal_that_differs_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = GlowGraph(random_glow(border=True)).save(tmp_path / "graph.pb")
-    monkeypatch.setattr("celebglow.checkpoints.recognise", lambda program: random_glow(seed=1, border=True))
+    monkeypatch.setattr("celebglow.convert.checkpoints.recognise", lambda program: random_glow(seed=1, border=True))
     conversion = convert(path)
     assert isinstance(conversion.flow, GraphGlow)
     assert "differ" in conversion.note

@@ -26,14 +26,15 @@ from official import pictures, small_spec
 from PIL import Image
 
 import splits
-from harness import convert as convert_module
-from harness import dsprites, readers, writer
-from harness.convert import convert
-from harness.export import export
-from harness.rows import BadFile
-from harness.sources import File, Source
-from harness.store import verify
-from harness.writer import Writer
+from harness.data import writer
+from harness.data.store import verify
+from harness.data.writer import Writer
+from harness.formats import convert as convert_module
+from harness.formats import dsprites, readers
+from harness.formats.catalog import File, Source
+from harness.formats.convert import convert
+from harness.formats.export import export
+from harness.io.npy_stream import BadFile
 
 Make = Callable[[Path, splits.SplitSpec], tuple[Path, np.ndarray]]
 
@@ -88,7 +89,7 @@ LAYOUTS: dict[str, Make] = {
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.store.SHARD_BYTES", 7 * 8 * 8 * 3)
+    monkeypatch.setattr("harness.data.store.SHARD_BYTES", 7 * 8 * 8 * 3)
     monkeypatch.setattr(readers, "WINDOW", 20 * 8 * 8 * 3)  # several passes for rows in no order
 
 
@@ -559,7 +560,7 @@ def test_a_full_size_dsprites_file(tmp_path: Path, ood_data: CommandLine) -> Non
         for bits in dsprites.all_bits():
             member.write(np.unpackbits(bits).tobytes())
     program = (
-        "import sys, pathlib; from harness.convert import convert; convert(sys.argv[1], 'dsprites', sys.argv[2]); "
+        "import sys, pathlib; from harness.formats.convert import convert; convert(sys.argv[1], 'dsprites', sys.argv[2]); "
         "print(pathlib.Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"  # ru_maxrss has the parent's in it
     )
     run = subprocess.run(

@@ -11,8 +11,8 @@ import pytest
 from conftest import CommandLine, assert_one_clear_line
 
 import splits
-from harness import dsprites
-from harness.store import Store, verify
+from harness.data.store import Store, verify
+from harness.formats import dsprites
 
 # Of the 320 frames of the dataset's own animation, packed by numpy.packbits.
 ANIMATION_SHA256 = "3d38f770e7694ba6ba5430c6f6eb71df0a62d538c867bcc5b19aebdb15d2d9e3"

@@ -23,12 +23,13 @@ from conftest import ROOT, no_file_above
 
 import splits
 from cli import main
-from harness import download, sources
-from harness.download import DownloadError, fetch
-from harness.fetch import fetch_dataset
-from harness.rows import BadFile
-from harness.sources import File, Source
-from harness.store import Store
+from harness.data.store import Store
+from harness.formats import catalog as sources
+from harness.formats.catalog import File, Source
+from harness.formats.fetch import fetch_dataset
+from harness.io import download
+from harness.io.download import DownloadError, fetch
+from harness.io.npy_stream import BadFile
 
 CONTENT = random.Random(0).randbytes(300_000)
 
@@ -173,7 +174,7 @@ def test_random_drops(server: Server, tmp_path: Path) -> None:
 
 
 def test_a_killed_process_is_continued(server: Server, tmp_path: Path) -> None:
-    program = "import sys, pathlib; from harness.download import fetch; fetch([sys.argv[1]], pathlib.Path(sys.argv[2]))"
+    program = "import sys, pathlib; from harness.io.download import fetch; fetch([sys.argv[1]], pathlib.Path(sys.argv[2]))"
     command = [sys.executable, "-c", program, server.url, str(tmp_path / "f")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     server.pause = 0.02

@@ -22,7 +22,7 @@ import splits
 from celebglow.generate import Population, generate
 from celebglow.pipeline import CelebGlowPipeline
 from cli import main
-from harness.store import Store, verify
+from harness.data.store import Store, verify
 
 
 def make(root: Path, pipeline: CelebGlowPipeline, part: tuple[int, int] = (1, 1), **changes: object) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from celebglow.decoder import Decoder
 from celebglow.glow import Glow
-from celebglow.steps import AffineCoupling, Step
+from celebglow.layers import AffineCoupling, Step
 
 GOLDEN = Path(__file__).parent / "golden"
 FLOWS = [

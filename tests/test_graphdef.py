@@ -11,9 +11,9 @@ from conftest import random_glow
 from graphs import GlowGraph, GraphWriter, entry, varint
 from test_glow import nchw, original
 
-from celebglow.graph import GraphGlow
-from celebglow.graphdef import NotAGraph, read_graph
-from celebglow.program import UnsupportedGraph, compile_graph
+from celebglow.convert.graph_compiler import UnsupportedGraph, compile_graph
+from celebglow.convert.graph_glow import GraphGlow
+from celebglow.convert.graphdef import NotAGraph, read_graph
 
 FLOWS = {
     "additive": {"border": True},

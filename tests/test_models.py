@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from harness import models
-from harness.config import code_hash
 from harness.models import backbones
 from harness.models.equivariant import ROTATIONS
 from harness.models.registry import register
+from harness.runs.config import code_hash
 
 HERE = [name for name, model in models.MODELS.items() if model.family != "pretrained"]
 HEAVY = {"resnet50": 1e-3, "resnet101": 1e-3, "densenet121": 1e-3, "rotation-eq-big": 3e-4}  # learning rates

@@ -9,8 +9,8 @@ import pytest
 import torch
 from ports import State, layered, layered_decode, rosinality, rosinality_decode
 
+from celebglow.convert.pytorch_checkpoints import UnsupportedCheckpoint, read_port
 from celebglow.glow import Glow
-from celebglow.ports import UnsupportedCheckpoint, read_port
 
 SIDE = 16
 WAYS = [(affine, lu) for affine in (False, True) for lu in (False, True)]

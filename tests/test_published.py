@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from conftest import assert_one_clear_line, random_glow
 from graphs import GlowGraph
 
+from celebglow.convert.openai import openai_flow
 from celebglow.pipeline import CelebGlowPipeline
-from celebglow.published import openai_flow
 from cli import main
 
 
@@ -85,7 +85,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr("harness.download.WAIT", 0.0)
+    monkeypatch.setattr("harness.io.download.WAIT", 0.0)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     running = Server()

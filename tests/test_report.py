@@ -14,9 +14,10 @@ import pytest
 import torch
 from conftest import CommandLine, assert_one_clear_line
 
-from harness import bench
-from harness.report import report
-from harness.results import PUBLISHED, collect, entries, number, score_table
+from harness.bench.execute import execute
+from harness.bench.plan import plan as plan_bench
+from harness.report.html import report
+from harness.report.results import PUBLISHED, collect, entries, number, score_table
 
 TINY = ["train.steps=3", "train.batch=16", "readout.steps=3", "train.precision=fp32"]
 
@@ -25,8 +26,8 @@ TINY = ["train.steps=3", "train.batch=16", "readout.steps=3", "train.precision=f
 def runs(blocks_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Finished runs of two models, two kinds, three seeds."""
     out = tmp_path_factory.mktemp("runs")
-    plan = bench.plan(["mlp", "pcl"], blocks_root, out, kinds=["composition", "extrapolation"], seeds=3, overrides=TINY)
-    outcomes = bench.execute(plan.runs, torch.device("cpu"), jobs=1, progress=False)
+    plan = plan_bench(["mlp", "pcl"], blocks_root, out, kinds=["composition", "extrapolation"], seeds=3, overrides=TINY)
+    outcomes = execute(plan.runs, torch.device("cpu"), jobs=1, progress=False)
     assert not any(outcome.error for outcome in outcomes)
     return out
 
@@ -79,8 +80,8 @@ def test_runs_of_another_config_are_another_row(runs: Path) -> None:
 
 def test_rows_of_one_model_say_in_what_they_differ(blocks_root: Path, tmp_path: Path) -> None:
     for settings in (["model.beta=1"], ["model.beta=2"], ["model.beta=2", "train.batch=8"]):
-        plan = bench.plan(["beta-vae"], blocks_root, tmp_path, kinds=["random"], overrides=[*TINY, *settings])
-        bench.execute(plan.runs, torch.device("cpu"), jobs=1, progress=False)
+        plan = plan_bench(["beta-vae"], blocks_root, tmp_path, kinds=["random"], overrides=[*TINY, *settings])
+        execute(plan.runs, torch.device("cpu"), jobs=1, progress=False)
     labels = {row.label for row in collect(tmp_path)}
     assert labels == {f"beta-vae (beta={beta}, train.batch={batch})" for beta, batch in ((1.0, 16), (2.0, 16), (2.0, 8))}
     (next(tmp_path.glob("*/*/*/*/config.json"))).write_text("{")  # a hash is better than nothing

@@ -16,12 +16,12 @@ import torch
 
 import harness
 import splits
-from harness import batches as feeding
-from harness.config import Config, Preset, fingerprint, resolve
+from harness.data import batches as feeding
 from harness.models import MODELS, find
 from harness.models.backbones import Normalized
-from harness.run import Run
-from harness.train import Trainer, noise_seed, seed_all
+from harness.runs.config import Config, Preset, fingerprint, resolve
+from harness.runs.run import Run
+from harness.runs.trainer import Trainer, noise_seed, seed_all
 
 CPU = torch.device("cpu")
 TINY = ("train.steps=6", "train.batch=16", "train.log_every=3", "readout.steps=6", "readout.batch=16", "train.precision=fp32")
@@ -260,7 +260,7 @@ def test_a_count_of_none_is_told_before_the_run(setting: str) -> None:
 
 def test_precision_follows_the_device_that_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     def on_cpu(*flags: str) -> str:
-        monkeypatch.setattr("harness.config._cpu_flags", lambda: set(flags))
+        monkeypatch.setattr("harness.runs.config._cpu_flags", lambda: set(flags))
         return resolve(find("cnn"), "quick", ["train.precision=auto"], CPU).train.precision
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # of no consequence

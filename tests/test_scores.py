@@ -13,9 +13,9 @@ from small import blocks_spec
 
 import harness
 import splits
-from harness.r2 import grid_variance
-from harness.references import NAMES, references
-from harness.scores import Scorer, sample
+from harness.scoring.baselines import NAMES, references
+from harness.scoring.r2 import grid_variance
+from harness.scoring.scores import Scorer, sample
 
 SPEC = blocks_spec()
 # The mean R² of train-mean, ood-to-mean and clip on the paper's splits, worked out independently.

@@ -335,7 +335,7 @@ def test_imports_are_light() -> None:
     code = (
         "import sys, splits; heavy = {'torch', 'pydantic', 'matplotlib', 'pyarrow'};"
         "print(sorted(heavy & set(sys.modules))); splits.load('mpi3d', 'composition').test;"
-        "import splits.report, splits.export; print(sorted(heavy & set(sys.modules)))"
+        "import splits.summary, splits.export; print(sorted(heavy & set(sys.modules)))"
         "; splits.load(splits.catalog.SPECS / 'mpi3d.toml', 'random'); print(sorted(heavy & set(sys.modules)))"
     )
     path = str(rules.__file__).removesuffix("splits/rules.py")

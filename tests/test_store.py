@@ -16,10 +16,11 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import files, writer
-from harness.manifest import DamagedError
-from harness.store import Description, Problem, Store, overview, verify
-from harness.writer import Writer, remove
+from harness.data import writer
+from harness.data.store import Description, Problem, Store, overview, verify
+from harness.data.writer import Writer, remove
+from harness.io import atomic as files
+from splits.errors import DamagedError
 
 ROWS, SIDE = 5, 4
 SPEC = {"name": "toy", "factor": [{"name": "a", "size": 4, "kind": "ordinal"}]}

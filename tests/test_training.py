@@ -15,12 +15,12 @@ from conftest import CommandLine, random_glow
 from PIL import Image
 
 from celebglow.directions import Directions, Label, area_under_curve, fit_directions
+from celebglow.fitting.images import MESH_POINTS, NO_AUGMENTATION, Augmentation, Batches, LabelledImages, read_images
+from celebglow.fitting.trainer import Trainer, TrainingConfig, learning_rate
 from celebglow.glow import Glow
-from celebglow.images import MESH_POINTS, NO_AUGMENTATION, Augmentation, Batches, LabelledImages, read_images
 from celebglow.pipeline import CelebGlowPipeline
-from celebglow.training import Trainer, TrainingConfig, learning_rate
 from cli import main
-from harness.store import Store
+from harness.data.store import Store
 
 CPU = torch.device("cpu")
 CONFIG = TrainingConfig(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.registry import register
+from splits.errors import DependencyError, MissingError
 
 CONNECT_SECONDS = 2.0
 # A core trains these on tens of images a second: small batches make the most of them.
@@ -118,7 +119,7 @@ def densenet121_in1k(in_channels: int, num_outputs: int, weights: str | None = "
     return _pretrained("densenet121.tv_in1k", in_channels, num_outputs, weights)
 
 
-class WeightsMissing(FileNotFoundError):
+class WeightsMissing(MissingError):
     """Pretrained weights that can't be had here; says which, where they were looked for, and how to give them."""
 
 
@@ -144,7 +145,7 @@ def _timm() -> Any:
     try:
         import timm
     except ImportError as error:
-        raise RuntimeError("this model needs timm: pip install 'ood-data[models]', or '.[models]' in its checkout") from error
+        raise DependencyError("this model needs timm: pip install 'ood-data[models]', or '.[models]' in its checkout") from error
     return timm
 
 

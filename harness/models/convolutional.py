@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.models.registry import register
+from splits.errors import InputError
 
 # Width, kernel, stride and padding of the convolutions of the benchmark's CNN: 64 × 64 → 32 → 16 → 8 → 4 → 1.
 LAYERS = ((32, 4, 2, 1), (32, 4, 2, 1), (64, 4, 2, 1), (64, 4, 2, 1), (256, 4, 1, 0))
@@ -100,7 +101,7 @@ class CoordinateCNN(nn.Module):
     def __init__(self, in_channels: int, num_outputs: int, coordinates_at: Sequence[int]) -> None:
         super().__init__()
         if not set(coordinates_at) <= set(range(len(LAYERS))):
-            raise ValueError(f"coordinates_at is {list(coordinates_at)}, but the convolutions are 0 to {len(LAYERS) - 1}")
+            raise InputError(f"coordinates_at is {list(coordinates_at)}, but the convolutions are 0 to {len(LAYERS) - 1}")
         self.coordinates_at = frozenset(coordinates_at)
         self.convolutions = nn.ModuleList()
         for position, (width, kernel, stride, padding) in enumerate(LAYERS):

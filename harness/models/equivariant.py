@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from harness.models.convolutional import LAYERS
 from harness.models.registry import register
+from splits.errors import InputError
 
 ROTATIONS = 4
 
@@ -81,7 +82,7 @@ class RotationEquivariantCNN(nn.Module):
     def __init__(self, in_channels: int, num_outputs: int, fields: Sequence[int]) -> None:
         super().__init__()
         if len(fields) != len(LAYERS):
-            raise ValueError(f"fields: {len(LAYERS)} numbers are expected, one per convolution, got {list(fields)}")
+            raise InputError(f"fields: {len(LAYERS)} numbers are expected, one per convolution, got {list(fields)}")
         layers: list[nn.Module] = []
         before = in_channels
         for position, (count, (_, kernel, stride, padding)) in enumerate(zip(fields, LAYERS, strict=True)):

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from splits.errors import did_you_mean
+from splits.errors import InputError, did_you_mean
 
 Family = Literal["supervised", "pretrained", "representation", "user"]
 Builder = Callable[..., nn.Module]
@@ -71,7 +71,7 @@ class Model:
         options = self.options
         for key, value in overrides.items():
             if not self.takes(key):
-                raise ValueError(f"{self.name} has no option model.{key}{did_you_mean(key, self.options)}")
+                raise InputError(f"{self.name} has no option model.{key}{did_you_mean(key, self.options)}")
             options[key] = _as(f"model.{key}", value, options.get(key))
         return options
 
@@ -82,7 +82,7 @@ def _as(key: str, value: Any, default: Any) -> Any:
     if wanted is float and type(value) is int:
         return float(value)
     if wanted in (bool, int, float, list) and type(value) is not wanted:
-        raise ValueError(f"{key}: {wanted.__name__} is expected, as its default {default!r} is one, got {value!r}")
+        raise InputError(f"{key}: {wanted.__name__} is expected, as its default {default!r} is one, got {value!r}")
     return value
 
 
@@ -99,7 +99,7 @@ def register(name: str, **facts: Any) -> Callable[[Builder], Builder]:
 
     def decorate(build: Builder) -> Builder:
         if name in _MODELS:
-            raise ValueError(f"a model named {name!r} is registered already, from {_MODELS[name].build.__module__}")
+            raise InputError(f"a model named {name!r} is registered already, from {_MODELS[name].build.__module__}")
         _MODELS[name] = Model(name, build, **facts)
         return build
 
@@ -115,7 +115,7 @@ def find(name: str) -> Model:
     if ":" in name:
         return _imported(name)
     if name not in _MODELS:
-        raise ValueError(f"unknown model {name!r}{did_you_mean(name, _MODELS)} (or give one of your own as module:function)")
+        raise InputError(f"unknown model {name!r}{did_you_mean(name, _MODELS)} (or give one of your own as module:function)")
     return _MODELS[name]
 
 
@@ -123,19 +123,19 @@ def _imported(name: str) -> Model:
     module_name, _, function = name.partition(":")
     if module_name.endswith(".py"):
         file = Path(module_name)
-        raise ValueError(f"{name!r} names a file, and a module is expected: in the folder {file.parent}, {file.stem}:{function}")
+        raise InputError(f"{name!r} names a file, and a module is expected: in the folder {file.parent}, {file.stem}:{function}")
     with _current_folder_first():
         try:
             module = importlib.import_module(module_name)
         except (Exception, SystemExit) as error:  # whatever a user's module raises
             told = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-            raise ValueError(
+            raise InputError(
                 f"can't import {module_name!r} for the model {name!r}, looked for in {Path.cwd()} too: {told}"
             ) from error
     build = getattr(module, function, None)
     if not callable(build):
         there = [key for key, value in vars(module).items() if callable(value)]
-        raise ValueError(f"{module_name} has no function {function!r}{did_you_mean(function, there)}")
+        raise InputError(f"{module_name} has no function {function!r}{did_you_mean(function, there)}")
 
     @functools.wraps(build)
     def at_home(*args: Any, **options: Any) -> nn.Module:
@@ -147,7 +147,7 @@ def _imported(name: str) -> Model:
         inspect.signature(build).bind(3, 7, **model.options)
         json.dumps(model.options)  # they are kept with the run
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"{name} is to be called as {function}(in_channels, num_outputs), all else with defaults: {error}"
         ) from None
     if not module.__file__:

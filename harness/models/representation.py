@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.data.pairs import ChangedFactors, LaplaceSteps
 from harness.models.convolutional import FEATURES, convolutions, dense
 from harness.models.registry import register
-from harness.pairs import ChangedFactors, LaplaceSteps
 from splits import Split
 
 if TYPE_CHECKING:
-    from harness.batches import PairSampler
+    from harness.data.batches import PairSampler
 
 READOUT = (256, 256, 256, 256, 256)
 LOG_2PI = math.log(2 * math.pi)

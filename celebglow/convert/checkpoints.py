@@ -1,0 +1,159 @@
+"""Published checkpoints of Glow, converted: detected, rewritten where that is exact, compared with the original, saved.
+
+The published model's own files were not at hand when this was written. It was tested on graphs in the patterns of the original code, so
+nothing here relies on what the published graph looks like inside: what isn't recognised is executed as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from celebglow.convert.graph_compiler import compile_graph
+from celebglow.convert.graph_glow import GraphGlow
+from celebglow.convert.graph_rewrite import NotRecognised, recognise
+from celebglow.convert.openai_directions import read_table
+from celebglow.convert.pytorch_checkpoints import read_port
+from celebglow.decoder import Decoder
+from celebglow.flow import Flow
+from celebglow.glow import Glow
+from celebglow.pipeline import CelebGlowPipeline, directions_command, no_progress_bars
+from splits.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+GRAPH = "tensorflow graph"
+TOLERANCE = 1e-4  # of the larger of 1 and the image's largest value; a level of 5-bit images is 0.03
+TEMPERATURE = 0.7
+BATCH_DIFFERENCE = 1e-4  # between an image decoded alone and in a batch: rounding
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A checkpoint as a flow of ours.
+
+    Attributes:
+        flow: a `Glow`, or a `GraphGlow` where the graph's structure wasn't recognised.
+        format: "tensorflow graph", "rosinality", "chaiyujin" or "y0ast".
+        difference: largest between the flow as it will run and what it was made from, in the flow's range of width 1.
+        note: what else is worth knowing: why a graph is executed.
+    """
+
+    flow: Flow
+    format: str
+    difference: float
+    note: str = ""
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        if self.note:
+            return f"{self.format}, {self.note}"
+        check = "from the graph's" if self.format == GRAPH else "after a round trip through its latents"
+        return f"{self.format}, rewritten; images differ by {self.difference:.1e} {check} (the range is 1)"
+
+    def next_step(self, out: Path) -> str:
+        """What to do about missing directions."""
+        if isinstance(self.flow, Glow):
+            return directions_command(out / "flow")
+        return "an executed graph cannot encode images, so it needs a table: convert again with --z-manipulate"
+
+
+def convert(path: str | Path, resolution: int | None = None, bits: int | None = None) -> Conversion:
+    """Read a published checkpoint: a frozen TensorFlow graph, or the weights of a PyTorch implementation.
+
+    Args:
+        path: the file.
+        resolution, bits: of a PyTorch checkpoint, see `read_port`; a graph shows them.
+
+    Raises:
+        ValueError: if it is neither, damaged, or cannot be converted exactly, saying why.
+        OSError: if it cannot be read.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start == b"PK" or start[:1] == b"\x80":  # a zip archive or a pickle: torch.save
+        port = read_port(path, resolution, bits)
+        return Conversion(port.flow, port.name, _round_trip(port.flow))
+    if resolution is not None or bits is not None:
+        raise InputError("--resolution and --bits are for PyTorch checkpoints: a graph shows them")
+    return _convert_graph(path)
+
+
+@torch.no_grad()
+def _convert_graph(path: Path) -> Conversion:
+    program = compile_graph(path)
+    graph = GraphGlow.from_program(program)
+    latents = _latents(graph, 2)
+    alone = graph.decode(latents[1:])
+    try:
+        expected = graph.decode(latents)
+    except RuntimeError as error:
+        raise InputError(f"{path} decodes one image but not two: it cannot be run in batches") from error
+    if not expected.isfinite().all():
+        raise InputError(f"{path} decodes latents to what is not finite: it is damaged")
+    between = float((alone - expected[1:]).abs().max())
+    if between > BATCH_DIFFERENCE * max(1.0, float(alone.abs().max())):
+        raise InputError(f"{path} decodes an image differently beside another: it cannot be run in batches")
+    try:
+        flow = recognise(program)
+        difference = float((Decoder(flow)(latents) - expected).abs().max())
+    except NotRecognised as reason:
+        return Conversion(graph, GRAPH, 0.0, f"executed as a graph, its structure being unknown: {reason}")
+    except Exception as error:  # a structure so unlike a Glow's that the walk stumbles: the graph itself runs all the same
+        logger.debug("the walk stumbled", exc_info=True)
+        name = type(error).__name__
+        return Conversion(graph, GRAPH, 0.0, f"executed as a graph, its structure being unknown ({name} where it was compared)")
+    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+        return Conversion(graph, GRAPH, 0.0, f"executed as a graph: rewritten, its images differ by {difference:.1e}")
+    return Conversion(flow, GRAPH, difference)
+
+
+@torch.no_grad()
+def _round_trip(flow: Glow) -> float:
+    """How far latents are from those of their image, as far as precision allows: the weights make an invertible flow."""
+    latents = _latents(flow, 1)
+    image = Decoder(flow)(latents)
+    difference = float((flow.decode(flow.encode(image).latents) - image).abs().max())
+    if not difference <= 1e-2 * max(1.0, float(image.abs().max())):
+        raise InputError(f"the checkpoint's flow does not invert (its images come back changed by {difference:.1e}): it is damaged")
+    return difference
+
+
+def _latents(flow: Flow, count: int) -> torch.Tensor:
+    return torch.randn(count, flow.num_latents, generator=torch.Generator().manual_seed(0)) * TEMPERATURE
+
+
+def save(conversion: Conversion, out: str | Path, z_manipulate: str | Path | None = None) -> bool:
+    """Write a folder for `CelebGlowPipeline.from_pretrained`; without a table of directions only its ``flow/``.
+
+    It appears whole or not at all.
+
+    Returns:
+        whether it can be walked in: there is a table.
+
+    Raises:
+        ValueError: if there is a folder already, or the table is not of this flow.
+        OSError: if it cannot be written.
+    """
+    out = Path(out)
+    if out.exists():
+        raise InputError(f"{out} is there already: remove it, or give another --out")
+    directions = None if z_manipulate is None else read_table(z_manipulate, conversion.flow.latent_shapes)
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with no_progress_bars():
+            if directions is None:
+                conversion.flow.save_pretrained(partial / "flow")
+            else:
+                CelebGlowPipeline(conversion.flow, directions).save_pretrained(partial)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return directions is not None

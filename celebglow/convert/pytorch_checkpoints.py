@@ -1,0 +1,276 @@
+"""PyTorch checkpoints of Glow as people have them, rewritten exactly into our `Glow`.
+
+Three implementations are known, by the names of their weights: rosinality/glow-pytorch, chaiyujin/glow-pytorch and y0ast/Glow-PyTorch.
+None stores the size of its images or the bits of its data: where the file doesn't show them, they are the implementation's defaults.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from celebglow.glow import Glow
+from celebglow.layers import LOG_SCALE
+from splits.errors import InputError
+
+State = dict[str, Tensor]
+BUFFERS = ("initialized", "inited", "l_mask", "u_mask", "l_eye", "eye")  # of no consequence once trained
+
+
+class UnsupportedCheckpoint(InputError):
+    """A checkpoint that is damaged, unknown, or has no exact form as our `Glow`."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """A checkpoint read: ``name`` of the implementation and the flow."""
+
+    name: str
+    flow: Glow
+
+
+def read_port(path: str | Path, resolution: int | None = None, bits: int | None = None) -> Port:
+    """A PyTorch checkpoint as our `Glow`.
+
+    Args:
+        path: of what `torch.save` wrote. It is read without running code from it.
+        resolution: of its images; by default what the file shows, else 64 (rosinality, chaiyujin) or 32 (y0ast).
+        bits: of its data; 5 (rosinality) or 8 by default.
+
+    Raises:
+        UnsupportedCheckpoint: saying why.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises whatever it likes
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UnsupportedCheckpoint(f"{path} is not a PyTorch checkpoint of weights, or it is damaged ({reason})") from error
+    try:
+        return _detect(_weights(content, Path(path)), path, resolution, bits)
+    except (RuntimeError, IndexError, TypeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UnsupportedCheckpoint(f"{path}: its weights don't fit each other ({reason})") from error
+
+
+def _detect(weights: State, path: str | Path, resolution: int | None, bits: int | None) -> Port:
+    """By the names of the weights."""
+    if any(name.startswith("blocks.") for name in weights):
+        return Port("rosinality", _rosinality(_Weights(weights, path), resolution or 64, bits or 5))
+    if any(".block.0.conv." in name for name in weights):
+        return Port("y0ast", _layers(_Weights(weights, path), resolution, bits or 8, Y0AST))
+    if any(name.startswith("flow.layers.") for name in weights):
+        return Port("chaiyujin", _layers(_Weights(weights, path), resolution, bits or 8, CHAIYUJIN))
+    known = "rosinality/glow-pytorch, chaiyujin/glow-pytorch, y0ast/Glow-PyTorch"
+    raise UnsupportedCheckpoint(f"the weights in {path} are of no known Glow ({known}); its first is {next(iter(weights), 'none')}")
+
+
+def _weights(content: Any, path: Path) -> State:
+    for key in ("graph", "model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UnsupportedCheckpoint(f"{path} holds no dictionary of weights")
+    return {str(name).removeprefix("module."): value.double() for name, value in content.items()}
+
+
+class _Weights:
+    """The checkpoint's weights, each to be taken: one that is left over had a meaning that was missed."""
+
+    def __init__(self, weights: State, path: str | Path) -> None:
+        self.weights = {name: value for name, value in weights.items() if name.rpartition(".")[2] not in BUFFERS}
+        self.path = path
+
+    def take(self, name: str) -> Tensor:
+        if name not in self.weights:
+            raise UnsupportedCheckpoint(f"{self.path} lacks {name}")
+        return self.weights.pop(name)
+
+    def vector(self, name: str) -> Tensor:
+        return self.take(name).flatten()
+
+    def indices(self, pattern: str) -> list[int]:
+        """The different numbers in the names that match, in order."""
+        return sorted({int(match[1]) for name in self.weights if (match := re.match(pattern, name))})
+
+    def matrix(self, prefix: str, lower: str, upper: str, diagonal: str, permutation: str, sign: str = "sign_s") -> Tensor:
+        """The matrix (C, C) of an invertible 1x1 convolution, plain or as P L (U + diag(sign * exp(log s)))."""
+        if prefix + "weight" in self.weights:
+            weight = self.take(prefix + "weight")
+            return weight.reshape(weight.shape[:2])
+        if prefix + permutation not in self.weights:
+            raise UnsupportedCheckpoint(
+                f"{self.path} has no {prefix}weight: flows that permute channels don't keep the permutation"
+            )
+        p, low, up, log_s, signs = (self.take(prefix + name) for name in (permutation, lower, upper, diagonal, sign))
+        scale = torch.diag(signs * torch.exp(log_s))
+        return p @ (low.tril(-1) + torch.eye(len(p), dtype=p.dtype)) @ (up.triu(1) + scale)
+
+    def finish(self, flow: Glow, state: State) -> Glow:
+        if self.weights:
+            raise UnsupportedCheckpoint(f"{self.path}: no known Glow has {next(iter(self.weights))}")
+        for name, value in state.items():
+            if not value.isfinite().all():
+                raise UnsupportedCheckpoint(f"{self.path}: some weights are not finite ({name}, in our names)")
+        try:
+            flow.load_state_dict({name: value.float() for name, value in state.items()})
+        except RuntimeError as error:
+            raise UnsupportedCheckpoint(f"{self.path}: {str(error).splitlines()[-1].strip()}") from error
+        return flow.eval()
+
+
+def _make(weights: _Weights, resolution: int, steps: list[int], widths: list[int], **config: Any) -> Glow:
+    try:
+        return Glow(resolution=resolution, steps=steps, widths=widths, **config)
+    except ValueError as error:
+        raise UnsupportedCheckpoint(f"{weights.path}: {error} (see --resolution)") from error
+
+
+def _interleave(h: Tensor, first: int, second: int) -> Tensor:
+    """Outputs in two halves to the order in which half ``first`` lies at 0, 2, 4, … and half ``second`` at 1, 3, 5, …"""
+    halves = h.chunk(2)
+    return torch.stack([halves[first], halves[second]], dim=1).flatten(0, 1)
+
+
+def _rosinality(weights: _Weights, resolution: int, bits: int) -> Glow:
+    """Scales direct and of either sign; networks with biases for ActNorms; zero convolutions padded with ones; halves (log s, t).
+
+    A padding of ones is zero padding plus the border channel under the sum of the kernel's inputs. A negative scale moves into the
+    matrix that follows.
+    """
+    levels = weights.indices(r"blocks\.(\d+)\.")
+    steps = [len(weights.indices(rf"blocks\.{level}\.flows\.(\d+)\.")) for level in levels]
+    state: State = {}
+    widths: list[int] = []
+    affine = False
+
+    def zero_conv(prefix: str, conv: str, scale: str) -> State:
+        weight = weights.take(prefix + conv + "weight")
+        return {
+            "weight": torch.cat([weight, weight.sum(dim=1, keepdim=True)], dim=1),
+            "bias": weights.vector(prefix + conv + "bias"),
+            "logs": weights.vector(prefix + scale),
+        }
+
+    for level in levels:
+        width = 1
+        for step in range(steps[level] if level < len(steps) else 0):
+            ours, theirs = f"levels.{level}.steps.{step}.", f"blocks.{level}.flows.{step}."
+            scale = weights.vector(theirs + "actnorm.scale")
+            matrix = weights.matrix(theirs + "invconv.", "w_l", "w_u", "w_s", "w_p", "s_sign")
+            state[ours + "actnorm.bias"] = weights.vector(theirs + "actnorm.loc")
+            state[ours + "actnorm.logs"] = torch.log(scale.abs()) / LOG_SCALE
+            state[ours + "mix.weight"] = matrix * scale.sign()
+            net = ours + "coupling.net."
+            for number, layer in ((1, 0), (2, 2)):
+                weight = weights.take(f"{theirs}coupling.net.{layer}.weight")
+                border = weight.new_zeros(weight.shape[0], 1, 3, 3)
+                state[f"{net}weight{number}"] = torch.cat([weight, border], dim=1) if number == 1 else weight
+                state[f"{net}norm{number}.bias"] = weights.vector(f"{theirs}coupling.net.{layer}.bias")
+                state[f"{net}norm{number}.logs"] = weight.new_zeros(weight.shape[0])
+            conv3 = zero_conv(f"{theirs}coupling.net.4.", "conv.", "scale")
+            width = len(state[net + "norm1.bias"])
+            affine = len(conv3["bias"]) == len(scale)
+            state |= {f"{net}conv3.{name}": _interleave(value, 1, 0) if affine else value for name, value in conv3.items()}
+        widths.append(width)
+        prior = zero_conv(f"blocks.{level}.prior.", "conv.", "scale")
+        if level < len(levels) - 1:
+            state |= {f"levels.{level}.prior.conv.{name}": _interleave(value, 0, 1) for name, value in prior.items()}
+        else:  # a convolution of zeros: only its border acts
+            state |= {f"top_prior.{name}": prior[name] for name in ("bias", "logs")}
+            state["top_prior.border_weight"] = prior["weight"][:, -1:]
+    coupling = "affine" if affine else "additive"
+    flow = _make(weights, resolution, steps, widths, coupling=coupling, bits=bits, border=True, channels=_channels(state))
+    return weights.finish(flow, state)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How an implementation whose layers are numbered through names its weights, and the middle of its pixels' range."""
+
+    net: str
+    conv: str
+    learn_top: str
+    lower: str
+    upper: str
+    resolution: int
+    center: float
+
+
+CHAIYUJIN = _Layout(net="f", conv="", learn_top="learn_top.", lower="l", upper="u", resolution=64, center=0.5)
+Y0AST = _Layout(net="block", conv="conv.", learn_top="learn_top_fn.", lower="lower", upper="upper", resolution=32, center=0.0)
+
+
+def _layers(weights: _Weights, resolution: int | None, bits: int, layout: _Layout) -> Glow:
+    """Log-scales of ActNorms without the factor 3; zero convolutions as ours; pixels in [0, 1] or [-1/2, 1/2]."""
+    for name in weights.weights:
+        if name.startswith(("project_", "classifier")):
+            raise UnsupportedCheckpoint(f"{weights.path} is a flow that depends on class labels ({name}), which ours does not")
+    hidden = weights.weights.pop("prior_h", None)
+    if hidden is not None and hidden.any():
+        raise UnsupportedCheckpoint(f"{weights.path}: its last prior starts from values that are not 0 (prior_h)")
+    state: State = {}
+    steps, widths = [0], [1]
+
+    def zero_conv(prefix: str, conv: str) -> State:
+        return {
+            "weight": weights.take(f"{prefix}{conv}weight"),
+            "bias": weights.vector(f"{prefix}{conv}bias"),
+            "logs": weights.vector(prefix + "logs"),
+        }
+
+    affine = False
+    for layer in weights.indices(r"flow\.layers\.(\d+)\."):
+        theirs, level = f"flow.layers.{layer}.", len(steps) - 1
+        if f"{theirs}conv.{layout.conv}weight" in weights.weights:
+            prior = zero_conv(theirs + "conv.", layout.conv)
+            state |= {f"levels.{level}.prior.conv.{name}": value for name, value in prior.items()}
+            steps.append(0)
+            widths.append(1)
+            continue
+        ours = f"levels.{level}.steps.{steps[-1]}."
+        first = steps == [0]
+        bias = weights.vector(theirs + "actnorm.bias")
+        state[ours + "actnorm.bias"] = bias + (layout.center if first else 0.0)  # the middle of the range becomes 0
+        state[ours + "actnorm.logs"] = weights.vector(theirs + "actnorm.logs") / LOG_SCALE
+        state[ours + "mix.weight"] = weights.matrix(theirs + "invconv.", layout.lower, layout.upper, "log_s", "p")
+        net = ours + "coupling.net."
+        for number, index in ((1, 0), (2, 2)):
+            inner = f"{theirs}{layout.net}.{index}."
+            state[f"{net}weight{number}"] = weights.take(f"{inner}{layout.conv}weight")
+            state[f"{net}norm{number}.bias"] = weights.vector(inner + "actnorm.bias")
+            state[f"{net}norm{number}.logs"] = weights.vector(inner + "actnorm.logs") / LOG_SCALE
+        conv3 = zero_conv(f"{theirs}{layout.net}.4.", layout.conv)
+        state |= {f"{net}conv3.{name}": value for name, value in conv3.items()}
+        widths[-1] = len(state[net + "norm1.bias"])
+        affine = len(conv3["bias"]) == len(bias)
+        steps[-1] += 1
+    learn_top = layout.learn_top + "logs" in weights.weights
+    if learn_top:
+        top = zero_conv(layout.learn_top, layout.conv)
+        state |= {f"top_prior.{name}": top[name] for name in ("bias", "logs")}
+    if hidden is not None and resolution is None:
+        resolution = int(hidden.shape[-1]) * 2 ** len(steps)
+    flow = _make(
+        weights,
+        resolution or layout.resolution,
+        steps,
+        widths,
+        coupling="affine" if affine else "additive",
+        bits=bits,
+        border=False,
+        learn_top=learn_top,
+        channels=_channels(state),
+    )
+    return weights.finish(flow, state)
+
+
+def _channels(state: State) -> int:
+    """Of the images."""
+    matrix = state.get("levels.0.steps.0.mix.weight")
+    return 3 if matrix is None else len(matrix) // 4

@@ -1,0 +1,121 @@
+"""What is known about pictures, from a table: CelebA's list of attributes as it is downloaded, or any CSV with a header."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splits.errors import InputError, did_you_mean
+
+Columns = dict[str, NDArray[Any]]
+FILE_COLUMNS = ("image_id", "file")  # of CelebA's CSV, and of what `data export` writes
+SIGNS = ({-1.0, 1.0}, {0.0, 1.0})  # no and yes
+
+
+def read_labels(path: Path, files: Sequence[str], count: int) -> Columns:
+    """The columns of a table, a value per image: numbers (empty: NaN) where every entry is one, else text.
+
+    Rows are found by the names of the images' files where the table has them, else they are in the images' order.
+
+    Args:
+        path: CelebA's ``list_attr_celeba.txt`` or ``.csv``, where every value is -1 or 1 (or 0 or 1), or another CSV. Names of files
+            are in its column ``file`` or ``image_id``.
+        files: the images' files, relative to their folder; none for an array file.
+        count: of the images.
+
+    Raises:
+        ValueError: if it is damaged, or not of these images.
+    """
+    table = dict(_read_list(path) if path.suffix.lower() == ".txt" else _read_csv(path))
+    key = next((name for name in FILE_COLUMNS if name in table), None) if files else None
+    rows = len(next(iter(table.values()), ()))
+    if key is None and rows != count:
+        raise InputError(f"{path} has {rows} rows for {count} images")
+    order = None if key is None else _rows(path, table.pop(key), files)
+    columns = {}
+    for name, entries in table.items():
+        values = _values(entries)
+        if key == "image_id" and (values.dtype.kind != "f" or not any(sign.issuperset(values) for sign in SIGNS)):
+            odd = next((entry for entry in entries if entry not in ("-1", "0", "1")), "0 beside -1")
+            raise InputError(f"{path}: {name} is {odd!r} somewhere, where CelebA's attributes are -1 or 1 (or 0 or 1)")
+        columns[name] = values if order is None else values[order]
+    return columns
+
+
+def column(columns: Columns, name: str) -> NDArray[Any]:
+    """The column of that name.
+
+    Raises:
+        ValueError: if there is none; names the close matches.
+    """
+    if name not in columns:
+        raise InputError(
+            f"no column {name!r}{did_you_mean(name, list(columns)) or '; there is none at all, without --labels (--attributes in training)'}"
+        )
+    return columns[name]
+
+
+def _read_list(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """CelebA's own format: the number of images, the attributes' names, a row per image with its file's name."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first, names = file.readline().strip(), file.readline().split()
+        if not first.isdecimal() or not names:
+            raise InputError(f"{path} is not CelebA's list of attributes: a number of images and a line of names are to come first")
+        header = [FILE_COLUMNS[0], *names]
+        columns = _columns(path, header, (line.split() for line in file if line.strip()), first_line=3)
+    if len(columns[0]) != int(first):
+        raise InputError(f"{path} announces {int(first)} images and has {len(columns[0])} rows: it is cut off or damaged")
+    yield from zip(header, columns, strict=True)
+
+
+def _read_csv(path: Path) -> Iterator[tuple[str, list[str]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            if twice := {name for name in header if header.count(name) > 1}:
+                raise InputError(f"{path} has two columns {min(twice)!r}")
+            yield from zip(header, _columns(path, header, (row for row in reader if row), first_line=2), strict=True)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not a CSV file in UTF-8: {error}") from error
+
+
+def _columns(path: Path, header: Sequence[str], rows: Iterator[list[str]], first_line: int) -> list[list[str]]:
+    columns: list[list[str]] = [[] for _ in header]
+    for number, row in enumerate(rows, first_line):
+        if len(row) != len(header):
+            raise InputError(f"{path}, line {number}, has {len(row)} entries for {len(header)} columns: it is cut off or damaged")
+        for entries, entry in zip(columns, row, strict=True):
+            entries.append(sys.intern(entry))  # eight million entries of CelebA are two different ones
+    return columns
+
+
+def _rows(path: Path, names: list[str], files: Sequence[str]) -> NDArray[np.int64]:
+    """The row of each file; a table may name files without the folder that they lie in."""
+    rows = {name: row for row, name in enumerate(names)}
+    if len(rows) < len(names):
+        twice = next(name for row, name in enumerate(names) if rows[name] != row)
+        raise InputError(f"{path} has two rows for {twice}")
+    keys = list(files) if rows.keys() & set(files) else [file.rpartition("/")[2] for file in files]
+    there = set(keys)
+    if missing := [name for name in names if name not in there]:
+        raise InputError(
+            f"{len(missing)} of the {len(names)} images in {path} are not in the folder, {missing[0]} among them: "
+            "unpack it whole, or take their rows out"
+        )
+    if unknown := [key for key in keys if key not in rows]:
+        raise InputError(f"{len(unknown)} of {len(keys)} images have no row in {path}, {unknown[0]} among them")
+    return np.array([rows[key] for key in keys])
+
+
+def _values(entries: list[str]) -> NDArray[Any]:
+    try:
+        return np.array([float(entry) if entry else np.nan for entry in entries])
+    except ValueError:
+        return np.array(entries)

@@ -1,0 +1,245 @@
+"""Train a Glow on a set of images: likelihood, EMA, held-out bits per dimension, resumable at any moment."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import json
+import logging
+import math
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from celebglow.fitting.images import NO_AUGMENTATION, Augmentation, Batches, LabelledImages
+from celebglow.glow import Glow
+from harness.io.atomic import write_atomically
+from splits.errors import InputError, NumericalError
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.pt"
+LOG = "log.jsonl"
+INIT_IMAGES = 256  # for the data-dependent initialisation
+VALIDATION_IMAGES = 1000  # at most: a hundred steps of training should take longer than judging them
+INIT_STREAM = 2**40  # where the initialisation's random stream lies, beyond any step
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What determines a training, apart from the images."""
+
+    flow: dict[str, Any] = field(default_factory=dict)  # arguments of `Glow`
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    steps: int = 10000
+    batch: int = 32
+    lr: float = 1e-3
+    warmup: int = 200  # steps of linear warm-up
+    decay: float = 0.4  # the last part of the steps, over which the rate falls to zero
+    ema: float = 0.999
+    clip: float = 100.0  # of the gradient's norm, for bits per dimension
+    held_out: float = 0.05  # part of the people kept for validation
+    balance: str | None = None  # a column, see LabelledImages.balanced_weights
+    precision: str = "fp32"  # or "bf16": of the coupling networks
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise ValueError for values that no training can have."""
+        if self.steps < 1 or self.batch < 1:
+            raise InputError(f"steps and batch must be at least 1, not {self.steps} and {self.batch}")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise InputError(f"the learning rate must be a positive number, not {self.lr}")
+        if not 0 < self.held_out < 1:
+            raise InputError(f"held_out must lie between 0 and 1, not at {self.held_out}")
+        if not 0 < self.augmentation.crop <= 1:
+            raise InputError(f"crop must be above 0 and at most 1, not {self.augmentation.crop}")
+        if not 0 <= self.augmentation.mix <= 1:
+            raise InputError(f"mix must lie from 0 to 1, not at {self.augmentation.mix}")
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Warm-up, constant, linear decay."""
+    rise = (step + 1) / max(1, config.warmup)
+    fall = (config.steps - step) / max(1, config.decay * config.steps)
+    return config.lr * min(1.0, rise, fall)
+
+
+class Trainer:
+    """A training and its folder: ``flow/`` (the averaged weights, at the end), log.jsonl, samples.png, checkpoint.pt.
+
+    Every step draws from its own random stream (seed, step), so that a resumed training repeats an unbroken one.
+
+    Args:
+        data: images; resolution and crop come from the config.
+        config: everything else that matters.
+        out: the folder; a checkpoint in it is continued.
+        device: where to compute.
+
+    Raises:
+        ValueError: if ``out`` holds a training with another config.
+    """
+
+    def __init__(self, data: LabelledImages, config: TrainingConfig, out: Path, device: torch.device) -> None:
+        config.check()
+        self.config, self.out, self.device = config, out, device
+        self.images = hashlib.sha256(np.ascontiguousarray(data.images).data).hexdigest()
+        held_out = data.held_out(config.held_out, config.seed)
+        if held_out.all():
+            raise InputError(f"of {len(held_out)} images none is left to train on: lower --held-out")
+        resolution = int(config.flow.get("resolution", 64))
+        aug = config.augmentation
+        self.batches = Batches(data.images, data.landmarks, resolution, aug, np.flatnonzero(~held_out))
+        judged = np.flatnonzero(held_out)
+        if len(judged) > VALIDATION_IMAGES:
+            judged = np.sort(np.random.default_rng(config.seed).choice(judged, VALIDATION_IMAGES, replace=False))
+        plain = Batches(data.images, None, resolution, replace(NO_AUGMENTATION, crop=aug.crop), judged)
+        self.validation = plain(torch.arange(len(plain)), self._generator(INIT_STREAM))
+        weights = data.balanced_weights(config.balance)[~held_out]
+        self.cumulative = torch.from_numpy(np.cumsum(weights / weights.sum()))
+        torch.manual_seed(config.seed)
+        self.flow = Glow(**config.flow).to(device)
+        if device.type == "cpu":  # channels last is what its convolutions are fast in
+            self.flow = self.flow.to(memory_format=torch.channels_last)
+        self.flow.set_coupling_dtype(torch.bfloat16 if config.precision == "bf16" else None)
+        self.average = copy.deepcopy(self.flow).requires_grad_(False)
+        self.optimizer = torch.optim.Adam(self.flow.parameters(), lr=config.lr, fused=True)
+        self.step = 0
+        out.mkdir(parents=True, exist_ok=True)
+        if (out / CHECKPOINT).exists():
+            self._restore()
+        else:
+            batch = self._batch(INIT_STREAM, INIT_IMAGES)
+            self.flow.initialize(batch)
+            self.average.load_state_dict(self.flow.state_dict())
+
+    def run(self, save_every: float = 300.0, log_every: int = 100, progress: bool = True) -> Glow:
+        """Train to the last step and save the averaged flow; returns it.
+
+        Args:
+            save_every: seconds between checkpoints.
+            log_every: steps between the log's lines and validations.
+            progress: show a bar on stderr.
+
+        Raises:
+            FloatingPointError: if the loss is not finite; the last checkpoint stays.
+        """
+        config = self.config
+        saved, started, losses = time.monotonic(), time.monotonic(), []
+        bar = tqdm(total=config.steps, initial=self.step, unit="step", disable=not progress, dynamic_ncols=True)
+        with bar:
+            while self.step < config.steps:
+                losses.append(self._train_step())
+                self.step += 1
+                bar.update()
+                if self.step % log_every == 0 or self.step == config.steps:
+                    loss = float(torch.stack(losses).mean())
+                    rate = len(losses) * config.batch / (time.monotonic() - started)
+                    self._log(loss, rate, bar)
+                    losses, started = [], time.monotonic()
+                if time.monotonic() - saved > save_every:
+                    self._save()
+                    saved = time.monotonic()
+        self._save()
+        self.average.save_pretrained(self.out / "flow")
+        return self.average
+
+    def _generator(self, stream: int) -> torch.Generator:
+        entropy = np.random.SeedSequence([self.config.seed, stream]).generate_state(1, np.uint64)[0]
+        return torch.Generator().manual_seed(int(entropy >> 1))
+
+    def _batch(self, stream: int, count: int) -> Tensor:
+        generator = self._generator(stream)
+        draws = torch.rand(count, generator=generator, dtype=torch.float64)
+        indices = torch.searchsorted(self.cumulative, draws).clamp(max=len(self.batches) - 1)
+        images = self.batches(indices, generator).to(self.device)
+        noise = torch.rand(images.shape, generator=generator).to(self.device)
+        return self.flow.preprocess(images) + noise / self.flow.bins
+
+    def _train_step(self) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.step)
+        loss = self.flow.bits_per_dim(self._batch(self.step, self.config.batch)).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        try:  # before the step: what is not finite never gets into the weights, nor into a checkpoint
+            torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip, error_if_nonfinite=True)
+        except RuntimeError as error:
+            raise NumericalError(
+                f"the loss is {float(loss.detach())} or its gradient not finite at step {self.step}: lower --lr; "
+                f"{self.out} keeps the last checkpoint"
+            ) from error
+        self.optimizer.step()
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.flow.parameters()), 1 - decay)
+        return loss.detach()
+
+    @torch.no_grad()
+    def _validate(self) -> float:
+        generator = self._generator(INIT_STREAM + 1)
+        total = 0.0
+        for part in self.validation.split(INIT_IMAGES):
+            noise = torch.rand(part.shape, generator=generator).to(self.device)
+            x = self.average.preprocess(part.to(self.device)) + noise / self.flow.bins
+            total += float(self.average.bits_per_dim(x).sum())
+        return total / len(self.validation)
+
+    def _log(self, loss: float, rate: float, bar: tqdm[Any]) -> None:
+        held_out = self._validate()
+        line = {"step": self.step, "bits_per_dim": loss, "held_out": held_out, "images_per_second": rate}
+        with (self.out / LOG).open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        bar.set_postfix_str(f"{loss:.3f} bits/dim, held out {held_out:.3f}")
+        if self.step % 500 == 0 or self.step == self.config.steps:
+            sample_sheet(self.average, self._generator(INIT_STREAM + 2)).save(self.out / "samples.png")
+
+    def _save(self) -> None:
+        state = {
+            "config": asdict(self.config) | {"images": self.images},
+            "step": self.step,
+            "flow": self.flow.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomically(self.out / CHECKPOINT, buffer.getvalue())
+
+    def _restore(self) -> None:
+        path = self.out / CHECKPOINT
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:  # whatever a damaged file makes the reader raise
+            raise InputError(f"{path} cannot be read: remove it to train from the start") from error
+        ours = json.loads(json.dumps(asdict(self.config) | {"images": self.images}))
+        theirs = json.loads(json.dumps(state["config"]))
+        # how long to train may be changed along the way; what is learned may not
+        free = {"steps", "decay", "lr"}
+        if changed := [name for name in ours if name not in free and ours[name] != theirs[name]]:
+            raise InputError(f"{self.out} holds a training with another {', '.join(changed)}; choose another folder")
+        self.flow.load_state_dict(state["flow"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        log = self.out / LOG
+        lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
+        write_atomically(log, "".join(kept).encode())  # what comes after the checkpoint is trained, and logged, again
+        logger.info("continuing %s from step %d", self.out, self.step)
+
+
+@torch.no_grad()
+def sample_sheet(flow: Glow, generator: torch.Generator, temperature: float = 0.7, side: int = 8) -> Image.Image:
+    """side x side samples of a flow as one picture."""
+    images = flow.sample(side * side, temperature, generator).cpu()
+    channels, size = images.shape[1], images.shape[2]
+    sheet = images.reshape(side, side, channels, size, size).permute(0, 3, 1, 4, 2).reshape(side * size, side * size, channels)
+    return Image.fromarray(sheet.squeeze(2).numpy() if channels == 1 else sheet.numpy())

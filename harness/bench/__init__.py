@@ -1,0 +1,1 @@
+"""Many runs: plan them, carry them out, sum them up."""

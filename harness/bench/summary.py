@@ -1,0 +1,85 @@
+"""What a bench plans and finds, for people and for programs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from harness.bench.execute import Outcome
+from harness.bench.plan import Plan
+from harness.models import families
+from harness.report.results import entries, score_table
+from harness.scoring.baselines import EXPLAINED
+from splits.formatting import Report, table
+
+
+def models_told() -> Report:
+    """Every model: what it is, its size, what of it is our reconstruction."""
+    rows = [("model", "family", "parameters", "what it is", "our reconstruction")]
+    data = []
+    for family, models in families():
+        for model in models:
+            size = f"{model.parameters:,}" if model.parameters else ""
+            rows.append((model.name, family, size, model.summary, model.reconstruction or "–"))
+            data.append(
+                {
+                    "name": model.name,
+                    "family": family,
+                    "parameters": model.parameters,
+                    "summary": model.summary,
+                    "reconstruction": model.reconstruction,
+                    "options": model.options,
+                    "quick_steps": model.quick_steps,
+                }
+            )
+    note = "Parameters are for 3 channels and 7 outputs, without the readout of a representation."
+    return Report((*table(rows), note), {"models": data})
+
+
+def plan_told(plan: Plan) -> Report:
+    """The runs by model and dataset, how many are done, and what is missing."""
+    states = Counter(run.state for run in plan.runs)
+    kinds: dict[tuple[str, str], Counter[str]] = {}
+    for run in plan.runs:
+        kinds.setdefault((run.model, run.dataset), Counter())[run.kind] += 1
+    rows = [("model", "dataset", "kinds", "seeds", "steps")]
+    for (model, dataset), counted in kinds.items():
+        steps = next(run.config.train.steps for run in plan.runs if run.model == model)
+        rows.append((model, dataset, ", ".join(counted), str(max(counted.values())), f"{steps:,}"))
+    counts = ", ".join(f"{states[state]} {state}" for state in ("done", "resumable", "new") if states[state])
+    lines = [*table(rows), f"{len(plan.runs)} run{'' if len(plan.runs) == 1 else 's'}: {counts or 'none'}", *_missing(plan)]
+    data = {
+        "runs": [{"run": str(run), "folder": str(run.folder), "state": run.state, "steps": run.steps} for run in plan.runs],
+        "absent": plan.absent | plan.also,
+        "unfinished": plan.unfinished,
+        "impossible": [list(entry) for entry in plan.impossible],
+    }
+    return Report(tuple(lines), data, not plan.refused)
+
+
+def outcomes_told(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
+    """The score table, and what failed. Not ok if anything that was asked for has no scores."""
+    scored = [(outcome.run.folder.name, outcome.scores) for outcome in outcomes if outcome.scores is not None]
+    failed = [outcome for outcome in outcomes if outcome.scores is None]
+    lines = [*table(score_table(entries(scored))), EXPLAINED] if scored else []
+    presets = {scores["preset"] for _, scores in scored}
+    if "quick" in presets:
+        lines.append("quick is not the paper's budget: few steps, and a sample of the images scored.")
+    # The same reason once: a model whose weights can't be had fails alike on every split.
+    for reason, count in Counter((outcome.run.model, outcome.error) for outcome in failed).items():
+        lines.append(f"not done: {reason[0]}, {count} run{'s' if count > 1 else ''}: {reason[1]}")
+    lines += [f"not done: {name}: {command}" for name, command in plan.refused.items()]
+    data = {
+        "runs": [scores for _, scores in scored],
+        "failed": [{"run": str(outcome.run), "error": outcome.error} for outcome in failed],
+        "absent": plan.absent,
+        "unfinished": plan.unfinished,
+        "impossible": [list(entry) for entry in plan.impossible],
+    }
+    return Report(tuple(lines), data, not failed and not plan.refused)
+
+
+def _missing(plan: Plan) -> list[str]:
+    lines = [f"{dataset} can't have {kind}: {reason}" for dataset, kind, reason in plan.impossible]
+    lines += [f"{name} is not whole: {reason}" for name, reason in plan.unfinished.items()]
+    return lines + [f"{name} is not there; to get it: {command}" for name, command in (plan.absent | plan.also).items()]

@@ -1,0 +1,1 @@
+"""The store of a dataset, and the ways to feed its images to training."""

@@ -1,0 +1,138 @@
+"""What is known of each dataset: where its official files are, how to know them, whose they are and under which terms.
+
+Checksums: tfds and disent (the dataset loaders), read in November 2026. Those of mpi3d are of the files before 2024. The server's
+real.npz was corrupt from August 2024 to April 2025 and was uploaded again (rr-learning/disentanglement_dataset, issue 5), so a good
+file may have another one: see `harness.formats.fetch`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from splits.errors import InputError, did_you_mean
+
+
+@dataclass(frozen=True)
+class File:
+    """An official file.
+
+    Attributes:
+        name: under which it is kept.
+        urls: where to get it, the first one first.
+        checksums: as "md5:…" or "sha256:…"; one that fits is enough; empty where none is known.
+        size: bytes, if known.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    checksums: tuple[str, ...] = ()
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset as its authors publish it.
+
+    Attributes:
+        title: for people.
+        files: that make it up.
+        convert: the one to give to `ood-data data convert`.
+        license: what its authors say.
+        citation: the paper or page to cite.
+        homepage: of the dataset.
+        compress: whether its stores are: where compression at least halves them (renderings, not photographs).
+    """
+
+    title: str
+    files: tuple[File, ...]
+    license: str
+    citation: str
+    homepage: str
+    compress: bool
+
+    @property
+    def convert(self) -> str:
+        return self.files[0].name
+
+
+def _mpi3d(variant: str, file: str, md5: str, compress: bool) -> Source:
+    address = f"https://storage.googleapis.com/mpi3d_disentanglement_dataset/data/{file}"
+    return Source(
+        title=f"MPI3D ({variant})",
+        files=(File(f"mpi3d_{variant}.npz", (address,), (f"md5:{md5}",)),),
+        license="CC BY 4.0",
+        citation="Gondal et al., On the Transfer of Inductive Bias from Simulation to the Real World: a New Disentanglement "
+        "Dataset (NeurIPS 2019, arXiv 1906.03292)",
+        homepage="https://github.com/rr-learning/disentanglement_dataset",
+        compress=compress,
+    )
+
+
+_CELEBGLOW = "https://zenodo.org/record/5512188/files/{}?download=1"
+_CELEBGLOW_FILES = tuple(f"celeb_glow_random_{side}_{what}.npz" for side in ("train", "test") for what in ("images", "labels"))
+
+SOURCES = {
+    "dsprites": Source(
+        title="dSprites",
+        files=(
+            File(
+                "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.hdf5",
+                (
+                    "https://raw.githubusercontent.com/google-deepmind/dsprites-dataset/master/"
+                    "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.hdf5",
+                    "https://github.com/deepmind/dsprites-dataset/raw/master/dsprites_ndarray_co1sh3sc6or40x32y32_64x64.hdf5",
+                ),
+                (
+                    "sha256:729fa22e884c9c500e1f17415d580746b4c5894fbbb780a1319bbcfa39a745bb",
+                    "md5:b331c4447a651c44bf5e8ae09022e230",
+                ),
+                28_024_106,
+            ),
+        ),
+        license="zlib/libpng-style",
+        citation="Matthey, Higgins, Hassabis, Lerchner, dSprites: Disentanglement testing Sprites dataset (2017)",
+        homepage="https://github.com/google-deepmind/dsprites-dataset",
+        compress=True,
+    ),
+    "shapes3d": Source(
+        title="3D Shapes",
+        files=(
+            File(
+                "3dshapes.h5",
+                ("https://storage.googleapis.com/3d-shapes/3dshapes.h5",),
+                (
+                    "sha256:0a0f6ed98baff276a50f3a081a7434d788da63cb135a98189b2a5b5769be1785",
+                    "md5:099a2078d58cec4daad0702c55d06868",
+                ),
+                267_573_662,
+            ),
+        ),
+        license="Apache 2.0, as copies of it say; see the homepage",
+        citation="Burgess and Kim, 3D Shapes Dataset (2018); Kim and Mnih, Disentangling by Factorising (ICML 2018)",
+        homepage="https://github.com/google-deepmind/3d-shapes",
+        compress=True,
+    ),
+    "mpi3d": _mpi3d("real", "real.npz", "0f33f609918fb5c97996692f91129802", compress=False),
+    "mpi3d_realistic": _mpi3d("realistic", "mpi3d_realistic.npz", "59a6225b88b635365f70c91b3e52f70f", compress=False),
+    "mpi3d_toy": _mpi3d("toy", "mpi3d_toy.npz", "55889cb7c7dfc655d6e0277beee88868", compress=True),
+    "celebglow": Source(
+        title="CelebGlow",
+        files=tuple(File(name, (_CELEBGLOW.format(name),)) for name in _CELEBGLOW_FILES),
+        license="see the record's page",
+        citation="Schott et al., Visual Representation Learning Does Not Generalize Strongly Within the Same Domain "
+        "(ICLR 2022, arXiv 2107.08221)",
+        homepage="https://zenodo.org/record/5512188",
+        compress=False,
+    ),
+}
+
+
+def source_of(name: str) -> Source:
+    """What is known of a dataset.
+
+    Raises:
+        ValueError: for a name that is not in `SOURCES`, with the close ones.
+    """
+    if name not in SOURCES:
+        raise InputError(f"no official files of {name!r} are known{did_you_mean(name, SOURCES)}")
+    return SOURCES[name]

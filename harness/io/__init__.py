@@ -1,0 +1,1 @@
+"""Bytes to disk and from servers: atomic writes, locks, downloads that resume, arrays larger than memory."""

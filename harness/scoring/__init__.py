@@ -1,0 +1,1 @@
+"""R² per factor, what else is scored, and the baselines beside it."""

@@ -1,0 +1,66 @@
+"""What predictors score that see no image but the right answer: the lines that tell what a number means.
+
+- train_mean: the mean over train, for every sample.
+- ood_to_mean: perfect where train has the value, the mean over train where it hasn't.
+- clip: perfect, but answers only values that train has: the nearest one.
+
+Each answers a factor by its true value alone, so that its scores follow from how often each value is train and test, in closed form.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.scoring.r2 import grid_variance, summarize
+from splits import Split
+
+NAMES = ("train_mean", "ood_to_mean", "clip")
+EXPLAINED = (
+    "In parentheses, what needs no image: (train-mean), a constant; (ood-to-mean) and (clip), the truth where train has the value, "
+    "else the mean, or the nearest value, of train. excl. cat.: the mean without categorical factors."
+)
+
+
+def references(split: Split) -> dict[str, Any]:
+    """{name: {"mean", "mean_excl_categorical", "factors", "by_distance"}} of the benchmark's R² over the whole test side.
+
+    by_distance, as a run's scores.json has it, is empty for random and composition.
+    """
+    variance = grid_variance(split.grid)
+    errors: dict[str, list[float]] = {name: [] for name in NAMES}
+    by_distance: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES}
+    for axis, factor in enumerate(split.grid):
+        train, test = value_counts(split, axis)
+        truth = np.arange(factor.size) / max(factor.size - 1, 1)
+        for name, answers in predictions(truth, train).items():
+            squares = (answers - truth) ** 2 * test
+            errors[name].append(squares.sum() / test.sum())
+            if split.test_if == "any":
+                steps = split.steps(factor.name)
+                sums, numbers = np.bincount(steps, squares), np.bincount(steps, test)
+                by_distance[name] += [
+                    {"steps": step, "factor": factor.name, "mse": float(sums[step] / n), "n": int(n)}
+                    for step, n in enumerate(numbers)
+                    if n
+                ]
+    return {
+        name: summarize(split.grid, 1 - np.array(errors[name]) / variance) | {"by_distance": by_distance[name]} for name in NAMES
+    }
+
+
+def predictions(truth: NDArray[np.float64], train: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """What each reference answers for each value of a factor: `truth` (n,), its targets, and `train` (n,), how often train has it."""
+    seen = train > 0
+    mean = np.full_like(truth, (truth * train).sum() / train.sum())
+    nearest = np.abs(truth[:, None] - truth[seen]).argmin(axis=1)
+    return {"train_mean": mean, "ood_to_mean": np.where(seen, truth, mean), "clip": truth[seen][nearest]}
+
+
+def value_counts(split: Split, axis: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(n,) int64 each: how many train and how many test samples have each value of the factor `axis`."""
+    others = tuple(other for other in range(len(split.grid.sizes)) if other != axis)
+    test: NDArray[np.int64] = split.mask.reshape(split.grid.sizes).sum(axis=others, dtype=np.int64)
+    return len(split.grid) // split.grid.sizes[axis] - test, test

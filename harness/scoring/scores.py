@@ -1,0 +1,203 @@
+"""Scores of Schott et al. (ICLR 2022): R² and mean squared error per factor, as sums that stream, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from harness.scoring.baselines import references
+from harness.scoring.r2 import grid_variance, mean, number, summarize
+from splits import Split
+from splits.errors import InputError, NumericalError
+
+if TYPE_CHECKING:
+    from harness.data.dataset import Dataset
+
+Side = Literal["train", "test"]
+Scores = dict[str, Any]
+
+
+class Scorer:
+    """Scores from predictions that come in batches, none of which is kept.
+
+    Args:
+        split: whose samples are scored.
+    """
+
+    def __init__(self, split: Split) -> None:
+        self.split, self.grid = split, split.grid
+        factors = len(self.grid.sizes)
+        self.n = 0
+        self.squared_error = np.zeros(factors)
+        self.target_sum, self.target_squares = np.zeros(factors), np.zeros(factors)
+        self.any = split.test_if == "any"
+        if self.any:  # what follows only makes sense where any held-out value makes a sample test
+            self._steps = [split.steps(name) for name in self.grid.names]
+            self.by_count = np.zeros((factors + 1, factors))
+            self.n_by_count = np.zeros(factors + 1, dtype=np.int64)
+            self.by_only = np.zeros((factors, factors))  # row f: samples where f, and only f, is held out
+            self.n_by_only = np.zeros(factors, dtype=np.int64)
+            self.by_steps = [np.zeros(steps.max() + 1) for steps in self._steps]
+            self.n_by_steps = [np.zeros(steps.max() + 1, dtype=np.int64) for steps in self._steps]
+
+    def update(self, indices: NDArray[np.int64], predictions: ArrayLike) -> None:
+        """Take in the predictions (B, F) of the samples `indices` (B,).
+
+        Raises:
+            ValueError: for predictions of another shape.
+            FloatingPointError: for predictions that are not finite.
+        """
+        predicted = np.asarray(predictions, dtype=np.float64)
+        if predicted.shape != (len(indices), len(self.grid.sizes)):
+            raise InputError(
+                f"predictions of shape {(len(indices), len(self.grid.sizes))} are expected "
+                f"({', '.join(self.grid.names)}), got {predicted.shape}"
+            )
+        if not np.isfinite(predicted).all():
+            raise NumericalError(f"predictions are not finite, first for sample {indices[~np.isfinite(predicted).all(axis=1)][0]}")
+        targets = self.grid.targets(indices)
+        squares = (predicted - targets) ** 2
+        self.n += len(indices)
+        self.squared_error += squares.sum(axis=0)
+        self.target_sum += targets.sum(axis=0)
+        self.target_squares += (targets**2).sum(axis=0)
+        if self.any:
+            self._update_groups(self.grid.factors(indices), squares)
+
+    def _update_groups(self, factors: NDArray[np.int64], squares: NDArray[np.float64]) -> None:
+        steps = np.stack([table[values] for table, values in zip(self._steps, factors.T, strict=True)], axis=1)
+        held_out = steps > 0
+        count = held_out.sum(axis=1)
+        np.add.at(self.by_count, count, squares)
+        self.n_by_count += np.bincount(count, minlength=len(self.n_by_count))
+        alone = count == 1
+        which = held_out[alone].argmax(axis=1)
+        np.add.at(self.by_only, which, squares[alone])
+        self.n_by_only += np.bincount(which, minlength=len(self.n_by_only))
+        for axis, (sums, numbers) in enumerate(zip(self.by_steps, self.n_by_steps, strict=True)):
+            sums += np.bincount(steps[:, axis], squares[:, axis], len(sums))
+            numbers += np.bincount(steps[:, axis], minlength=len(numbers))
+
+    def errors(self) -> Scores:
+        """{"n", "r2", "r2_sklearn", "mse"} of all samples so far.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        if not self.n:
+            raise InputError(f"no sample of {self.split.dataset}, {self.split.kind} was scored")
+        mse = self.squared_error / self.n
+        variance = np.maximum(self.target_squares / self.n - (self.target_sum / self.n) ** 2, 0)
+        constant = variance < 1e-15
+        # Where the target is constant scikit-learn says 1 for a perfect prediction and 0 for any other.
+        sklearn = np.where(constant, mse == 0, 1 - mse / np.where(constant, 1, variance))
+        return {
+            "n": self.n,
+            "r2": summarize(self.grid, self._r2(mse)),
+            "r2_sklearn": summarize(self.grid, sklearn),
+            "mse": summarize(self.grid, mse),
+        }
+
+    def groups(self) -> Scores:
+        """{"modularity", "by_held_out_count", "by_distance"}, as a run's scores.json has them.
+
+        modularity is {factor: {"ood", "id"}}: where that factor alone is held out, its R² and the mean R² of the others;
+        by_held_out_count is {count: {"n", "r2"}}, the mean R²; by_distance has the mean squared error of each factor by how many
+        index steps its value lies from the nearest one in train. None and empty for random and composition.
+        """
+        if not self.any:
+            return {"modularity": None, "by_held_out_count": {}, "by_distance": []}
+        modularity = {}
+        for axis, name in enumerate(self.grid.names):
+            if self.n_by_only[axis]:
+                r2 = self._r2(self.by_only[axis] / self.n_by_only[axis])
+                modularity[name] = {"ood": number(r2[axis]), "id": mean(np.delete(r2, axis))}
+        by_count = {
+            str(count): {"n": int(n), "r2": mean(self._r2(self.by_count[count] / n))}
+            for count, n in enumerate(self.n_by_count)
+            if n
+        }
+        by_distance = [
+            {"steps": steps, "factor": name, "mse": float(squares / n), "n": int(n)}
+            for name, sums, numbers in zip(self.grid.names, self.by_steps, self.n_by_steps, strict=True)
+            for steps, (squares, n) in enumerate(zip(sums, numbers, strict=True))
+            if n
+        ]
+        return {"modularity": modularity, "by_held_out_count": by_count, "by_distance": by_distance}
+
+    def _r2(self, mse: NDArray[np.float64]) -> NDArray[np.float64]:
+        return 1 - mse / grid_variance(self.grid)
+
+
+def sample(indices: NDArray[np.int64], limit: int | None, seed: int) -> NDArray[np.int64]:
+    """At most `limit` of the indices, drawn without replacement by `seed`, in their order; all of them if None."""
+    if limit is None or limit >= len(indices):
+        return indices
+    return np.sort(np.random.default_rng(seed).choice(indices, limit, replace=False))
+
+
+def score(
+    predict: Callable[[Tensor], ArrayLike | Tensor],
+    data: Dataset,
+    split: Split,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    batch_size: int = 256,
+    device: str | torch.device = "cpu",
+) -> Scores:
+    """Score predictions on the test side of a split.
+
+    Args:
+        predict: images (B, C, 64, 64) float32 tensor in [0, 1] on `device` → (B, F), a tensor or anything numpy takes; a module
+            should be in eval mode. Called without gradients.
+        data: an open dataset, `harness.open`.
+        split: of that dataset, `data.split(kind)`.
+        limit: score a sample of at most so many, drawn by `seed`; None scores all.
+        seed: of that sample.
+        batch_size: images per call.
+        device: where the images are wanted.
+
+    Returns:
+        {"n_test", "r2", "r2_sklearn", "mse", "reference", "modularity", "by_held_out_count", "by_distance"}: R² by the benchmark's
+        definition and scikit-learn's, each {"mean", "mean_excl_categorical", "factors"}; what trivial predictors get
+        (`harness.scoring.baselines`); and the groups of `Scorer.groups`.
+
+    Raises:
+        ValueError: for predictions of another shape, or a split of another grid.
+        FloatingPointError: for predictions that are not finite.
+    """
+    scorer = scored(predict, data, split, "test", limit, seed, batch_size, device)
+    errors = scorer.errors()
+    return {"n_test": errors.pop("n"), **errors, "reference": references(split), **scorer.groups()}
+
+
+def scored(
+    predict: Callable[[Tensor], ArrayLike | Tensor],
+    data: Dataset,
+    split: Split,
+    side: Side,
+    limit: int | None,
+    seed: int,
+    batch_size: int,
+    device: str | torch.device,
+) -> Scorer:
+    """A scorer that has seen one side of the split; arguments as `score`."""
+    if split.grid.sizes != data.spec.grid.sizes:
+        raise InputError(f"the split is of a grid of {split.grid.sizes}, but {data.name} has {data.spec.grid.sizes}")
+    indices = sample(split.test if side == "test" else split.train, limit, seed)
+    scorer = Scorer(split)
+    start = 0
+    with torch.inference_mode():
+        for images, _ in data.batches(indices, batch_size, shuffle=False, device=device):
+            predictions = predict(images)
+            if isinstance(predictions, Tensor):
+                predictions = predictions.double().cpu().numpy()
+            scorer.update(indices[start : start + len(images)], predictions)
+            start += len(images)
+    return scorer

@@ -1,0 +1,140 @@
+"""`ood-data generate`: datasets from nothing but parameters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from ood_data.commands.options import (
+    Part,
+    comma_separated,
+    device_option,
+    flow_folder,
+    json_option,
+    overwrite_option,
+    pick_device,
+    progress_shown,
+)
+
+
+@click.group()
+def generate() -> None:
+    """Make a dataset from nothing but parameters."""
+
+
+@generate.command("celebglow")
+@click.option("--out", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the store goes.")
+@click.option(
+    "--flow",
+    default="bundled",
+    metavar="NAME|FOLDER",
+    help="The flow to walk in: bundled, openai (downloaded), or a folder made by `flow directions` or `flow convert`.",
+)
+@click.option(
+    "--persons", default=1000, type=click.IntRange(1), metavar="N", help="How many people. A smaller store there is extended."
+)
+@click.option("--levels", default=6, metavar="N", help="Values per attribute, evenly spaced over --range.")
+@click.option(
+    "--attributes",
+    callback=comma_separated,
+    metavar="NAME,…",
+    help="Which of the flow's attributes, in which order.  [default: all; smile,blond,age of OpenAI's 40]",
+)
+@click.option(
+    "--range", "range_", default=(-1.0, 1.0), type=(float, float), metavar="LOW HIGH", help="Attribute values at the ends."
+)
+@click.option("--temperature", default=0.7, metavar="T", help="Standard deviation of people's latents.")
+@click.option(
+    "--resolution",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Side of the pictures, a divisor of the flow's.  [default: the flow's]",
+)
+@click.option("--seed", default=0, metavar="N", help="Another seed, other people.")
+@click.option(
+    "--precision", default="fp32", type=click.Choice(["fp32", "bf16"]), help="Of the decoding; bf16 is faster and changes pixels."
+)
+@device_option
+@click.option("--part", default="1/1", type=Part(), help="Make one of n disjoint ranges of people, on several machines at once.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="People decoded at the same time; does not change the pictures.  [default: all cores]",
+)
+@overwrite_option("Remove a CelebGlow that is there first.")
+@json_option
+def generate_celebglow(
+    out: Path,
+    flow: str,
+    persons: int,
+    levels: int,
+    attributes: tuple[str, ...],
+    range_: tuple[float, float],
+    temperature: float,
+    resolution: int | None,
+    seed: int,
+    precision: str,
+    device: str,
+    part: tuple[int, int],
+    workers: int | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """CelebGlow: people × attribute levels, by walking attribute directions in a Glow's latent space.
+
+    Interrupted, it continues where it was when run again; with more --persons, it extends what is there.
+
+    \b
+    Examples:
+      ood-data generate celebglow --out data/
+      ood-data generate celebglow --out data/ --persons 24
+      ood-data generate celebglow --out data/ --part 2/4
+    """
+    from celebglow.generate import Population
+    from celebglow.generate import generate as run
+    from celebglow.pipeline import CelebGlowPipeline
+    from harness.machine import keep_freed_memory
+
+    pipeline = CelebGlowPipeline.from_pretrained(flow_folder(flow))
+    population = Population(persons, attributes, levels, range_, temperature, resolution, seed, precision)
+    keep_freed_memory()
+    complete = run(out, pipeline, population, pick_device(device), part, overwrite, workers, progress_shown())
+    if as_json:
+        click.echo(json.dumps({"store": str(out / "celebglow.zarr"), "complete": complete}))
+    elif complete:
+        click.echo(f"{out / 'celebglow.zarr'} is complete; look at {out / 'celebglow.png'} and read {out / 'celebglow.md'}")
+    else:
+        click.echo(f"part {part[0]}/{part[1]} is done; the store is complete when the other parts are")
+
+
+@generate.command("dsprites")
+@click.option("--out", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the store goes.")
+@click.option(
+    "--orientations",
+    default=40,
+    type=click.IntRange(1, 40),
+    metavar="N",
+    help="Only the first N: of 10, no two look alike. The store is called dsprites10 then, with splits by the paper's rules.",
+)
+@overwrite_option("Remove a store of that name that is there first.")
+@json_option
+def generate_dsprites(out: Path, orientations: int, overwrite: bool, as_json: bool) -> None:
+    """dSprites: all 737,280 images, rendered exactly; no download.
+
+    Interrupted, it continues where it was when run again.
+
+    \b
+    Examples:
+      ood-data generate dsprites --out data/
+      ood-data generate dsprites --orientations 10 --out data/
+    """
+    from harness.formats.dsprites import generate as run
+
+    name = run(out, overwrite, progress_shown(), orientations)
+    if as_json:
+        click.echo(json.dumps({"store": str(out / f"{name}.zarr"), "complete": True}))
+    else:
+        click.echo(f"{out / name}.zarr is complete; look at {out / name}.png and read {out / name}.md")

@@ -1,0 +1,77 @@
+"""`ood-data split`: what is train and what is test."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from ood_data.commands.options import FAILED, json_option
+from splits.errors import InputError
+
+
+@click.command()
+@click.argument("dataset", required=False)
+@click.option("--kind", default="all", metavar="KIND", help="random, composition, interpolation, extrapolation or all.")
+@click.option(
+    "--spec", "spec_file", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="A spec of your own (TOML)."
+)
+@click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write the indices: .npz, .json or .parquet.")
+@click.option(
+    "--plot", "picture", type=click.Path(dir_okay=False), metavar="FILE", help="Draw every pair of factors: .png, .pdf or .svg."
+)
+@click.option("--explain", "explained", is_flag=True, help="Prove by enumeration what the split promises.")
+@click.option(
+    "--check", type=click.Path(exists=True, file_okay=False), metavar="FOLDER", help="Compare with published label files."
+)
+@json_option
+def split(
+    dataset: str | None,
+    kind: str,
+    spec_file: str | None,
+    out: str | None,
+    picture: str | None,
+    explained: bool,
+    check: str | None,
+    as_json: bool,
+) -> None:
+    """Show what is train and what is test.
+
+    DATASET is dsprites, shapes3d, mpi3d, mpi3d_toy, mpi3d_realistic, celebglow or a spec file (*.toml).
+
+    With several kinds, each has files of its own: --out mpi3d.npz writes mpi3d-random.npz and so on.
+
+    \b
+    Example:
+      ood-data split mpi3d --kind composition --plot mpi3d.png --out mpi3d.npz
+    """
+    import splits
+    from splits.export import path_of_kind, write
+    from splits.summary import report
+
+    if (dataset is None) == (spec_file is None):
+        raise InputError("one of DATASET and --spec is expected; see ood-data split --help")
+    spec = splits.load_spec(Path(spec_file) if spec_file else dataset or "")
+    kinds = spec.kinds if kind == "all" else (kind,)
+    reports = [report(spec.split(each), explained=explained, published=check) for each in kinds]
+    for each in kinds:
+        if out:
+            write(spec.split(each), path_of_kind(out, each, of=kinds))
+        if picture:
+            from splits.plot import plot  # matplotlib
+
+            plot(spec, each, path_of_kind(picture, each, of=kinds))
+    if as_json and kind != "all":
+        click.echo(json.dumps(reports[0].data))
+    elif as_json:
+        click.echo(
+            json.dumps({"dataset": spec.name, "splits": [told.data for told in reports], "impossible": dict(spec.impossible)})
+        )
+    else:
+        click.echo("\n\n".join("\n".join(told.lines) for told in reports))
+        for impossible, reason in spec.impossible.items() if kind == "all" else ():
+            click.echo(f"\n{spec.name}, {impossible}: impossible for this grid: {reason}")
+    if not all(told.ok for told in reports):
+        sys.exit(FAILED)
