@@ -34,7 +34,7 @@ from harness.formats import dsprites, readers
 from harness.formats.catalog import File, Source
 from harness.formats.convert import convert
 from harness.formats.export import export
-from harness.io.npy_stream import BadFile
+from splits.arrays import BadFile
 
 Make = Callable[[Path, splits.SplitSpec], tuple[Path, np.ndarray]]
 
@@ -335,7 +335,7 @@ BAD = {
     "no csv at all": (_with_text(b"file,color,size,x\r\0\n" + b"x" * 200_000), "not a table in UTF-8"),
     "16 bits": (_of_16_bits, "pixels of the kind I;16; 8 bits, gray or in colour, are expected"),
     "groups for arrays": (_groups, "holds images, labels; imgs and latents .* are expected"),
-    "flat classes": (_flat_classes, r"latents classes \(60,\), of which the first column is not the one colour"),
+    "flat classes": (_flat_classes, r"latents classes \(60,\) of int64, not numbers \(60, 4\)"),
     "without pixels": (_without_pixels, r"images \(60, 0, 0, 3\) of uint8"),
     "a header cut": (_bytes_replaced(b"}", 0, b" "), "truncated or damaged"),
     "a zip of the future": (_bytes_replaced(b"PK\1\2", 6, b"\xff"), "truncated or damaged: zip file version"),

@@ -29,7 +29,7 @@ from harness.formats.catalog import File, Source
 from harness.formats.fetch import fetch_dataset
 from harness.io import download
 from harness.io.download import DownloadError, fetch
-from harness.io.npy_stream import BadFile
+from splits.arrays import BadFile
 
 CONTENT = random.Random(0).randbytes(300_000)
 

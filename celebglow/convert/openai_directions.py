@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from celebglow.directions import Directions
-from splits.errors import InputError
+from splits.arrays import BadFile, npy_rows
+from splits.errors import InputError, shown
 
 # fmt: off
 CELEBA = (  # in the table's order
@@ -44,21 +45,19 @@ def read_table(path: str | Path, latent_shapes: Sequence[tuple[int, int, int]]) 
         ValueError: if it is damaged or of another flow.
         OSError: if it cannot be read.
     """
-    try:
-        table = np.load(path, allow_pickle=False)
-    except OSError:
-        raise
-    except Exception as error:  # whatever a damaged file makes the reader raise
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{path} is not a whole .npy file ({reason})") from error
     expected = (len(CELEBA), sum(math.prod(shape) for shape in latent_shapes))
-    if getattr(table, "shape", None) == expected[::-1]:
-        raise InputError(f"{path} is transposed, {expected[::-1]}: a row per attribute is expected, {expected}")
-    if not isinstance(table, np.ndarray) or table.shape != expected or table.dtype.kind != "f":
-        what = f"{getattr(table, 'dtype', 'no')} {getattr(table, 'shape', 'array')}"
-        raise InputError(f"{path} holds {what} where this flow needs floats {expected}: it is the table of another flow")
+    try:
+        with npy_rows(Path(path)) as stored:
+            if stored.shape == expected[::-1]:
+                raise InputError(f"{path} is transposed, {expected[::-1]}: a row per attribute is expected, {expected}")
+            if stored.shape != expected or stored.dtype.kind != "f":
+                what = f"{str(stored.dtype)[:40]} {shown(stored.shape)}"
+                raise InputError(f"{path} holds {what} where this flow needs floats {expected}: it is the table of another flow")
+            floats = stored.whole()
+    except BadFile as error:
+        raise InputError(f"{path} is not a whole .npy file ({error})") from None
     with np.errstate(over="ignore"):  # beyond float32 is not finite either
-        table = table.astype(np.float32)
+        table: NDArray[np.float32] = floats.astype(np.float32)
     if not np.isfinite(table).all():
         raise InputError(f"{path} holds numbers that are not finite: it is damaged")
     directions = Directions(CELEBA, expected[1], centered=False, aliases=ALIASES, default=DEFAULT)

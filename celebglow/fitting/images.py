@@ -23,7 +23,9 @@ from tqdm import tqdm
 
 from celebglow.fitting.labels import column as column_of
 from celebglow.fitting.labels import read_labels
-from splits.errors import InputError
+from harness.io.pictures import check_size, load_picture
+from splits.arrays import BadFile, open_zip, rows_of
+from splits.errors import InputError, listed, shown
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,8 @@ OVAL = (10, 297, 284, 389, 454, 361, 397, 379, 400, 152, 176, 150, 172, 132, 234
 FRAME = (33, 133, 362, 263, 70, 105, 300, 334, 168, 1, 98, 327)
 BROWS = (105, 334)
 MESH_POINTS = 478
+MOST_PIXELS = 2**26  # of a picture that is read: a camera's 64 million
+LONGEST_ENTRY = 4096  # bytes of an entry of an array file's column
 IN_MEMORY = 4 * 10**9  # bytes of a folder's images; more are paged from disk
 
 
@@ -103,6 +107,8 @@ def read_images(
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
         if not files:
             raise InputError(f"{path} holds no image ({', '.join(sorted(SUFFIXES))})")
+        if odd := next((file for file in files if not file.is_file()), None):  # the reading of a pipe would never end
+            raise InputError(f"{odd} is not a regular file: take it out, or rename it")
         names = [file.relative_to(path).as_posix() for file in files]
         data = LabelledImages(np.empty(0, np.uint8), {} if labels is None else read_labels(labels, names, len(files)))
     for name in wanted:
@@ -111,24 +117,38 @@ def read_images(
 
 
 def _read_archive(path: Path) -> LabelledImages:
+    """The arrays of an .npz. All are looked at by their headers first: a column may claim, or unpack to, more than there is memory."""
     if not path.is_file() or path.suffix != ".npz":
         raise InputError(f"{path} is neither a folder of images nor an .npz file")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except Exception as error:  # whatever a damaged file makes the reader raise
-        raise InputError(f"{path} is not a readable .npz file of plain arrays") from error
-    images = arrays.pop("images", None)
-    if images is None or images.ndim != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2]:
-        raise InputError(f"{path} has no array 'images' of shape (N, S, S, 3)")
-    if images.dtype != np.uint8:
-        raise InputError(f"{path}: 'images' must be uint8, not {images.dtype}")
-    if wrong := [name for name, array in arrays.items() if array.shape[:1] != images.shape[:1]]:
-        raise InputError(f"{path}: {', '.join(wrong)} must have one row per image ({len(images)})")
-    landmarks = arrays.pop("landmarks", None)
-    if landmarks is not None and landmarks.shape[1:] != (MESH_POINTS, 2):
-        raise InputError(f"{path}: 'landmarks' must be (N, {MESH_POINTS}, 2), not {landmarks.shape}")
-    columns = {name: array for name, array in arrays.items() if array.ndim == 1}
+    columns: dict[str, NDArray[Any]] = {}
+    with open_zip(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        if "images" not in names:
+            raise InputError(f"{path} has no array 'images' of shape (N, S, S, 3)")
+        shapes = {}
+        for name in names:
+            with rows_of(archive, path, name) as rows:
+                shapes[name] = rows.shape
+                if name == "images" and rows.dtype != np.uint8:
+                    raise InputError(f"{path}: 'images' must be uint8, not {rows.dtype}")
+                if len(rows.shape) == 1 and rows.dtype.itemsize > LONGEST_ENTRY:
+                    raise InputError(f"{path}: the text of {shown(name)} is longer than a column's may be")
+        shape = shapes["images"]
+        if len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2]:
+            raise InputError(f"{path} has no array 'images' of shape (N, S, S, 3)")
+        if wrong := [name for name in names if shapes[name][0] != shape[0]]:
+            raise InputError(f"{path}: {listed(wrong)} must have one row per image ({shape[0]})")
+        if shapes.get("landmarks", (0, MESH_POINTS, 2))[1:] != (MESH_POINTS, 2):
+            raise InputError(f"{path}: 'landmarks' must be (N, {MESH_POINTS}, 2), not {shapes['landmarks']}")
+        for name in names:
+            if len(shapes[name]) == 1 or name == "landmarks":
+                with rows_of(archive, path, name) as rows:
+                    columns[name] = rows.whole()
+        with rows_of(archive, path, "images") as rows:
+            images = rows.whole(_allocate(shape))
+    landmarks = columns.pop("landmarks", None)
+    if landmarks is not None and landmarks.dtype.kind not in "iuf":
+        raise InputError(f"{path}: 'landmarks' must be numbers, not {landmarks.dtype}")
     return LabelledImages(images, columns, None if landmarks is None else landmarks.astype(np.float32))
 
 
@@ -164,15 +184,17 @@ def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 def _read_square(file: Path, size: int | None, center_crop: int | None) -> NDArray[np.uint8]:
     try:
-        with Image.open(file) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except Exception as error:  # whatever a damaged file makes the reader raise
+        image = load_picture(file, lambda picture: check_size(file, picture, MOST_PIXELS))
+        ImageOps.exif_transpose(image, in_place=True)
+    except BadFile:
+        raise
+    except Exception as error:  # whatever damaged EXIF data makes Pillow raise
         raise InputError(f"{file} is not a readable image: {error}") from error
     side = center_crop or min(image.size)
     if side > min(image.size):
         raise InputError(f"{file} is {image.width}x{image.height}: too small for --center-crop {side}")
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
+    square = image.crop((left, top, left + side, top + side)).convert("RGB")
     return np.asarray(square if size is None else square.resize((size, size), Image.Resampling.BOX))
 
 

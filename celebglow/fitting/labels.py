@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splits.errors import InputError, did_you_mean
+from harness.io.tables import csv_rows, lines
+from splits.arrays import require_regular
+from splits.errors import InputError, did_you_mean, shown
 
 Columns = dict[str, NDArray[Any]]
 FILE_COLUMNS = ("image_id", "file")  # of CelebA's CSV, and of what `data export` writes
+MOST_ENTRIES = 20_000_000  # of a table: CelebA's has 8.3 million
 SIGNS = ({-1.0, 1.0}, {0.0, 1.0})  # no and yes
 
 
@@ -36,7 +39,7 @@ def read_labels(path: Path, files: Sequence[str], count: int) -> Columns:
     key = next((name for name in FILE_COLUMNS if name in table), None) if files else None
     rows = len(next(iter(table.values()), ()))
     if key is None and rows != count:
-        raise InputError(f"{path} has {rows} rows for {count} images")
+        raise InputError(f"{path} has {rows:,} rows for {count:,} images")
     order = None if key is None else _rows(path, table.pop(key), files)
     columns = {}
     for name, entries in table.items():
@@ -63,32 +66,32 @@ def column(columns: Columns, name: str) -> NDArray[Any]:
 
 def _read_list(path: Path) -> Iterator[tuple[str, list[str]]]:
     """CelebA's own format: the number of images, the attributes' names, a row per image with its file's name."""
+    require_regular(path)
     with path.open(encoding="utf-8", errors="replace") as file:
-        first, names = file.readline().strip(), file.readline().split()
-        if not first.isdecimal() or not names:
+        text = lines(file, path)
+        first, names = next(text, "").strip(), next(text, "").split()
+        if not first.isdecimal() or len(first) > 20 or not names:
             raise InputError(f"{path} is not CelebA's list of attributes: a number of images and a line of names are to come first")
         header = [FILE_COLUMNS[0], *names]
-        columns = _columns(path, header, (line.split() for line in file if line.strip()), first_line=3)
+        columns = _columns(path, header, (line.split() for line in text if line.strip()), first_line=3)
     if len(columns[0]) != int(first):
         raise InputError(f"{path} announces {int(first)} images and has {len(columns[0])} rows: it is cut off or damaged")
     yield from zip(header, columns, strict=True)
 
 
 def _read_csv(path: Path) -> Iterator[tuple[str, list[str]]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            if twice := {name for name in header if header.count(name) > 1}:
-                raise InputError(f"{path} has two columns {min(twice)!r}")
-            yield from zip(header, _columns(path, header, (row for row in reader if row), first_line=2), strict=True)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not a CSV file in UTF-8: {error}") from error
+    rows = csv_rows(path)
+    header = next(rows, [])
+    yield from zip(header, _columns(path, header, rows, first_line=2), strict=True)
 
 
 def _columns(path: Path, header: Sequence[str], rows: Iterator[list[str]], first_line: int) -> list[list[str]]:
+    if twice := [name for name, times in Counter(header).items() if times > 1]:
+        raise InputError(f"{path} has two columns {shown(min(twice))}")
     columns: list[list[str]] = [[] for _ in header]
     for number, row in enumerate(rows, first_line):
+        if (number - first_line) * len(header) > MOST_ENTRIES:
+            raise InputError(f"{path} has more than {MOST_ENTRIES:,} entries: too many for what is known about pictures")
         if len(row) != len(header):
             raise InputError(f"{path}, line {number}, has {len(row)} entries for {len(header)} columns: it is cut off or damaged")
         for entries, entry in zip(columns, row, strict=True):

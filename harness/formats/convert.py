@@ -16,8 +16,8 @@ from harness.formats import dsprites
 from harness.formats.card import card, preview
 from harness.formats.catalog import SOURCES
 from harness.formats.readers import Images, Reader, open_reader
-from harness.io.npy_stream import BadFile
 from splits import SplitSpec
+from splits.arrays import BadFile
 from splits.errors import InputError
 
 logger = logging.getLogger(__name__)

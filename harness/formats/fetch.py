@@ -15,7 +15,7 @@ from harness.formats.catalog import File, source_of
 from harness.formats.readers import open_reader
 from harness.io.atomic import home, write_atomically
 from harness.io.download import Unproven, digests, fetch
-from harness.io.npy_stream import BadFile, zip_rows
+from splits.arrays import BadFile, zip_rows
 
 logger = logging.getLogger(__name__)
 

@@ -7,28 +7,25 @@ keys, dtypes and shapes, and every label where the row-major grid has it. Every 
 from __future__ import annotations
 
 import contextlib
-import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from harness.io.npy_stream import BadFile, Rows, npy_rows, open_zip, reading, zip_rows
+from harness.formats import hdf5
+from harness.formats.picture_folder import PictureFolder
+from harness.io.pictures import LARGEST_SIDE
 from splits import FactorGrid, SplitSpec
-from splits.errors import MissingError
+from splits.arrays import BadFile, Rows, npy_rows, require_regular, zip_keys, zip_rows
+from splits.errors import MissingError, listed, shown
 from splits.published import PUBLISHED_NAMES
 
 Images = NDArray[np.uint8]
 WINDOW = 2**29  # bytes of images that are held at a time where rows are in no order
-CHUNK_CACHE = 2**28  # bytes; hdf5 chunks go across thousands of images, and are unpacked once then
-
-_MODES = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 _PUBLISHED = re.compile(
     r"(?P<name>.+)_(?P<kind>random|composition|interpolation|extrapolation)_(?:train|test)_(?:images|labels)\.npz"
@@ -68,12 +65,14 @@ def open_reader(path: str | Path, spec: SplitSpec) -> Reader:
     path = Path(path)
     if not path.exists():
         raise MissingError(f"there is no file {path}")
+    if not path.is_dir():
+        require_regular(path)
     if path.is_dir():
         published = sorted(path.glob("*_train_images.npz"))
         ours = [
             file for file in published if (match := _PUBLISHED.fullmatch(file.name)) and match["name"] in _published_names(spec)
         ]
-        return _PublishedSplit((ours or published)[0], spec) if published else _Pictures(path, spec)
+        return _PublishedSplit((ours or published)[0], spec) if published else PictureFolder(path, spec)
     if _PUBLISHED.fullmatch(path.name):
         return _PublishedSplit(path, spec)
     with path.open("rb") as file:
@@ -89,22 +88,27 @@ def open_reader(path: str | Path, spec: SplitSpec) -> Reader:
 
 def image_shape(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], grid: FactorGrid) -> tuple[int, int, int, int]:
     """(N, R, R, C) of images stored as (N, R, R), (N, R, R, C), or with a dimension per factor instead of N."""
-    found = f"{path} has images {shape} of {dtype}"
+    found = f"{path} has images {shown(shape)} of {str(dtype)[:40]}"
     flat, multi = (len(grid),), grid.sizes
     for lead in (flat, multi):
         rest = shape[len(lead) :]
         if shape[: len(lead)] == lead and len(rest) in (2, 3) and rest[0] == rest[1] > 0 and 1 <= (*rest, 1)[2] <= 4:
             if dtype != np.uint8:
                 raise BadFile(f"{found}; uint8 is expected")
+            if rest[0] > LARGEST_SIDE:
+                raise BadFile(f"{found}; {LARGEST_SIDE} x {LARGEST_SIDE} pixels are the most that an image can have")
             return (len(grid), rest[0], rest[1], rest[2] if len(rest) == 3 else 1)
     raise BadFile(f"{found}, not the {len(grid):,} of this dataset ({' x '.join(map(str, grid.sizes))} factors): another dataset?")
 
 
+def check_labels(path: Path, what: str, shape: tuple[int, ...], dtype: np.dtype[Any], expected: tuple[int, int]) -> None:
+    """Raise unless these are labels, numbers of the expected shape: before they are read, as a file may claim any."""
+    if shape != expected or dtype.kind not in "biuf":
+        raise BadFile(f"{path} has {what} {shown(shape)} of {str(dtype)[:40]}, not numbers {expected}: another dataset?")
+
+
 def check_order(path: Path, labels: NDArray[Any], grid: FactorGrid) -> None:
     """Raise unless row i of the labels (N, F), of any numbers, is cell i of the grid: each column takes its values in the grid's order."""
-    if labels.shape != (len(grid), len(grid.sizes)):
-        expected = (len(grid), len(grid.sizes))
-        raise BadFile(f"{path} has labels of shape {labels.shape}, not {expected}: another dataset?")
     for axis, factor in enumerate(grid):
         values, codes = np.unique(labels[:, axis], return_inverse=True)
         stride = int(np.prod(grid.sizes[axis + 1 :], dtype=np.int64))
@@ -114,12 +118,10 @@ def check_order(path: Path, labels: NDArray[Any], grid: FactorGrid) -> None:
             )
 
 
-def _without_colour(path: Path, classes: NDArray[Any], grid: FactorGrid) -> NDArray[Any]:
-    """dSprites' classes but for their first column, the one colour."""
-    if classes.ndim != 2 or classes.shape[1] != len(grid.sizes) + 1 or (classes[:, 0] != 0).any():
-        raise BadFile(
-            f"{path} has latents classes {classes.shape}, of which the first column is not the one colour: another dataset?"
-        )
+def _without_colour(path: Path, classes: NDArray[Any]) -> NDArray[Any]:
+    """dSprites' classes (N, 1 + F) but for their first column, the one colour."""
+    if (classes[:, 0] != 0).any():
+        raise BadFile(f"{path} has latents classes, of which the first column is not the one colour: another dataset?")
     return classes[:, 1:]
 
 
@@ -134,17 +136,13 @@ def _npz(path: Path, spec: SplitSpec) -> Reader:
     keys = zip_keys(path)
     if "imgs" in keys:
         with zip_rows(path, "latents_classes") as rows:
-            labels = rows.read(rows.shape[0])
-        check_order(path, _without_colour(path, labels, spec.grid), spec.grid)
+            check_labels(path, "latents classes", rows.shape, rows.dtype, (len(spec.grid), 1 + len(spec.grid.sizes)))
+            labels = rows.whole()
+        check_order(path, _without_colour(path, labels), spec.grid)
         return _Array(path, "imgs", spec, binary=True)
     if "images" in keys:
         return _Array(path, "images", spec)
-    raise BadFile(f"{path} holds {', '.join(sorted(keys)) or 'nothing'}; imgs (dSprites) or images (mpi3d) is expected")
-
-
-def zip_keys(path: Path) -> set[str]:
-    with open_zip(path) as archive:
-        return {name.removesuffix(".npy") for name in archive.namelist()}
+    raise BadFile(f"{path} holds {listed(sorted(keys)) or 'nothing'}; imgs (dSprites) or images (mpi3d) is expected")
 
 
 class _Array:
@@ -154,6 +152,7 @@ class _Array:
         self.path, self.member, self.binary = path, member, binary
         self.files: Sequence[Path] = (path,)
         with self._open() as rows:
+            rows.require_rows()
             self.shape = image_shape(path, rows.shape, rows.dtype, spec.grid)
 
     def _open(self) -> contextlib.AbstractContextManager[Rows]:
@@ -178,31 +177,24 @@ class _Hdf5:
     def __init__(self, path: Path, spec: SplitSpec) -> None:
         self.path = path
         self.files: Sequence[Path] = (path,)
-        with self._open() as file:
+        with hdf5.opened(path) as file:
             self.key, labels = ("imgs", "latents/classes") if "imgs" in file else ("images", "labels")
-            if not all(isinstance(file.get(key), h5py.Dataset) for key in (self.key, labels)):
+            images, codes = (hdf5.dataset(file, key) for key in (self.key, labels))
+            if images is None or codes is None:
                 raise BadFile(
-                    f"{path} holds {', '.join(file) or 'nothing'}; imgs and latents (dSprites) or images and labels (3dshapes) are expected"
+                    f"{path} holds {listed(file) or 'nothing'}; imgs and latents (dSprites) or images and labels (3dshapes) are expected"
                 )
-            images, codes = file[self.key], file[labels][()]
             self.shape = image_shape(path, images.shape, images.dtype, spec.grid)
-            check_order(path, _without_colour(path, codes, spec.grid) if self.key == "imgs" else codes, spec.grid)
-
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[Any]:
-        try:
-            with h5py.File(self.path, "r", rdcc_nbytes=CHUNK_CACHE, rdcc_nslots=100_003) as file:
-                yield file
-        except BadFile:
-            raise
-        # h5py's for truncated files, damaged chunks and damaged descriptions of an array
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
-            raise BadFile(f"{self.path} is truncated or damaged: {' '.join(str(error).split())}; get it anew") from None
+            of_colour = self.key == "imgs"
+            what, columns = ("latents classes", 1 + len(spec.grid.sizes)) if of_colour else ("labels", len(spec.grid.sizes))
+            check_labels(path, what, codes.shape, codes.dtype, (len(spec.grid), columns))
+            check_order(path, _without_colour(path, codes[()]) if of_colour else codes[()], spec.grid)
 
     def blocks(self, wanted: Sequence[range]) -> Iterator[Images]:
-        with self._open() as file:
+        with hdf5.opened(self.path) as file:
+            stored = hdf5.dataset(file, self.key)
             for block in wanted:
-                images = np.asarray(file[self.key][block.start : block.stop]).reshape(-1, *self.shape[1:])
+                images = np.asarray(stored[block.start : block.stop]).reshape(-1, *self.shape[1:])
                 yield _binary(self.path, images) if self.key == "imgs" else images
 
 
@@ -239,11 +231,11 @@ class _PublishedSplit:
                 if not file.is_file():
                     raise MissingError(f"there is no {file}: of a published split, train and test, images and labels are needed")
             index = self._index(labels, spec)
-            zip_keys(images)
             with zip_rows(images, "arr_0") as rows:
+                rows.require_rows()
                 if rows.dtype != np.uint8 or len(rows.shape) != 4 or rows.shape[2] != rows.shape[3] or rows.shape[0] != len(index):
                     raise BadFile(
-                        f"{images} has {rows.dtype} {rows.shape}; uint8 ({len(index)}, C, R, R) is expected, as it has labels"
+                        f"{images} has {str(rows.dtype)[:40]} {shown(rows.shape)}; uint8 ({len(index)}, C, R, R) is expected, as it has labels"
                     )
                 shapes.add(rows.shape[1:])
             self.sides.append(_Side(images, index))
@@ -258,13 +250,12 @@ class _PublishedSplit:
         if len(shapes) != 1:
             raise BadFile(f"{stem}_*_images.npz differ in the shape of their images: {sorted(shapes)}")
         channels, side_length, _ = shapes.pop()
-        self.shape = (len(spec.grid), side_length, side_length, channels)
+        self.shape = image_shape(path, (len(spec.grid), side_length, side_length, channels), np.dtype(np.uint8), spec.grid)
 
     def _index(self, path: Path, spec: SplitSpec) -> NDArray[np.int64]:
-        zip_keys(path)
         with zip_rows(path, "arr_0") as rows:
-            labels = rows.read(rows.shape[0])
-            rows.finish()
+            check_labels(path, "labels", rows.shape, rows.dtype, (min(rows.shape[0], len(spec.grid)), len(spec.grid.sizes)))
+            labels = rows.whole()
         if labels.dtype.kind == "f" and (labels == np.round(labels)).all():
             labels = labels.astype(np.int64)
         try:
@@ -308,75 +299,3 @@ class _PublishedSplit:
                     rows.finish()
             for block in window:
                 yield np.ascontiguousarray(images[block.start - first : block.stop - first].transpose(0, 2, 3, 1))
-
-
-class _Pictures:
-    """A folder of pictures and a .csv with their `file` and the index of each factor's value; other columns don't matter."""
-
-    def __init__(self, folder: Path, spec: SplitSpec) -> None:
-        self.folder = folder
-        tables = sorted(folder.glob("*.csv"))
-        if len(tables) != 1:
-            raise BadFile(f"{folder} has {len(tables)} .csv files; one is expected, with a column file and one per factor")
-        try:
-            with tables[0].open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
-                columns, entries = reader.fieldnames or (), list(reader)
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise BadFile(f"{tables[0]} is not a table in UTF-8, its columns separated by commas: {error}") from None
-        missing = [name for name in ("file", *spec.grid.names) if name not in columns]
-        if missing:
-            raise BadFile(f"{tables[0]} has no column {', '.join(map(repr, missing))}")
-        self.pictures = self._by_cell(tables[0], entries, spec.grid)
-        self.files: Sequence[Path] = [*tables, *self.pictures]
-        first = self._read(self.pictures[0])
-        self.shape = (len(spec.grid), first.shape[0], first.shape[1], first.shape[2])
-        if first.shape[0] != first.shape[1]:
-            raise BadFile(f"{self.pictures[0]} is {first.shape[1]} x {first.shape[0]}; square pictures are expected")
-
-    def _by_cell(self, table: Path, entries: Sequence[Mapping[str, str]], grid: FactorGrid) -> list[Path]:
-        """The picture of every cell of the grid."""
-        labels = np.empty((len(entries), len(grid.sizes)), np.int64)
-        for row, entry in enumerate(entries):
-            for axis, factor in enumerate(grid):
-                text = (entry[factor.name] or "").strip()
-                value = int(text) if text.isascii() and text.isdigit() else -1
-                if not 0 <= value < factor.size:
-                    raise BadFile(
-                        f"{table}: in row {row + 1}, {factor.name} is {text!r}; an index from 0 to {factor.size - 1} is expected"
-                    )
-                labels[row, axis] = value
-            if not entry["file"]:
-                raise BadFile(f"{table}: row {row + 1} names no file")
-        cells = grid.index(labels)
-        counts = np.bincount(cells, minlength=len(grid))
-        for wrong, what in ((counts == 0, "no picture"), (counts > 1, "several pictures")):
-            if wrong.any():
-                cell = ", ".join(f"{n} {v}" for n, v in zip(grid.names, grid.factors(int(wrong.argmax())), strict=True))
-                raise BadFile(f"{table} has {what} for {int(wrong.sum()):,} cells of the grid, first {cell}")
-        pictures = [Path()] * len(grid)
-        for cell, entry in zip(cells, entries, strict=True):
-            pictures[cell] = self.folder / entry["file"]
-        return pictures
-
-    def _read(self, path: Path) -> Images:
-        try:
-            with reading(path), Image.open(path) as picture:
-                if picture.mode not in _MODES:  # of 16 bits, Pillow would keep values up to 255 and make white of the others
-                    raise BadFile(f"{path} has pixels of the kind {picture.mode}; 8 bits, gray or in colour, are expected")
-                pixels = np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
-        except FileNotFoundError:
-            raise BadFile(f"there is no {path}, which the .csv names") from None
-        except (OSError, Image.DecompressionBombError) as error:
-            raise BadFile(f"{path} is not a readable picture: {error}") from None
-        return pixels[:, :, None] if pixels.ndim == 2 else pixels
-
-    def blocks(self, wanted: Sequence[range]) -> Iterator[Images]:
-        for block in wanted:
-            images = np.empty((len(block), *self.shape[1:]), np.uint8)
-            for row, cell in enumerate(block):
-                pixels = self._read(self.pictures[cell])
-                if pixels.shape != self.shape[1:]:
-                    raise BadFile(f"{self.pictures[cell]} is {pixels.shape}, the first picture {self.shape[1:]}")
-                images[row] = pixels
-            yield images
