@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from harness.data.store import Store
+from harness.formats.card import code, escaped
 from splits import spec_from_dict
 
 SHEET_PERSONS = 8
@@ -67,13 +68,14 @@ def card(store: Store) -> str:
     persons, *levels = spec.grid.sizes
     side, channels = store.images.shape[1], store.images.shape[3]
     factors = "\n".join(
-        f"| {f.name} | {f.size} | {f.kind} | {'seeds 0 to ' + str(f.size - 1) if f.values is None else ', '.join(f'{v:g}' for v in f.values)} |"
+        f"| {escaped(f.name)} | {f.size} | {f.kind} | "
+        f"{'seeds 0 to ' + str(f.size - 1) if f.values is None else ', '.join(f'{v:g}' for v in f.values)} |"
         for f in spec.grid
     )
     rows = [(kind, spec.split(kind).counts) for kind in spec.kinds]
     splits = "\n".join(f"| {kind} | {counts.train:,} | {counts.test:,} |" for kind, counts in rows)
-    impossible = "".join(f"\nNo {kind} split: {why}." for kind, why in spec.impossible.items())
-    made = "\n".join(f"- {key}: `{value}`" for key, value in sorted(source.items()))
+    impossible = "".join(f"\nNo {kind} split: {escaped(why)}." for kind, why in spec.impossible.items())
+    made = "\n".join(f"- {escaped(key)}: {code(value)}" for key, value in sorted(source.items()))
     return f"""---
 pretty_name: CelebGlow
 size_categories: [{_size_category(len(store))}]

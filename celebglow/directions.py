@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from splits.errors import InputError
+from splits.names import check_name
 
 Floats = NDArray[np.float64]
 
@@ -30,6 +31,9 @@ class Directions(ModelMixin, ConfigMixin):
         centered: see above.
         aliases: other names of attributes; "-Young" stands for the attribute's opposite.
         default: names that are walked where none are given; all attributes if None.
+
+    Raises:
+        ValueError: for what can't be a name (`splits.names`): they become factors of a dataset.
     """
 
     config_name = "config.json"
@@ -44,6 +48,8 @@ class Directions(ModelMixin, ConfigMixin):
         default: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        for name in (*attributes, *(aliases or {})):
+            check_name("an attribute", name)
         self.table = nn.Parameter(torch.zeros(len(attributes), num_latents), requires_grad=False)
         self.origin = nn.Parameter(torch.zeros(num_latents), requires_grad=False)
 

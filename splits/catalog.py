@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from splits.errors import InputError, SpecError, did_you_mean
+from splits.errors import InputError, SpecError, did_you_mean, shown
 from splits.grid import Factor, FactorGrid
 from splits.rules import KINDS, HeldOutRule, Kind, Rule, indices_of_range
 from splits.spec import SplitSpec, as_many_as
@@ -61,7 +61,7 @@ def spec_from_dict(data: Mapping[str, Any]) -> SplitSpec:
     """
     from splits.schema import read  # pydantic
 
-    return read(data, f"spec {data.get('name', '')}".rstrip())
+    return read(data, f"spec {shown(data['name'])[1:-1]}" if isinstance(data.get("name"), str) else "spec")
 
 
 def load(dataset: str | Path, kind: str) -> Split:

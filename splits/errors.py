@@ -38,6 +38,11 @@ def shown(value: object) -> str:
     return written if len(written) <= MOST_SHOWN else written[: MOST_SHOWN - 1] + "…"
 
 
+def printable(text: str) -> str:
+    """Text of several lines for a terminal: whatever else would steer it, as a stranger's file name may, is escaped."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 class OodDataError(Exception):
     """Something is wrong that the user can put right; the message says how."""
 

@@ -36,6 +36,8 @@ def plot(spec: SplitSpec, kind: str, path: str | Path) -> None:
         ValueError: as `SplitSpec.split`; for a grid with fewer than two factors to pair; for a suffix that matplotlib doesn't know.
     """
     split = spec.split(kind)
+    if Path(path).suffix.lower().removeprefix(".") not in FigureCanvasBase.get_supported_filetypes():
+        raise InputError(f"can't draw {str(path)!r}: a file ending in .png, .pdf or .svg is expected")
     choices = (split.held_out, spec.varying, [factor.name for factor in spec.grid if factor.size > 1])
     pairable = next(([spec.grid[name] for name in names] for names in choices if len(names) > 1), [])
     shown = [factor for factor in pairable if factor.size <= MOST_VALUES][:MOST_FACTORS]
@@ -55,9 +57,6 @@ def plot(spec: SplitSpec, kind: str, path: str | Path) -> None:
             _draw_pair(axes[i, j], split, row, column, last_row=i == len(rows) - 1, first_column=j == 0)
     figure.align_labels()
     _caption(figure, split, len(pairable) - len(shown))
-    suffixes = FigureCanvasBase.get_supported_filetypes()
-    if Path(path).suffix[1:].lower() not in suffixes:
-        raise InputError(f"Format {Path(path).suffix[1:]!r} is not supported, but {', '.join(sorted(suffixes))}")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=160)
 

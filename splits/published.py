@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from splits.arrays import BadFile, zip_rows
 from splits.catalog import VARIANTS
+from splits.errors import InputError
 from splits.formatting import Report, named, sample
 from splits.split import Split
 
@@ -42,10 +43,16 @@ def _differences(split: Split, path: Path, ours: NDArray[np.int64]) -> list[str]
     if not path.is_file():
         return ["is missing"]
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            labels = archive["arr_0"]
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
+        with zip_rows(path, "arr_0") as rows:
+            if rows.shape[1:] != (len(split.grid.sizes),) or rows.dtype.kind not in "iuf":
+                split.grid.index(np.broadcast_to(np.zeros((), rows.dtype), rows.shape))  # says what is wrong, and takes no memory
+            if rows.shape[0] > len(split.grid):
+                return [f"{rows.shape[0]:,} rows, and {len(ours):,} are expected: more than the grid has samples"]
+            labels = rows.whole()
+    except BadFile as error:
         return [f"is not an npz file with an array arr_0: {error}"]
+    except (InputError, OSError) as error:
+        return [str(error)]
     if labels.dtype.kind == "f" and (labels == np.round(labels)).all():
         labels = labels.astype(np.int64)
     try:

@@ -110,7 +110,10 @@ def test_a_spec_works_where_a_name_does(rooms: Path) -> None:
             "can't write 'x.csv': a file ending in .npz, .json, .parquet is expected",
         ),
         (["mpi3d", "--spec", "absent.toml"], "does not exist"),
-        (["celebglow", "--kind", "random", "--plot", "x.xyz"], "Format 'xyz' is not supported"),
+        (
+            ["celebglow", "--kind", "random", "--plot", "x.xyz"],
+            "can't draw 'x.xyz': a file ending in .png, .pdf or .svg is expected",
+        ),
     ],
 )
 def test_wrong_use_is_told_in_a_line_or_two(arguments: list[str], message: str) -> None:

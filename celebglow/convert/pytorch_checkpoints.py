@@ -7,6 +7,7 @@ None stores the size of its images or the bits of its data: where the file doesn
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,13 @@ from torch import Tensor
 
 from celebglow.glow import Glow
 from celebglow.layers import LOG_SCALE
-from splits.errors import InputError
+from splits.arrays import require_regular
+from splits.errors import InputError, shown
 
 State = dict[str, Tensor]
+LARGEST_RESOLUTION = 1024  # larger images than any published Glow's
+MOST_SHARED = 2  # times a checkpoint's bytes that its weights may be: some may be there under two names
+MOST_REASON = 200  # characters of an error of torch's
 BUFFERS = ("initialized", "inited", "l_mask", "u_mask", "l_eye", "eye")  # of no consequence once trained
 
 
@@ -46,16 +51,44 @@ def read_port(path: str | Path, resolution: int | None = None, bits: int | None 
     Raises:
         UnsupportedCheckpoint: saying why.
     """
+    path = Path(path)
+    require_regular(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        zipped = _unpacked_size(path) > 0
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except UnsupportedCheckpoint:
+        raise
     except Exception as error:  # unpickling raises whatever it likes
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UnsupportedCheckpoint(f"{path} is not a PyTorch checkpoint of weights, or it is damaged ({reason})") from error
+        raise UnsupportedCheckpoint(
+            f"{path} is not a PyTorch checkpoint of weights, or it is damaged ({_reason(error)})"
+        ) from error
     try:
-        return _detect(_weights(content, Path(path)), path, resolution, bits)
-    except (RuntimeError, IndexError, TypeError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UnsupportedCheckpoint(f"{path}: its weights don't fit each other ({reason})") from error
+        return _detect(_weights(content, path), path, resolution, bits)
+    except UnsupportedCheckpoint:
+        raise
+    except Exception as error:  # and torch too, of weights that no layer could have
+        raise UnsupportedCheckpoint(f"{path}: its weights don't fit each other ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:MOST_REASON]
+
+
+def _unpacked_size(path: Path) -> int:
+    """Bytes in the zip file that `torch.save` writes, which are not packed; 0 for its older format.
+
+    Raises:
+        UnsupportedCheckpoint: for one that is packed: of a small file all memory could come.
+    """
+    if not zipfile.is_zipfile(path):
+        return 0
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > path.stat().st_size:
+        raise UnsupportedCheckpoint(
+            f"{path} claims {size:,} bytes of weights, more than it has: it is damaged, or not of torch.save"
+        )
+    return size
 
 
 def _detect(weights: State, path: str | Path, resolution: int | None, bits: int | None) -> Port:
@@ -76,6 +109,12 @@ def _weights(content: Any, path: Path) -> State:
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UnsupportedCheckpoint(f"{path} holds no dictionary of weights")
+    total = 0
+    for name, value in content.items():
+        plain = value.layout == torch.strided and value.device.type == "cpu" and not (value.is_complex() or value.is_quantized)
+        total += value.numel() * value.element_size()
+        if not plain or total > MOST_SHARED * path.stat().st_size:  # one number can be seen as a matrix of any size
+            raise UnsupportedCheckpoint(f"{path}: {shown(name)} is no plain array of weights, or of more than the file has")
     return {str(name).removeprefix("module."): value.double() for name, value in content.items()}
 
 
@@ -125,6 +164,8 @@ class _Weights:
 
 
 def _make(weights: _Weights, resolution: int, steps: list[int], widths: list[int], **config: Any) -> Glow:
+    if resolution > LARGEST_RESOLUTION:
+        raise UnsupportedCheckpoint(f"{weights.path}: a resolution of at most {LARGEST_RESOLUTION} is expected, not {resolution}")
     try:
         return Glow(resolution=resolution, steps=steps, widths=widths, **config)
     except ValueError as error:

@@ -20,6 +20,7 @@ from celebglow.fitting.labels import column as column_of
 from celebglow.glow import Glow
 from celebglow.pipeline import CelebGlowPipeline
 from splits.errors import InputError
+from splits.names import check_name
 
 RESERVED = ("person", "seed", "temperature", "precision", "output_type")  # arguments of the pipeline
 PROBE_IMAGES = 3000  # at most, for the probes
@@ -63,6 +64,8 @@ def make_pipeline(
     flow: Glow = Glow.from_pretrained(flow_folder, low_cpu_mem_usage=False).float().to(device).eval()
     flow.register_to_config(_name_or_path="")  # where it lay is nobody's business
     factors = {name: _number("--strength", name, value) for name, value in strengths.items()}
+    for name in attributes:
+        check_name("--attribute", name)
     if taken := [name for name in attributes if name in RESERVED or not name.isidentifier()]:
         raise InputError(f"an attribute cannot be called {taken[0]!r}: a name is expected, and not {', '.join(RESERVED)}")
     for name in strengths:

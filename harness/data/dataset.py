@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,25 @@ from numpy.typing import ArrayLike, NDArray
 
 from harness.data.store import Store
 from splits import Split, SplitSpec, spec_from_dict
+from splits.errors import InputError
 
 if TYPE_CHECKING:
     from harness.data.batches import Batches, IndexedImages
+
+
+def spec_of(store: Store) -> SplitSpec:
+    """The grid and the splits of a store.
+
+    Raises:
+        ValueError: if they are not valid, or of another number of images than the store has.
+    """
+    spec = spec_from_dict(store.spec)
+    if math.prod(spec.grid.sizes) != len(store):
+        sizes = " x ".join(map(str, spec.grid.sizes[:10]))
+        raise InputError(
+            f"{store.paths.group} has {len(store):,} images, and its grid {math.prod(spec.grid.sizes):,} cells ({sizes})"
+        )
+    return spec
 
 
 class Dataset:
@@ -29,7 +46,7 @@ class Dataset:
     def __init__(self, root: str | Path, name: str) -> None:
         self.store = Store(root, name)
         self.name = name
-        self.spec: SplitSpec = spec_from_dict(self.store.spec)
+        self.spec: SplitSpec = spec_of(self.store)
 
     def __len__(self) -> int:
         return len(self.store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -13,7 +14,20 @@ from splits import Factor, FactorGrid, spec_from_dict
 
 WALKS, STEPS = 3, 12  # per factor; pictures in each
 MARGIN, HEADER = 16, 26
+MOST_SHOWN = 256  # side of a picture on the sheet: larger ones are shown smaller
 INK, PAPER = (32, 33, 36), (255, 255, 255)
+
+
+def escaped(text: str) -> str:
+    """Text as markdown shows it, in a cell of a table too: what means something in markdown or HTML becomes a character reference."""
+    return re.sub(r"[&<>|`*\[\]$\\~]", lambda found: f"&#{ord(found[0])};", text)
+
+
+def code(value: object) -> str:
+    """A value as code in a line of markdown; with more backticks around it than it has."""
+    text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in str(value))
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
 
 
 def walks(grid: FactorGrid, name: str) -> np.ndarray:
@@ -31,6 +45,7 @@ def preview(store: Store) -> bytes:
     """PNG bytes of the preview sheet: for each factor, a few walks along it."""
     grid = spec_from_dict(store.spec).grid
     _, side, _, channels = store.images.shape
+    side = min(side, MOST_SHOWN)
     block = HEADER + WALKS * side
     sheet = Image.new("RGB", (2 * MARGIN + STEPS * side, MARGIN + len(grid.sizes) * block), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
@@ -40,7 +55,10 @@ def preview(store: Store) -> bytes:
         for row, indices in enumerate(walks(grid, name)):
             pictures = [store.read(int(index), int(index) + 1)[0] for index in indices]
             strip = np.concatenate(pictures, axis=1)
-            sheet.paste(Image.fromarray(strip.squeeze(2) if channels == 1 else strip), (MARGIN, top + HEADER + row * side))
+            drawn = Image.fromarray(strip.squeeze(2) if channels == 1 else strip)
+            if drawn.height > side:
+                drawn = drawn.resize((len(pictures) * side, side), Image.Resampling.BOX)
+            sheet.paste(drawn, (MARGIN, top + HEADER + row * side))
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
@@ -52,16 +70,16 @@ def card(store: Store) -> str:
     known = SOURCES.get(store.name) or SOURCES.get(store.source.get("generator", ""))
     title = known.title if known and store.name in SOURCES else store.name
     terms = f"\n- license: {known.license}\n- cite: {known.citation}\n- homepage: {known.homepage}\n" if known else ""
-    factors = "\n".join(f"| {factor.name} | {factor.size} | {factor.kind} | {_values(factor)} |" for factor in spec.grid)
+    factors = "\n".join(f"| {escaped(factor.name)} | {factor.size} | {factor.kind} | {_values(factor)} |" for factor in spec.grid)
     counts = [(kind, spec.split(kind).counts) for kind in spec.kinds]
     splits = "\n".join(f"| {kind} | {count.train:,} | {count.test:,} |" for kind, count in counts)
-    made = "\n".join(f"- {key}: `{value}`" for key, value in sorted(store.source.items()))
+    made = "\n".join(f"- {escaped(key)}: {code(value)}" for key, value in sorted(store.source.items()))
     rendered = (
         "\nRe-rendered by recovered rules, verified on real images and the published mean; not converted from the original file.\n"
         if store.source.get("generator") == "dsprites"
         else ""
     )
-    return f"""# {title}
+    return f"""# {escaped(title)}
 
 {len(store):,} images, {side} × {side} × {channels}, uint8: one for every combination of the factors of variation.
 {rendered}{terms}
@@ -86,4 +104,4 @@ Image `i` is the cell `i` of this grid in row-major order (the last factor varie
 
 
 def _values(factor: Factor) -> str:
-    return "" if factor.values is None else ", ".join(map(str, factor.values))
+    return "" if factor.values is None else escaped(", ".join(map(str, factor.values)))

@@ -14,8 +14,9 @@ from numpy.lib import format as npy
 from PIL import Image
 from tqdm import tqdm
 
+from harness.data.dataset import spec_of
 from harness.data.store import Store
-from splits import Split, spec_from_dict
+from splits import Split
 from splits.errors import InputError, did_you_mean
 from splits.export import replacing
 from splits.published import labels_file
@@ -45,7 +46,7 @@ def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Pa
     if layout not in _LAYOUTS:
         raise InputError(f"unknown layout {layout!r}{did_you_mean(layout, _LAYOUTS)}")
     store = Store(root, dataset)
-    split = spec_from_dict(store.spec).split(kind)
+    split = spec_of(store).split(kind)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with tqdm(total=len(store), unit="img", desc=f"export {dataset}", disable=not progress, dynamic_ncols=True) as bar:

@@ -1,4 +1,4 @@
-"""A folder of pictures and a .csv with their `file` and the index of each factor's value; other columns don't matter.
+"""A folder of pictures and a .csv with their `file` and each factor's value, by its index or its name; other columns don't matter.
 
 A file lies in the folder by its name: no absolute path, no "..". A link there may lead elsewhere: whoever made it could read that.
 """
@@ -6,7 +6,7 @@ A file lies in the folder by its name: no absolute path, no "..". A link there m
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -17,7 +17,7 @@ from harness.io.pictures import LARGEST_SIDE, check_size, load_picture
 from harness.io.tables import csv_rows
 from splits import Factor, FactorGrid, SplitSpec
 from splits.arrays import BadFile
-from splits.errors import listed, shown
+from splits.errors import did_you_mean, listed, shown
 
 Images = NDArray[np.uint8]
 
@@ -60,9 +60,10 @@ class PictureFolder:
                 raise BadFile(f"{table} has more than {len(texts):,} rows, and the grid has {len(grid):,} cells")
             texts.append([sys.intern(row[column].strip()) if column < len(row) else "" for column in where])
         values = []
+        named = [{value: index for index, value in enumerate(factor.values or ()) if isinstance(value, str)} for factor in grid]
         for number, (file, *indices) in enumerate(texts, start=1):
             of_row = f"{table}: in row {number}"
-            values.append([self._index(of_row, text, factor) for text, factor in zip(indices, grid, strict=True)])
+            values.append([self._index(of_row, *which) for which in zip(indices, grid, named, strict=True)])
             if not file:
                 raise BadFile(f"{table}: row {number} names no file")
             inside = PurePosixPath(file)
@@ -85,10 +86,11 @@ class PictureFolder:
         return pictures
 
     @staticmethod
-    def _index(where: str, text: str, factor: Factor) -> int:
-        value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+    def _index(where: str, text: str, factor: Factor, named: Mapping[str, int]) -> int:
+        value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else named.get(text, -1)
         if not 0 <= value < factor.size:
-            raise BadFile(f"{where}, {factor.name} is {shown(text)}; an index from 0 to {factor.size - 1} is expected")
+            expected = f"an index from 0 to {factor.size - 1}{', or the name of a value,' if named else ''} is expected"
+            raise BadFile(f"{where}, {factor.name} is {shown(text)}; {expected}{did_you_mean(text, named)}")
         return value
 
     def _read(self, path: Path, expected: tuple[int, ...] | None) -> Images:

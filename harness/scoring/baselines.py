@@ -55,8 +55,10 @@ def predictions(truth: NDArray[np.float64], train: NDArray[np.int64]) -> dict[st
     """What each reference answers for each value of a factor: `truth` (n,), its targets, and `train` (n,), how often train has it."""
     seen = train > 0
     mean = np.full_like(truth, (truth * train).sum() / train.sum())
-    nearest = np.abs(truth[:, None] - truth[seen]).argmin(axis=1)
-    return {"train_mean": mean, "ood_to_mean": np.where(seen, truth, mean), "clip": truth[seen][nearest]}
+    above = np.searchsorted(truth[seen], truth).clip(max=seen.sum() - 1)
+    high, low = truth[seen][above], truth[seen][(above - 1).clip(min=0)]
+    clip = np.where(np.abs(truth - low) <= np.abs(truth - high), low, high)  # of two as near, the lower
+    return {"train_mean": mean, "ood_to_mean": np.where(seen, truth, mean), "clip": clip}
 
 
 def value_counts(split: Split, axis: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

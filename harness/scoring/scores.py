@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,8 @@ from splits.errors import InputError, NumericalError
 
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset
+
+IMAGES_HELD = 2**28  # bytes of the images that are scored: more follow when these are done
 
 Side = Literal["train", "test"]
 Scores = dict[str, Any]
@@ -192,12 +195,16 @@ def scored(
         raise InputError(f"the split is of a grid of {split.grid.sizes}, but {data.name} has {data.spec.grid.sizes}")
     indices = sample(split.test if side == "test" else split.train, limit, seed)
     scorer = Scorer(split)
-    start = 0
+    batches = IMAGES_HELD // (max(1, batch_size) * math.prod(data.images.shape[1:]))  # that are held at a time
+    some = max(1, batches) * max(1, batch_size)
     with torch.inference_mode():
-        for images, _ in data.batches(indices, batch_size, shuffle=False, device=device):
-            predictions = predict(images)
-            if isinstance(predictions, Tensor):
-                predictions = predictions.double().cpu().numpy()
-            scorer.update(indices[start : start + len(images)], predictions)
-            start += len(images)
+        for first in range(0, len(indices), some):
+            part = indices[first : first + some]
+            start = 0
+            for images, _ in data.batches(part, batch_size, shuffle=False, device=device):
+                predictions = predict(images)
+                if isinstance(predictions, Tensor):
+                    predictions = predictions.double().cpu().numpy()
+                scorer.update(part[start : start + len(images)], predictions)
+                start += len(images)
     return scorer

@@ -16,7 +16,7 @@ import click
 
 from ood_data.commands import bench, data, flow, generate, split
 from ood_data.commands.options import FAILED, INTERRUPTED, WRONG_USE
-from splits.errors import OodDataError
+from splits.errors import OodDataError, printable
 
 
 class Commands(click.Group):
@@ -36,7 +36,7 @@ class Commands(click.Group):
                 raise  # whoever read our output has read enough: click ends quietly
             if ctx.params.get("debug"):
                 traceback.print_exc()
-            click.echo(f"ood-data: {message_of(error)}", err=True)
+            click.echo(f"ood-data: {printable(message_of(error))}", err=True)
             sys.exit(WRONG_USE if isinstance(error, OodDataError) and isinstance(error, ValueError) else FAILED)
 
 

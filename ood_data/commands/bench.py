@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ood_data.commands.options import FAILED, data_option, device_option, json_option, pick_device, progress_shown
+from ood_data.commands.options import FAILED, checked_name, data_option, device_option, json_option, pick_device, progress_shown
 from splits.errors import InputError
 
 
@@ -17,7 +17,9 @@ from splits.errors import InputError
 @click.option(
     "--model", "models", multiple=True, metavar="NAME", help="A model's name, all, or module:function of your own; repeat."
 )
-@click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Repeat.  [default: all in --data]")
+@click.option(
+    "--dataset", "datasets", multiple=True, callback=checked_name, metavar="NAME", help="Repeat.  [default: all in --data]"
+)
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Repeat.  [default: all four]")
 @click.option("--preset", default="quick", type=click.Choice(["quick", "paper"]), help="quick is not the paper's budget.")
 @click.option("--seeds", default=1, metavar="N", help="Seeds 0 to N − 1.")

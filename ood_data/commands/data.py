@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ood_data.commands.options import DONE, FAILED, data_option, json_option, overwrite_option, progress_shown
+from ood_data.commands.options import DONE, FAILED, checked_name, data_option, json_option, overwrite_option, progress_shown
 from splits.errors import InputError
 
 
@@ -45,7 +45,7 @@ def data_list(data: Path, as_json: bool) -> None:
 
 
 @data.command("verify")
-@click.argument("dataset")
+@click.argument("dataset", callback=checked_name)
 @data_option
 @json_option
 def data_verify(dataset: str, data: Path, as_json: bool) -> None:
@@ -152,7 +152,7 @@ def data_convert(file: Path, dataset: str | None, spec_file: Path | None, out: P
 
 
 @data.command("export")
-@click.argument("dataset")
+@click.argument("dataset", callback=checked_name)
 @click.option("--kind", required=True, metavar="KIND", help="random, composition, interpolation or extrapolation.")
 @click.option(
     "--format", "layout", default="benchmark", type=click.Choice(["benchmark", "png"]), help="The published .npz, or pictures."

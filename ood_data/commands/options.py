@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from splits.errors import InputError
+from splits.names import check_name
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +52,13 @@ class Part(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 def comma_separated(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
     """Comma-separated names."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
+
+
+def checked_name(ctx: click.Context, param: click.Parameter, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """A name of a dataset, or several, that is looked for under it: it must not lead elsewhere."""
+    for name in (value,) if isinstance(value, str) else value:
+        check_name(param.get_error_hint(ctx).strip("'"), name)
+    return value
 
 
 def key_values(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
