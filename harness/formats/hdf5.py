@@ -10,7 +10,7 @@ import contextlib
 import math
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import h5py
@@ -51,7 +51,7 @@ def dataset(file: Any, key: str) -> Any:
     if not isinstance(found, h5py.Dataset):
         return None
     if found.is_virtual or found.external:
-        what = "a virtual dataset" if found.is_virtual else f"stored in {shown(found.external[0][0])}"
+        what = "a virtual dataset" if found.is_virtual else f"stored in {shown(PurePath(found.external[0][0]).name)}"
         raise BadFile(f"{file.filename}: {key} is {what}; arrays of the file itself are expected")
     if found.shape is None:
         raise BadFile(f"{file.filename}: {key} holds nothing where an array is expected")
@@ -76,7 +76,11 @@ def _own(file: Any, key: str) -> Any:
         elif link is None:
             return None
         else:
-            where = f"a link into {shown(link.filename)}" if isinstance(link, h5py.ExternalLink) else "a link that ends nowhere"
+            where = (
+                f"a link into {shown(PurePath(link.filename).name)}"
+                if isinstance(link, h5py.ExternalLink)
+                else "a link that ends nowhere"
+            )
             raise BadFile(f"{file.filename}: {key} is {where}; arrays of the file itself are expected")
     return node
 
