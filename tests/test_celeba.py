@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +161,28 @@ def test_damaged_tables(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(ValueError, match=words):
         read_labels(tmp_path / "list.csv", ["x"], 1)
+
+
+def test_wide_and_endless_tables_are_told_of_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(",".join(f"c{column}" for column in range(100_000)) + "\n")
+    start = time.process_time()
+    with pytest.raises(ValueError, match="0 rows for 1"):
+        read_labels(path, ["x"], 1)
+    assert time.process_time() - start < 3  # it was minutes
+    monkeypatch.setattr("celebglow.fitting.labels.MOST_ENTRIES", 1000)
+    path.write_text("file,a\n" + "x,1\n" * 501)
+    with pytest.raises(ValueError, match="more than 1,000 entries"):
+        read_labels(path, ["x"], 1)
+    monkeypatch.setattr("harness.io.tables.LONGEST_LINE", 1000)
+    for name in ("list.csv", "list.txt"):
+        (tmp_path / name).write_text("1\nSmiling" + " " * 1001)
+        with pytest.raises(ValueError, match="a line of more than 1,000 characters"):
+            read_labels(tmp_path / name, ["x"], 1)
+        (tmp_path / name).unlink()
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(ValueError, match="is not a regular file"):
+            read_labels(tmp_path / name, ["x"], 1)
 
 
 # The commands

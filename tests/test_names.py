@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
+from click.testing import CliRunner
 
 import splits
+from celebglow.pipeline import CelebGlowPipeline
+from cli import main
 from splits.errors import InputError
 from splits.names import LONGEST_NAME, check_name, check_text
 
@@ -67,3 +74,34 @@ def test_free_text_is_a_line() -> None:
         with pytest.raises(InputError, match=r"^the value: ") as error:
             check_text("the value", text)  # type: ignore[arg-type]
         assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["../inputs/celebglow", "/etc/passwd", "", ".", "a\nb", "x" * 5000])
+@pytest.mark.parametrize(
+    "command", [("data", "verify"), ("data", "export", "--kind", "random", "--out", "x"), ("bench", "--model", "cnn", "--dataset")]
+)
+def test_names_of_datasets_on_the_command_line_lead_nowhere_else(command: tuple[str, ...], name: str) -> None:
+    result = CliRunner().invoke(main, [*command, name])
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "ame" in result.stderr  # "a name is expected", "can't be a name"
+
+
+@pytest.mark.parametrize("name", ["../x", "<script>", "$x$", "=1", "a\nb"])
+def test_attributes_of_a_strangers_flow_are_names(tmp_path: Path, flow_folder: Path, name: str) -> None:
+    shutil.copytree(flow_folder, tmp_path / "flow")
+    config = tmp_path / "flow/directions/config.json"
+    original = json.loads(config.read_text())
+    for change in ({"attributes": [name, "blond", "age"]}, {"aliases": {name: "age"}}):
+        config.write_text(json.dumps(original | change))
+        with pytest.raises(InputError, match=r"an attribute: .* can't be a name"):
+            CelebGlowPipeline.from_pretrained(tmp_path / "flow")
+
+
+def test_an_error_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "a\x1b[2J\u202e.toml"
+    path.write_text("name = ")
+    told = CliRunner().invoke(main, ["split", "--spec", str(path)])
+    assert told.exit_code == 2
+    assert r"a\x1b[2J\u202e.toml: 1 mistake" in told.stderr
+    assert all(line.isprintable() for line in told.stderr.splitlines())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,45 @@ def test_weights_of_odd_shapes_are_refused(tmp_path: Path) -> None:
     state = random_state("rosinality") | {"blocks.0.prior.conv.weight": torch.zeros(3)}
     with pytest.raises(UnsupportedCheckpoint, match="don't fit each other"):
         read_port(save(state, tmp_path / "model.pt"), SIDE)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.zeros(1).expand(10**7, 10**6),
+        torch.sparse_coo_tensor(torch.zeros(2, 1, dtype=torch.long), torch.ones(1), (10**6, 10**6), check_invariants=True),
+        torch.zeros(3, dtype=torch.complex64),
+        torch.zeros(3, device="meta"),
+    ],
+    ids=["stride 0", "sparse", "complex", "meta"],
+)
+def test_what_is_no_array_of_weights_is_named(tmp_path: Path, odd: torch.Tensor) -> None:
+    path = save(random_state("rosinality") | {"blocks.0.flows.0.actnorm.loc": odd}, tmp_path / "model.pt")
+    with pytest.raises(UnsupportedCheckpoint, match=r"blocks\.0\.flows\.0\.actnorm\.loc' is no plain array"):
+        read_port(path, SIDE)
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_it_is(tmp_path: Path) -> None:
+    plain = save(random_state("rosinality"), tmp_path / "model.pt")
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in source.namelist():
+            packed.writestr(name, source.read(name))
+        packed.writestr("model/data/9999", bytes(10**7))
+    with pytest.raises(UnsupportedCheckpoint, match="more than it has"):
+        read_port(tmp_path / "packed.pt", SIDE)
+    old = tmp_path / "old.pt"
+    torch.save(random_state("rosinality"), old, _use_new_zipfile_serialization=False)
+    assert read_port(old, SIDE).name == "rosinality"
+
+
+def test_numbers_that_no_flow_has(tmp_path: Path) -> None:
+    path = save(random_state("rosinality"), tmp_path / "model.pt")
+    for resolution in (2048, 10**9):
+        with pytest.raises(UnsupportedCheckpoint, match="at most 1024 is expected"):
+            read_port(path, resolution)
+    numbered = {name.replace("blocks.1.", f"blocks.{'9' * 5000}."): value for name, value in random_state("rosinality").items()}
+    with pytest.raises(UnsupportedCheckpoint):
+        read_port(save(numbered, path), SIDE)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

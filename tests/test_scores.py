@@ -13,6 +13,7 @@ from small import blocks_spec
 
 import harness
 import splits
+from harness.scoring import baselines
 from harness.scoring.baselines import NAMES, references
 from harness.scoring.r2 import grid_variance
 from harness.scoring.scores import Scorer, sample
@@ -33,6 +34,11 @@ KNOWN = {
     ("celebglow", "interpolation"): (0.036, 0.726, 0.878),
     ("celebglow", "composition"): (-0.126, 1, 1),
 }
+
+
+def nearest_seen(truth: np.ndarray, train: np.ndarray) -> np.ndarray:
+    seen = train > 0
+    return truth[seen][np.abs(truth[:, None] - truth[seen]).argmin(axis=1)]
 
 
 def noisy(split: splits.Split, indices: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -195,3 +201,34 @@ def test_score_takes_numpy_and_a_sample(blocks_root: Path) -> None:
     assert scores["n_test"] == 20
     with pytest.raises(ValueError, match="but blocks has"):
         harness.score(lambda images: images, data, splits.load("dsprites", "random"))
+
+
+def test_clip_is_the_nearest_value_of_train_to_the_bit() -> None:
+    rng = np.random.default_rng(0)
+    for size in [2, 3, 6, 40, 1000, *rng.integers(2, 60, 100)]:
+        truth, train = np.arange(size) / max(size - 1, 1), rng.integers(0, 2, size)
+        train[rng.integers(size)] = 1
+        np.testing.assert_array_equal(baselines.predictions(truth, train)["clip"], nearest_seen(truth, train))
+    assert baselines.predictions(np.arange(10**6) / 10**6, np.arange(10**6) % 2)["clip"].shape == (10**6,)  # by no square of them
+
+
+def test_images_are_scored_some_at_a_time_to_the_same_bits(blocks_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = harness.open("blocks", blocks_root)
+    split = data.split("extrapolation")
+    held: list[int] = []
+
+    def predict(images: torch.Tensor) -> torch.Tensor:
+        return torch.stack([images.mean(dim=(1, 2, 3)) * len(images), *images.std(dim=(1, 2, 3)).expand(3, -1)], dim=1)
+
+    at_once = harness.score(predict, data, split, batch_size=7)
+    batches = data.batches
+    monkeypatch.setattr(
+        data, "batches", lambda part, *args, **options: (held.append(len(part)), batches(part, *args, **options))[1]
+    )
+    monkeypatch.setattr("harness.scoring.scores.IMAGES_HELD", 20 * 64 * 64)
+    assert harness.score(predict, data, split, batch_size=7) == at_once
+    assert len(held) > 1
+    assert set(held[:-1]) == {14}
+    assert sum(held) == len(split.test)
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        harness.score(predict, data, split, batch_size=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import npy_header, npz, peak_of, zeros
 from test_split_specs import GOOD
 from test_splits import COUNTS
 
 import splits
 from splits.export import replacing, write
 from splits.plot import plot
-from splits.published import labels_file
+from splits.published import compare, labels_file
 
 ROOT = Path(splits.__file__).parents[1]
 
@@ -299,6 +301,20 @@ def test_check_says_what_is_wrong_with_a_file(published: Path, labels: np.ndarra
     done = ood_data("celebglow", "--kind", "composition", "--check", published)
     assert done.returncode == 1
     assert message in done.stdout
+
+
+def test_check_reads_no_more_than_the_split_has(published: Path) -> None:
+    path = published / "celeb_glow_composition_train_labels.npz"
+    split = splits.load("celebglow", "composition")
+    for shape, descr, words in (
+        ((2**22, 4), "<i8", "4,194,304 rows, and 91,000 are expected: more than the grid has samples"),
+        ((2**22, 5), "<i8", "got shape (4194304, 5)"),
+        ((3, 4), "<U9999999", "whole numbers are expected"),
+    ):
+        npz(path, arr_0=[npy_header(shape, descr), *zeros(min(2**25, math.prod(shape) * np.dtype(descr).itemsize))])
+        told: list[str] = []
+        assert peak_of(lambda told=told: told.extend(compare(split, published).data["differences"])) < 10**8
+        assert any(words in line or "bytes" in line for line in told), told
 
 
 def test_check_names_what_is_missing_or_torn(published: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import CommandLine, random_glow
+from hostile import npy_header, npz, peak_of, png, zeros
 from PIL import Image
 
 from celebglow.directions import Directions, Label, area_under_curve, fit_directions
@@ -173,6 +175,54 @@ def test_archives_that_are_not_images(tmp_path: Path, arrays: dict[str, np.ndarr
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(ValueError, match=words):
         read_images(tmp_path / "x.npz", 8)
+
+
+def test_columns_are_looked_at_before_they_are_unpacked(tmp_path: Path) -> None:
+    images = [npy_header((2, 8, 8, 3)), bytes(384)]
+    for column, words in (
+        ([npy_header((2**27,)), *zeros(2**27)], "column must have one row per image"),
+        ([npy_header((2,), "<U9999999")], "truncated or damaged"),
+        ([npy_header((2,), "<U10000"), *zeros(80_000)], "'column' is longer than"),
+        ([npy_header((2,), "|O")], "Python objects"),
+    ):
+        path = npz(tmp_path / "x.npz", images=images, column=column)
+        with pytest.raises(ValueError, match=words):
+            read_images(path, 8)
+        assert peak_of(lambda path=path: read_images(path, 8)) < 2**24
+    landmarks = npz(
+        tmp_path / "x.npz", images=images, landmarks=[npy_header((2, MESH_POINTS, 2), "<U1"), *zeros(2 * MESH_POINTS * 8)]
+    )
+    with pytest.raises(ValueError, match="'landmarks' must be numbers"):
+        read_images(landmarks, 8)
+
+
+def test_arrays_are_read_in_whatever_order_they_are_stored(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    marks = np.random.default_rng(0).random((3, MESH_POINTS, 2))
+    np.savez(
+        tmp_path / "x.npz",
+        name=["a", "bc", ""],
+        images=np.asfortranarray(images),
+        other=np.zeros((3, 2)),
+        age=[1, 2, 3],
+        landmarks=marks,
+    )
+    data = read_images(tmp_path / "x.npz", 8)
+    np.testing.assert_array_equal(data.images, images)
+    assert {name: column.tolist() for name, column in data.columns.items()} == {"name": ["a", "bc", ""], "age": [1, 2, 3]}
+    np.testing.assert_array_equal(data.landmarks, marks.astype(np.float32))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_what_no_picture_should_be_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(png(13_000, 13_000))
+    with pytest.raises(ValueError, match=r"b\.png is 13000 x 13000; pictures of at most 67,108,864 pixels"):
+        read_images(tmp_path, 8)
+    (tmp_path / "b.png").unlink()
+    os.mkfifo(tmp_path / "b.png")
+    with pytest.raises(ValueError, match=r"b\.png is not a regular file"):
+        read_images(tmp_path, 8)
 
 
 # Directions
