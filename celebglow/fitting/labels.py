@@ -90,7 +90,7 @@ def _columns(path: Path, header: Sequence[str], rows: Iterator[list[str]], first
         raise InputError(f"{path} has two columns {shown(min(twice))}")
     columns: list[list[str]] = [[] for _ in header]
     for number, row in enumerate(rows, first_line):
-        if (number - first_line) * len(header) > MOST_ENTRIES:
+        if (number - first_line + 1) * len(header) > MOST_ENTRIES:
             raise InputError(f"{path} has more than {MOST_ENTRIES:,} entries: too many for what is known about pictures")
         if len(row) != len(header):
             raise InputError(f"{path}, line {number}, has {len(row)} entries for {len(header)} columns: it is cut off or damaged")
