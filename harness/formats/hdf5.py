@@ -37,7 +37,7 @@ def opened(path: Path) -> Iterator[Any]:
     except BadFile:
         raise
     # h5py's for truncated files, damaged chunks and damaged descriptions of an array
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, zlib.error) as error:
         raise BadFile(f"{path} is truncated or damaged: {' '.join(str(error).split())}; get it anew") from None
 
 
