@@ -127,7 +127,7 @@ class Decoder(nn.Module):
 
 def _zero_conv(conv: ZeroConv, inputs: int, side: int, interleaved: bool) -> Conv:
     weight, bias = conv.fold()
-    context = conv.context
+    context: Tensor | None = conv.context
     if interleaved:
         weight, bias, context = _deinterleave(weight), _deinterleave(bias), None if context is None else _deinterleave(context)
     return Conv(weight, bias, inputs, side, context)

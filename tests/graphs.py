@@ -1,4 +1,8 @@
-"""Write frozen graphs of a Glow's decoder as TensorFlow would: a small protobuf writer, and the original code's patterns of nodes."""
+"""Write frozen graphs of a Glow's decoder: a small protobuf writer, and the original code's patterns of nodes.
+
+For graphs with something wrong or unusual in them. That graphs of the original code itself are understood is tested on files that it
+wrote (test_tf_graphs.py).
+"""
 
 from __future__ import annotations
 
@@ -183,7 +187,7 @@ class GlowGraph(GraphWriter):
     def _net(self, net: CouplingNet, x: str, side: int) -> str:
         h = self._padded_conv(x, net.weight1, side, net.weight1.shape[1] - self.flow.config.border)
         h = self.add("Relu", self._affine(h, net.norm1.bias, net.norm1.logs))
-        h = self.add("Relu", self._affine(self._conv(h, nhwc(net.weight2), "SAME"), net.norm2.bias, net.norm2.logs))
+        h = self.add("Relu", self._affine(self._conv(h, nhwc(net.weight2), "VALID"), net.norm2.bias, net.norm2.logs))
         return self._zero_conv(net.conv3, h, side)
 
     def _step(self, step: Any, z: str, side: int, channels: int) -> str:

@@ -64,7 +64,9 @@ def assert_equal(ours: Tensor, theirs: NDArray[np.generic]) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_values_shapes_and_types_are_tensorflows(case: str, tmp_path: Path) -> None:
     expected = outputs_of(case)
-    for ours, theirs in zip(evaluate(graph_of(case, tmp_path / "g.pb"), inputs_of(case), list(expected)), expected.values(), strict=True):
+    for ours, theirs in zip(
+        evaluate(graph_of(case, tmp_path / "g.pb"), inputs_of(case), list(expected)), expected.values(), strict=True
+    ):
         assert_equal(ours, theirs)
 
 

@@ -54,7 +54,7 @@ class GraphGlow(Flow):
         super().__init__()
         self.latent_shapes = [(int(c), int(h), int(w)) for c, h, w in latent_shapes]
         self.instructions = [Instruction(op, tuple(inputs), dict(attributes)) for op, inputs, attributes in instructions]
-        self.constants = nn.ParameterList(nn.Parameter(_empty(shape), requires_grad=False) for shape in constant_shapes)
+        self.constants = nn.ParameterList(nn.Parameter(torch.zeros(tuple(shape)), requires_grad=False) for shape in constant_shapes)
         names = [f"%{index}" for index in range(len(latent_shapes) + len(instructions))]
         self._names = names[len(latent_shapes) :]
         last_use = {value: index for index, each in enumerate(self.instructions) for value in each.inputs if isinstance(value, str)}
@@ -95,6 +95,7 @@ class GraphGlow(Flow):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, D) to images in the flow's range (B, C, H, W)."""
+        self._lay_out()
         values = {f"%{index}": part.permute(0, 2, 3, 1) for index, part in enumerate(self.split_latents(latents))}
         values |= {f"#{index}": constant for index, constant in enumerate(self.constants)}
         for name, instruction, released in zip(self._names, self.instructions, self._released, strict=True):
@@ -108,11 +109,11 @@ class GraphGlow(Flow):
 
     forward = decode
 
-
-def _empty(shape: Sequence[int]) -> Tensor:
-    """Memory for a constant; kernels lie as convolutions want them, so that no step lays them out again."""
-    constant = torch.zeros(tuple(shape))
-    return constant.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else constant
+    def _lay_out(self) -> None:
+        """Kernels as convolutions want them: once, as loading lays them out anew, and rounding depends on it."""
+        for parameter in self.constants:
+            if parameter.ndim == 4 and not parameter.is_contiguous(memory_format=torch.channels_last):
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 def pixels_before_rounding(program: Program) -> tuple[str | None, int]:

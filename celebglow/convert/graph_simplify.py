@@ -208,9 +208,7 @@ class _Simplifier:
             order = list(range(self._depth(source)))[::-1]
         elif instruction.op == "Transpose" and ints(instruction.inputs[1]) == TO_ROWS:
             gather = self.program.instruction(instruction.inputs[0])
-            before = (
-                self.program.instruction(gather.inputs[0]) if gather is not None and gather.op == "GatherV2" else None
-            )
+            before = self.program.instruction(gather.inputs[0]) if gather is not None and gather.op == "GatherV2" else None
             if gather is None or before is None or before.op != "Transpose" or ints(before.inputs[1]) != TO_ROWS:
                 return None
             indices = self.program.constant(gather.inputs[1])

@@ -18,6 +18,7 @@ from splits.errors import InputError
 
 Attributes = Mapping[str, Any]
 Window = tuple[int, int]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"Relu": F.relu, "Relu6": F.relu6, "Elu": F.elu}
 
 
 def nchw(x: Tensor) -> Tensor:
@@ -106,11 +107,11 @@ def _conv2d_backwards(attributes: Attributes, sizes: Any, kernel: Tensor, y: Ten
 def _fused_conv2d(attributes: Attributes, x: Tensor, kernel: Tensor, *arguments: Tensor) -> Tensor:
     """`_FusedConv2D`, by TensorFlow's later optimizers: a convolution, then what `fused_ops` lists."""
     names = [name.decode() if isinstance(name, bytes) else str(name) for name in attributes.get("fused_ops", [])]
-    if not set(names) <= {"BiasAdd", "Relu", "Relu6", "Elu"} or _is_nchw(attributes):
+    if not set(names) <= {"BiasAdd", *ACTIVATIONS} or _is_nchw(attributes):
         raise InputError(f"the fused operations {', '.join(names)} are not supported")
     x = _conv2d(attributes, x, kernel)
     for name in names:
-        x = x + arguments[0] if name == "BiasAdd" else {"Relu": F.relu, "Relu6": F.relu6, "Elu": F.elu}[name](x)
+        x = x + arguments[0] if name == "BiasAdd" else ACTIVATIONS[name](x)
     return x
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
 
 from ood_data.commands.options import (
+    FAILED,
     Numbers,
     center_crop_option,
     device_option,
@@ -286,6 +288,43 @@ def flow_convert(file: Path, out: Path, z_manipulate: Path | None, resolution: i
         click.echo(f"{out} is ready: ood-data generate celebglow --flow {out} --out data/")
     else:
         click.echo(f"{out / 'flow'} has no attribute directions yet: {conversion.next_step(out)}")
+
+
+@flow.command("doctor")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--table",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="NPY",
+    help="The table of 40 attribute directions that belongs to the graph (z_manipulate.npy).",
+)
+@click.option(
+    "--sheet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PNG",
+    help="Where decoded samples are drawn.  [default: FILE's name with -samples.png, in the current folder]",
+)
+@json_option
+def flow_doctor(file: Path, table: Path | None, sheet: Path | None, as_json: bool) -> None:
+    """Tell on a page what a frozen graph is, whether it converts, and how fast it decodes on this machine.
+
+    The page is meant to be pasted into a report: about a graph that cannot be converted, or one that nobody has tried before.
+
+    \b
+    Example:
+      ood-data flow doctor graph_unoptimized.pb --table z_manipulate.npy
+    """
+    from celebglow.convert.doctor import examine
+    from harness.io.atomic import write_atomically
+
+    page = examine(file, table)
+    if page.sheet is not None:
+        sheet = sheet or Path(f"{file.stem}-samples.png")
+        write_atomically(sheet, page.sheet)
+        page.tell("samples", str(sheet))
+    click.echo(json.dumps(page.data) if as_json else "\n".join(page.lines))
+    if not page.converts:
+        sys.exit(FAILED)
 
 
 @flow.command("info")

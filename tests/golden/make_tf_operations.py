@@ -50,17 +50,38 @@ def case(name, build, *inputs, **options):
 x = images()
 positive = np.abs(x) + 0.1
 channel = kernel(4)
-for name in (
-    "abs ceil cos exp expm1 floor neg relu relu6 rint round sigmoid sign sin softplus softsign square tan tanh erf elu selu".split()
-):
+for name in [
+    "abs",
+    "ceil",
+    "cos",
+    "exp",
+    "expm1",
+    "floor",
+    "neg",
+    "relu",
+    "relu6",
+    "rint",
+    "round",
+    "sigmoid",
+    "sign",
+    "sin",
+    "softplus",
+    "softsign",
+    "square",
+    "tan",
+    "tanh",
+    "erf",
+    "elu",
+    "selu",
+]:
     function = getattr(tf, name if hasattr(tf, name) else "negative") if name != "neg" else tf.negative
     function = getattr(tf.nn, name) if name in ("relu", "relu6", "softplus", "softsign", "elu", "selu") else function
     case(name, function, x)
 case("round halves", tf.round, np.array([-1.5, -0.5, 0.5, 1.5, 2.5], np.float32))
-for name in "log log1p rsqrt sqrt reciprocal".split():
+for name in ["log", "log1p", "rsqrt", "sqrt", "reciprocal"]:
     case(name, getattr(tf, name), positive)
 case("inv", gen_math_ops._inv if hasattr(gen_math_ops, "_inv") else gen_math_ops.inv, positive)
-for name in "add subtract multiply divide maximum minimum squared_difference realdiv".split():
+for name in ["add", "subtract", "multiply", "divide", "maximum", "minimum", "squared_difference", "realdiv"]:
     case(name, getattr(tf, name), x, channel)
     case(name + " map", getattr(tf, name), images(), kernel(1, 5, 6, 4))
 case("pow", tf.pow, positive, channel)
@@ -75,7 +96,7 @@ case("truncatemod", gen_math_ops.floor_mod, x, np.float32(0.7))
 case("add n", lambda a, b, c: tf.add_n([a, b, c]), images(), images(), images())
 case("clip", lambda a: tf.clip_by_value(a * 200, 0, 255), x)
 case("clip tensors", tf.clip_by_value, x, np.float32(-0.5), np.float32(0.5))
-for name in "equal not_equal greater greater_equal less less_equal".split():
+for name in ["equal", "not_equal", "greater", "greater_equal", "less", "less_equal"]:
     case(name, getattr(tf, name), np.array([1, 2, 3], np.int32), np.array([3, 2, 1], np.int32))
 case(
     "logic", lambda a, b: [tf.logical_and(a, b), tf.logical_or(a, b), tf.logical_not(a)], [True, True, False], [True, False, False]
@@ -152,7 +173,7 @@ case(
 case("unsqueeze2d", lambda a: tf.reshape(tf.transpose(tf.reshape(a, [-1, 5, 6, 1, 2, 2]), [0, 1, 4, 2, 5, 3]), [-1, 10, 12, 1]), x)
 
 # sums and matrices
-for name in "sum mean max min prod".split():
+for name in ["sum", "mean", "max", "min", "prod"]:
     case("reduce " + name, getattr(tf, "reduce_" + name), x)
     case("reduce %s axes" % name, lambda a, f=getattr(tf, "reduce_" + name): [f(a, [1, 2]), f(a, [-1], keepdims=True)], x)
 case("reduce mean ints", tf.reduce_mean, np.array([1, 2, 4, -9], np.int32))
