@@ -80,6 +80,8 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         folder = BUNDLED if str(name) == "bundled" else Path(name)
         if not (folder / "model_index.json").is_file():
             raise InputError(_no_flow(folder))
+        import celebglow.graph  # noqa: F401  # diffusers loads a flow's class from modules that are imported only
+
         try:
             with no_progress_bars():
                 pipeline: CelebGlowPipeline = super().from_pretrained(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import itertools
 import json
 import subprocess
 import threading
@@ -12,13 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from conftest import assert_one_clear_line, random_glow
 from graphs import GlowGraph
 
 from celebglow.convert.openai import openai_flow
+from celebglow.convert.openai_directions import nhwc_to_nchw
+from celebglow.glow import Glow
 from celebglow.pipeline import CelebGlowPipeline
 from cli import main
+from harness.data.store import Store
 
 
 class Server:
@@ -120,6 +125,42 @@ def test_generate_from_the_published_flow(tmp_path: Path, published: Server) -> 
     assert CelebGlowPipeline.from_pretrained(openai_flow()).default_attributes == ("smile", "blond", "age")
     assert len(published.log) == requests
     assert not list((tmp_path / "home").rglob("*.part*"))
+
+
+@pytest.mark.slow  # a graph of the published size: 256 x 256, six levels of 32 steps, but narrow
+def test_the_whole_route_at_full_depth(tmp_path: Path, published: Server) -> None:
+    torch.manual_seed(0)
+    flow = Glow(resolution=256, steps=(32,) * 6, widths=4, border=True).eval()
+    with torch.no_grad():
+        for name, parameter in flow.named_parameters():
+            if "conv3" in name or "prior" in name:  # no part is the identity, and 192 steps still don't blow up
+                parameter.add_(0.01 * torch.randn_like(parameter))
+    GlowGraph(flow, conditioned=True).save(tmp_path / "graph.pb")
+    table = 0.02 * np.random.default_rng(0).normal(size=(40, flow.num_latents)).astype(np.float32)
+    np.save(tmp_path / "z.npy", table)
+    published.files["/large3/graph_unoptimized.pb"] = (tmp_path / "graph.pb").read_bytes()
+    published.files["/z_manipulate.npy"] = (tmp_path / "z.npy").read_bytes()
+    arguments = [
+        "--persons",
+        "1",
+        "--levels",
+        "2",
+        "--attributes",
+        "Smiling,Wearing_Hat,Eyeglasses",
+        "--out",
+        str(tmp_path / "data"),
+    ]
+    result = CliRunner().invoke(main, ["generate", "celebglow", "--flow", "openai", *arguments])
+    assert result.exit_code == 0, result.output
+    pipeline = CelebGlowPipeline.from_pretrained(openai_flow())
+    assert isinstance(pipeline.flow, Glow)
+    images = Store(tmp_path / "data", "celebglow").read(0, 8)
+    rows = nhwc_to_nchw(table[[31, 35, 15]], flow.latent_shapes)
+    latent = pipeline.person(0)
+    for index, values in enumerate(itertools.product((-1.0, 1.0), repeat=3)):
+        walked = latent + torch.tensor(values) @ torch.from_numpy(rows)
+        expected = flow.postprocess(flow.decode(walked[None]))[0].permute(1, 2, 0).numpy()
+        assert (np.abs(images[index].astype(int) - expected.astype(int)) > 0).mean() < 1e-4
 
 
 def test_a_damaged_download_is_refused_and_the_way_out_named(tmp_path: Path, published: Server) -> None:

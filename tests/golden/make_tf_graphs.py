@@ -125,7 +125,7 @@ FLOWS = {
     "picture context": dict(network="picture context", context="picture", image_size=32, n_levels=3),
     "upsampled context": dict(network="upsampled context", context="picture", flow_coupling=1, flow_permutation=1),
 }
-kept = {}
+kept, images = {}, {}  # images: the name of each flow's image
 
 
 class Flow:
@@ -227,6 +227,7 @@ def make(name, settings):
     kept.update({name + "/noised": noised, name + "/objective": objective})
     other = np.random.RandomState(1)
     random_eps = [other.normal(scale=0.7, size=each.shape).astype(np.float32) for each in eps]
+    images[name] = flow.image.op.name
     there = {node.name for node in frozen.node}
     inputs = [each for each in flow.latents + [flow.label, flow.small] if each.op.name in there]
     for form, graph in forms(frozen, inputs, flow.image.op.name):
@@ -259,6 +260,7 @@ def walk_as_the_demo(name, attributes):
         source = file.read().split("# warm start")[0]
     for ours, theirs in (
         ("optimized = False", "optimized = True"),
+        (images[name], "model_1/Cast_1"),
         ("n_eps = %d" % len(shapes), "n_eps = 6"),
         ("bs, %d, %d, 3" % shapes[0][:2], "bs, 128, 128, 3"),
         ("enc_x = None", "enc_x = get(inputs['enc_x'])"),
