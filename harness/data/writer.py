@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from harness.data.manifest import Entry, Paths, all_entries, cut_torn_line, finished, is_complete, line, read_finished
 from harness.data.store import Description, Store, read_attributes, stored_shape
-from harness.io.atomic import is_held, locked, sha256, sync_folder, write_atomically
+from harness.io.atomic import sha256, sync_folder, write_atomically
+from harness.io.locks import is_held, locked
 from splits.errors import BusyError, DamagedError, InputError
 
 SPARE_BYTES = 16 * 2**20  # room for the manifest, card and preview
