@@ -259,7 +259,7 @@ def test_a_count_of_none_is_told_before_the_run(setting: str) -> None:
 
 def test_precision_follows_the_device_that_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     def on_cpu(*flags: str) -> str:
-        monkeypatch.setattr("harness.runs.config._cpu_flags", lambda: set(flags))
+        monkeypatch.setattr("harness.machine.cpuinfo", lambda name: " ".join(flags))
         return resolve(find("cnn"), "quick", ["train.precision=auto"], CPU).train.precision
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # of no consequence

@@ -24,7 +24,7 @@ from torch import nn
 import harness
 from harness.io.atomic import write_atomically
 from harness.io.locks import locked
-from harness.machine import cores
+from harness.machine import cores, device_name
 from harness.models import Model, find
 from harness.runs.config import Config, code_hash, fingerprint
 from harness.runs.trainer import CHECKPOINT, Progress, State, Trainer, channels_last, normalized, seed_all
@@ -163,7 +163,7 @@ class Run:
             **test.groups(),
             "seconds": {"train": round(state.seconds, 2), "score": round(time.monotonic() - start, 2)},
             "images_per_second": round(state.images / max(state.seconds, 1e-9), 1),
-            "device": _device_name(device),
+            "device": device_name(device),
         }
 
     def _describe(self, data: Dataset, device: torch.device) -> dict[str, Any]:
@@ -183,7 +183,7 @@ class Run:
             "config": self.config.to_dict(),
             "code": code_hash(find(self.model)),
             "versions": versions,
-            "device": _device_name(device),
+            "device": device_name(device),
         }
 
 
@@ -248,12 +248,3 @@ def read_scores(folder: Path) -> dict[str, Any]:
     if scores["kind"] not in KINDS:
         raise InputError(f"{path} is of no known kind of split ({scores['kind']!r}): delete the folder and bench again")
     return scores
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if device.type == "cpu" and info.exists() else []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"{device.type} ({name})" if name else device.type

@@ -96,12 +96,15 @@ def generate_celebglow(
     from celebglow.generate import Population
     from celebglow.generate import generate as run
     from celebglow.pipeline import CelebGlowPipeline
-    from harness.machine import keep_freed_memory
+    from harness.machine import keep_freed_memory, warn_if_bf16_is_slow
 
     pipeline = CelebGlowPipeline.from_pretrained(flow_folder(flow))
     population = Population(persons, attributes, levels, range_, temperature, resolution, seed, precision)
     keep_freed_memory()
-    complete = run(out, pipeline, population, pick_device(device), part, overwrite, workers, progress_shown())
+    torch_device = pick_device(device)
+    if precision == "bf16":
+        warn_if_bf16_is_slow(torch_device)
+    complete = run(out, pipeline, population, torch_device, part, overwrite, workers, progress_shown())
     if as_json:
         click.echo(json.dumps({"store": str(out / "celebglow.zarr"), "complete": complete}))
     elif complete:
