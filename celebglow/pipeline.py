@@ -23,6 +23,7 @@ from celebglow.decoder import Decoder
 from celebglow.directions import Directions
 from celebglow.flow import Flow
 from celebglow.glow import Glow
+from harness.io.atomic import naming
 from harness.machine import lacking
 from splits.errors import InputError
 
@@ -94,6 +95,12 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         pipeline.flow.float()  # half precision is for the disk
         pipeline.directions.float()
         return pipeline
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Write flow and directions, for `from_pretrained`; an error says where to, and how many bytes."""
+        tensors = [*self.flow.state_dict().values(), *self.directions.state_dict().values()]
+        with naming(Path(save_directory), sum(tensor.nbytes for tensor in tensors)):
+            super().save_pretrained(save_directory, **options)
 
     @classmethod
     def without_directions(cls, folder: str | Path) -> CelebGlowPipeline:

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable
@@ -260,7 +259,7 @@ def _check_same(paths: Paths, description: Description) -> None:
 
 
 def _check_space(folder: Path, description: Description, shards: int) -> None:
-    needed = shards * description.rows * math.prod(description.shape[1:]) // (2 if description.compress else 1) + SPARE_BYTES
+    needed = shards * description.expected_bytes + SPARE_BYTES
     free = shutil.disk_usage(folder).free
     if shards and free < needed:
         raise OSError(f"not enough space in {folder}: {needed:,} bytes are needed, {free:,} are free; nothing was written")

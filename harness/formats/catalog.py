@@ -44,6 +44,7 @@ class Source:
         citation: the paper or page to cite.
         homepage: of the dataset.
         compress: whether its stores are: where compression at least halves them (renderings, not photographs).
+        part: of their images' bytes, that its stores are expected to take at most; None: all, or half of them if compressed.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Source:
     citation: str
     homepage: str
     compress: bool
+    part: float | None = None
 
     @property
     def convert(self) -> str:
@@ -107,6 +109,7 @@ SOURCES = {
         citation="Matthey, Higgins, Hassabis, Lerchner, dSprites: Disentanglement testing Sprites dataset (2017)",
         homepage="https://github.com/google-deepmind/dsprites-dataset",
         compress=True,
+        part=1 / 300,  # measured as we render it: 1/950 of the whole grid, 1/530 of one orientation, 1/320 of the worst shard
     ),
     "shapes3d": Source(
         title="3D Shapes",

@@ -6,7 +6,9 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,6 +36,27 @@ def write_atomically(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise OSError(error.errno, f"{error.strerror} ({len(data):,} bytes to write)", str(path)) from error
+
+
+@contextlib.contextmanager
+def naming(path: Path, size: int) -> Iterator[None]:
+    """While a library writes to ``path``: an error of the system's that it leaves without a name gets this one.
+
+    Args:
+        path: where to.
+        size: bytes that it writes, about.
+
+    Raises:
+        OSError: also for errors of a library's own kind, of which only the words tell that they are the system's.
+    """
+    try:
+        yield
+    except Exception as error:
+        told = re.search(r"\(os error (\d+)\)", str(error))  # as Rust does, in which safetensors is written
+        number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+        if number is None or getattr(error, "filename", None) is not None:
+            raise
+        raise OSError(number, f"{os.strerror(number)} ({size:,} bytes to write)", str(path)) from error
 
 
 def open_own(path: Path) -> BinaryIO:

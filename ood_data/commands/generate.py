@@ -54,7 +54,10 @@ def generate() -> None:
 )
 @click.option("--seed", default=0, metavar="N", help="Another seed, other people.")
 @click.option(
-    "--precision", default="fp32", type=click.Choice(["fp32", "bf16"]), help="Of the decoding; bf16 is faster and changes pixels."
+    "--precision",
+    default="fp32",
+    type=click.Choice(["fp32", "bf16"]),
+    help="Of the decoding; bf16 changes pixels, and is faster where the processor has it.",
 )
 @device_option
 @click.option("--part", default="1/1", type=Part(), help="Make one of n disjoint ranges of people, on several machines at once.")
