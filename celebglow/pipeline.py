@@ -23,6 +23,8 @@ from celebglow.decoder import Decoder
 from celebglow.directions import Directions
 from celebglow.flow import Flow
 from celebglow.glow import Glow
+from harness.io.atomic import naming
+from harness.machine import lacking
 from splits.errors import InputError
 
 BUNDLED = Path(__file__).parent / "weights"
@@ -88,11 +90,19 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
                     folder, **{"low_cpu_mem_usage": False, "local_files_only": True} | kwargs
                 )
         except Exception as error:  # whatever a damaged file makes the readers raise
+            if lack := lacking(error):  # it is not the flow's fault
+                raise OSError(lack) from error
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(f"the flow in {folder} cannot be read ({reason}): fetch or make it again") from error
         pipeline.flow.float()  # half precision is for the disk
         pipeline.directions.float()
         return pipeline
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Write flow and directions, for `from_pretrained`; an error says where to, and how many bytes."""
+        tensors = [*self.flow.state_dict().values(), *self.directions.state_dict().values()]
+        with naming(Path(save_directory), sum(tensor.nbytes for tensor in tensors)):
+            super().save_pretrained(save_directory, **options)
 
     @classmethod
     def without_directions(cls, folder: str | Path) -> CelebGlowPipeline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import io
 import itertools
 import json
 import subprocess
@@ -18,6 +19,7 @@ from click.testing import CliRunner
 from conftest import assert_one_clear_line, random_glow
 from graphs import GlowGraph
 
+from celebglow.convert import openai
 from celebglow.convert.openai import openai_flow
 from celebglow.convert.openai_directions import nhwc_to_nchw
 from celebglow.glow import Glow
@@ -163,11 +165,57 @@ def test_the_whole_route_at_full_depth(tmp_path: Path, published: Server) -> Non
         assert (np.abs(images[index].astype(int) - expected.astype(int)) > 0).mean() < 1e-4
 
 
-def test_a_damaged_download_is_refused_and_the_way_out_named(tmp_path: Path, published: Server) -> None:
-    published.files["/large3/graph_unoptimized.pb"] = published.files["/large3/graph_unoptimized.pb"][:9000]
-    with pytest.raises(ValueError, match=r"truncated.*Remove .*openai to download it again"):
+@pytest.mark.parametrize("what", ["a page", "cut", "the table"])
+@pytest.mark.parametrize("wrong", ["large3/graph_unoptimized.pb", "z_manipulate.npy"])
+def test_what_cannot_be_converted_is_set_aside_and_fetched_anew(tmp_path: Path, published: Server, wrong: str, what: str) -> None:
+    right = dict(published.files)
+    content = right[f"/{wrong}"]
+    bad = {
+        "a page": b"<html>sorry</html>",
+        "cut": content[:9000],
+        "the table": right["/z_manipulate.npy"] if wrong.endswith(".pb") else npy(np.zeros((40, 7), np.float32)),
+    }
+    published.files[f"/{wrong}"] = bad[what]
+    root, name = tmp_path / "home" / "openai", Path(wrong).name
+    noticed_at_once = what == "a page" or (what == "the table" and wrong.endswith(".pb"))
+    result = CliRunner().invoke(main, ["flow", "info", "openai"])
+    assert result.exit_code == 1
+    if noticed_at_once:
+        assert f"so it is no {name}: a web page?" in result.stderr
+    else:
+        assert f"It was set aside as {root / name}.rejected: the same command downloads it anew" in result.stderr
+        assert (root / f"{name}.rejected").read_bytes() == bad[what]
+        again = CliRunner().invoke(main, ["flow", "info", "openai"])
+        assert again.exit_code == 1
+        assert "the server has sent the same bytes again, so please report it" in again.stderr
+    assert not (root / name).exists()
+    published.files |= right
+    assert CliRunner().invoke(main, ["flow", "info", "openai"]).exit_code == 0
+    assert sorted(path.name for path in root.iterdir()) == ["downloads.json", "flow", "graph_unoptimized.pb", "z_manipulate.npy"]
+    assert len(json.loads((root / "downloads.json").read_bytes())) == 2
+
+
+def test_a_cache_that_holds_a_page_heals(tmp_path: Path, published: Server) -> None:
+    root = tmp_path / "home" / "openai"
+    root.mkdir(parents=True)
+    (root / "graph_unoptimized.pb").write_bytes(b"<html>kept by an older version</html>")
+    with pytest.raises(OSError, match="It was set aside"):
         openai_flow()
-    assert not (tmp_path / "home" / "openai" / "flow").exists()
+    assert (openai_flow() / "model_index.json").is_file()
+
+
+def test_the_second_address_is_tried(tmp_path: Path, published: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OOD_DATA_OPENAI_URL")
+    monkeypatch.setattr(openai, "BASES", ("http://127.0.0.1:9/", published.url))
+    openai_flow()
+    records = json.loads((tmp_path / "home" / "openai" / "downloads.json").read_text())
+    assert [entry["url"].startswith(published.url) for entry in records] == [True, True]
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

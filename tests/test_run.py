@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ import torch
 import harness
 import splits
 from harness.data import batches as feeding
+from harness.io.locks import locked
 from harness.models import MODELS, find
 from harness.models.backbones import Normalized
 from harness.runs.config import Config, Preset, fingerprint, resolve
@@ -169,12 +168,12 @@ def test_a_finished_run_is_not_run_again(blocks_root: Path, tmp_path: Path) -> N
 def test_a_run_folder_has_one_owner(blocks_root: Path, tmp_path: Path) -> None:
     run = run_of(blocks_root, tmp_path)
     run.folder.mkdir(parents=True)
-    descriptor = os.open(run.folder, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    with pytest.raises(BlockingIOError, match="another process"):
+    with locked(run.folder / ".lock"), pytest.raises(BlockingIOError, match="being run by another process"):
         run.execute(CPU)
-    os.close(descriptor)
+    assert list(run.folder.iterdir()) == []
+    (run.folder / ".lock").touch()  # left by a killed process
     run.execute(CPU)
+    assert sorted(path.name for path in run.folder.iterdir()) == ["config.json", "log.jsonl", "model.safetensors", "scores.json"]
 
 
 def test_seeds_differ_and_repeat(blocks_root: Path, tmp_path: Path) -> None:
@@ -260,7 +259,7 @@ def test_a_count_of_none_is_told_before_the_run(setting: str) -> None:
 
 def test_precision_follows_the_device_that_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     def on_cpu(*flags: str) -> str:
-        monkeypatch.setattr("harness.runs.config._cpu_flags", lambda: set(flags))
+        monkeypatch.setattr("harness.machine.cpuinfo", lambda name: " ".join(flags))
         return resolve(find("cnn"), "quick", ["train.precision=auto"], CPU).train.precision
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # of no consequence

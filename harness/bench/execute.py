@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from harness.machine import cores, keep_freed_memory
+from harness.machine import cores, keep_freed_memory, lacking
 from harness.models import find
 from harness.runs.run import Run
 
@@ -77,6 +77,8 @@ def attempt(run: Run, device: torch.device, progress: Callable[[str, int, int], 
         where = next((frame for frame in reversed(traceback.extract_tb(error.__traceback__)) if Path(frame.filename) in code), None)
         if where is not None:  # in the user's code
             return Outcome(run, None, f"{type(error).__name__}: {text} ({where.filename}:{where.lineno})")
+        if lack := lacking(error):
+            return Outcome(run, None, f"{lack}; the same bench continues it, with fewer --jobs perhaps")
         ours = isinstance(error, OSError | ValueError | ArithmeticError)
         return Outcome(run, None, text if ours else f"{type(error).__name__}: {text} (ood-data --debug bench … shows where)")
 

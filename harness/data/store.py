@@ -52,6 +52,13 @@ class Description:
     compress: bool
     spec: dict[str, Any]
     source: dict[str, Any] = field(default_factory=dict)
+    part: float | None = None  # None: all, or half if compressed, which is done where it at least halves them
+
+    @property
+    def expected_bytes(self) -> int:
+        """Of a whole shard, on the disk."""
+        part = (0.5 if self.compress else 1.0) if self.part is None else self.part
+        return math.ceil(part * self.rows * math.prod(self.shape[1:]))
 
     @property
     def shards(self) -> int:

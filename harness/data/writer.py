@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable
@@ -24,7 +23,8 @@ from numpy.typing import NDArray
 
 from harness.data.manifest import Entry, Paths, all_entries, cut_torn_line, finished, is_complete, line, read_finished
 from harness.data.store import Description, Store, read_attributes, stored_shape
-from harness.io.atomic import is_held, locked, sha256, sync_folder, write_atomically
+from harness.io.atomic import sha256, sync_folder, write_atomically
+from harness.io.locks import is_held, locked
 from splits.errors import BusyError, DamagedError, InputError
 
 SPARE_BYTES = 16 * 2**20  # room for the manifest, card and preview
@@ -259,7 +259,7 @@ def _check_same(paths: Paths, description: Description) -> None:
 
 
 def _check_space(folder: Path, description: Description, shards: int) -> None:
-    needed = shards * description.rows * math.prod(description.shape[1:]) // (2 if description.compress else 1) + SPARE_BYTES
+    needed = shards * description.expected_bytes + SPARE_BYTES
     free = shutil.disk_usage(folder).free
     if shards and free < needed:
         raise OSError(f"not enough space in {folder}: {needed:,} bytes are needed, {free:,} are free; nothing was written")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.io.download import MOST
 from splits.errors import InputError, did_you_mean
 
 
@@ -21,12 +22,14 @@ class File:
         urls: where to get it, the first one first.
         checksums: as "md5:…" or "sha256:…"; one that fits is enough; empty where none is known.
         size: bytes, if known.
+        most: bytes that it can have, if their number isn't known: a server that sends more has another file.
     """
 
     name: str
     urls: tuple[str, ...]
     checksums: tuple[str, ...] = ()
     size: int | None = None
+    most: int = MOST
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Source:
         citation: the paper or page to cite.
         homepage: of the dataset.
         compress: whether its stores are: where compression at least halves them (renderings, not photographs).
+        part: of their images' bytes, that its stores are expected to take at most; None: all, or half of them if compressed.
     """
 
     title: str
@@ -49,17 +53,21 @@ class Source:
     citation: str
     homepage: str
     compress: bool
+    part: float | None = None
 
     @property
     def convert(self) -> str:
         return self.files[0].name
 
 
+MPI3D_MOST = 13_000_000_000  # its 1,036,800 images of 64 x 64 x 3 bytes are 12,740,198,400 unpacked, beside labels
+
+
 def _mpi3d(variant: str, file: str, md5: str, compress: bool) -> Source:
     address = f"https://storage.googleapis.com/mpi3d_disentanglement_dataset/data/{file}"
     return Source(
         title=f"MPI3D ({variant})",
-        files=(File(f"mpi3d_{variant}.npz", (address,), (f"md5:{md5}",)),),
+        files=(File(f"mpi3d_{variant}.npz", (address,), (f"md5:{md5}",), most=MPI3D_MOST),),
         license="CC BY 4.0",
         citation="Gondal et al., On the Transfer of Inductive Bias from Simulation to the Real World: a New Disentanglement "
         "Dataset (NeurIPS 2019, arXiv 1906.03292)",
@@ -69,7 +77,15 @@ def _mpi3d(variant: str, file: str, md5: str, compress: bool) -> Source:
 
 
 _CELEBGLOW = "https://zenodo.org/record/5512188/files/{}?download=1"
-_CELEBGLOW_FILES = tuple(f"celeb_glow_random_{side}_{what}.npz" for side in ("train", "test") for what in ("images", "labels"))
+_CELEBGLOW_MOST = {  # both sides together: 216,000 images of 64 x 64 x 3 are 2,654,208,000 bytes unpacked, their labels 7 MB as float64
+    "images": 3_000_000_000,
+    "labels": 100_000_000,
+}
+_CELEBGLOW_FILES = tuple(
+    File(name := f"celeb_glow_random_{side}_{what}.npz", (_CELEBGLOW.format(name),), most=most)
+    for side in ("train", "test")
+    for what, most in _CELEBGLOW_MOST.items()
+)
 
 SOURCES = {
     "dsprites": Source(
@@ -93,6 +109,7 @@ SOURCES = {
         citation="Matthey, Higgins, Hassabis, Lerchner, dSprites: Disentanglement testing Sprites dataset (2017)",
         homepage="https://github.com/google-deepmind/dsprites-dataset",
         compress=True,
+        part=1 / 300,  # measured as we render it: 1/950 of the whole grid, 1/530 of one orientation, 1/320 of the worst shard
     ),
     "shapes3d": Source(
         title="3D Shapes",
@@ -117,7 +134,7 @@ SOURCES = {
     "mpi3d_toy": _mpi3d("toy", "mpi3d_toy.npz", "55889cb7c7dfc655d6e0277beee88868", compress=True),
     "celebglow": Source(
         title="CelebGlow",
-        files=tuple(File(name, (_CELEBGLOW.format(name),)) for name in _CELEBGLOW_FILES),
+        files=_CELEBGLOW_FILES,
         license="see the record's page",
         citation="Schott et al., Visual Representation Learning Does Not Generalize Strongly Within the Same Domain "
         "(ICLR 2022, arXiv 2107.08221)",

@@ -74,13 +74,14 @@ def _spec(dataset: str | None, spec_file: str | Path | None) -> SplitSpec:
 
 def _describe(spec: SplitSpec, reader: Reader, source: dict[str, str]) -> Description:
     rows = math.prod(spec.grid.sizes[1:]) if spec.name == "celebglow" else rows_of_shard(reader.shape)
+    part = None
     if spec.name in SOURCES:
-        compress = SOURCES[spec.name].compress
+        compress, part = SOURCES[spec.name].compress, SOURCES[spec.name].part
     else:
         first = next(iter(reader.blocks([range(min(rows, len(spec.grid)))])))
         sizes = [len(Description(spec.name, reader.shape, rows, compress, {}).encode(first)) for compress in (False, True)]
         compress = 2 * sizes[1] <= sizes[0]
-    return Description(spec.name, reader.shape, rows, compress, spec.to_dict(), source)
+    return Description(spec.name, reader.shape, rows, compress, spec.to_dict(), source, part)
 
 
 def _write(writer: Writer, reader: Reader, progress: bool) -> None:

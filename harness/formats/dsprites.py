@@ -23,6 +23,7 @@ import splits
 from harness.data.store import Description, rows_of_shard
 from harness.data.writer import Writer
 from harness.formats.card import card, preview
+from harness.formats.catalog import SOURCES
 from splits.errors import InputError, NumericalError
 
 logger = logging.getLogger(__name__)
@@ -139,6 +140,7 @@ def describe(orientations: int = ORIENTATIONS) -> Description:
         compress=True,
         spec=spec.to_dict(),
         source={"generator": "dsprites", "renderer": RENDERER},
+        part=SOURCES[NAME].part,
     )
 
 

@@ -47,7 +47,7 @@ def fetch_dataset(name: str, accept: bool = False, progress: bool = False) -> Pa
             def check(part: Path, file: File = file) -> None:
                 _check(name, file, part, accept)
 
-            fetch(file.urls, home() / name / file.name, check, file.size, show)
+            fetch(file.urls, home() / name / file.name, check, file.size, show, file.most)
     return home() / name / source.convert
 
 

@@ -9,11 +9,11 @@ import types
 import typing
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from harness.machine import has_bf16
 from harness.models import Model
 from splits.errors import InputError, did_you_mean
 
@@ -111,7 +111,7 @@ def resolve(model: Model, preset: Preset, overrides: Iterable[str] = (), device:
         config = replace(config, **{section: replace(part, **{name: _typed(key, value, typing.get_type_hints(type(part))[name])})})
     train = config.train
     if train.precision == "auto":
-        train = replace(train, precision="bf16" if _has_bf16(device or torch.device("cpu")) else "fp32")
+        train = replace(train, precision="bf16" if has_bf16(device or torch.device("cpu")) else "fp32")
     return replace(config, train=train, model=model.resolve(options))
 
 
@@ -166,16 +166,3 @@ def _typed(key: str, value: Any, wanted: Any) -> Any:
             raise InputError(f"{key}: a number of at least {least} is expected, got {value}")
         return value
     raise InputError(f"{key}: {getattr(wanted, '__name__', wanted)} is expected, got {value!r}")
-
-
-def _has_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and not _cpu_flags().isdisjoint({"avx512_bf16", "amx_bf16"})
-
-
-def _cpu_flags() -> set[str]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return set(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))

@@ -1,18 +1,16 @@
 """One run, model × dataset × kind × seed, and its folder: self-contained, idempotent, resumable, with one owner at a time.
 
 ``<out>/<dataset>/<kind>/<model>/<seed>-<hash of config, images and code>/`` holds config.json, log.jsonl, checkpoint.pt while it
-trains, model.safetensors, and scores.json, written last and atomically: a folder without it is not done.
+trains, model.safetensors, and scores.json, written last and atomically: a folder without it is not done. Who runs it holds .lock.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -25,21 +23,22 @@ from torch import nn
 
 import harness
 from harness.io.atomic import write_atomically
-from harness.machine import cores
+from harness.io.locks import locked
+from harness.machine import cores, device_name
 from harness.models import Model, find
 from harness.runs.config import Config, code_hash, fingerprint
 from harness.runs.trainer import CHECKPOINT, Progress, State, Trainer, channels_last, normalized, seed_all
 from harness.scoring.baselines import references
 from harness.scoring.scores import scored
 from splits import KINDS
-from splits.errors import BusyError, InputError, MissingError
+from splits.errors import InputError, MissingError
 
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset
 
 FORMAT = 1
 REQUIRED = ("dataset", "kind", "model", "seed", "preset", "steps", "n_test", "r2", "train", "reference")  # of scores.json
-SCORES, CONFIG, WEIGHTS = "scores.json", "config.json", "model.safetensors"
+SCORES, CONFIG, WEIGHTS, LOCK = "scores.json", "config.json", "model.safetensors", ".lock"
 PACKAGES = ("ood-data", "torch", "numpy", "timm")
 
 
@@ -117,7 +116,7 @@ class Run:
         seed_all(self.seed)
         network = _built(find(self.model), data.images.shape[1:], len(split.grid.sizes), self.config.model).to(device)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _owned(self.folder):
+        with locked(self.folder / LOCK, busy=f"{self.folder} is being run by another process"):
             if self.state == "done":  # by another process, a moment ago
                 return read_scores(self.folder)
             write_atomically(self.folder / CONFIG, json.dumps(self._describe(data, device), indent=1).encode())
@@ -164,7 +163,7 @@ class Run:
             **test.groups(),
             "seconds": {"train": round(state.seconds, 2), "score": round(time.monotonic() - start, 2)},
             "images_per_second": round(state.images / max(state.seconds, 1e-9), 1),
-            "device": _device_name(device),
+            "device": device_name(device),
         }
 
     def _describe(self, data: Dataset, device: torch.device) -> dict[str, Any]:
@@ -184,7 +183,7 @@ class Run:
             "config": self.config.to_dict(),
             "code": code_hash(find(self.model)),
             "versions": versions,
-            "device": _device_name(device),
+            "device": device_name(device),
         }
 
 
@@ -249,25 +248,3 @@ def read_scores(folder: Path) -> dict[str, Any]:
     if scores["kind"] not in KINDS:
         raise InputError(f"{path} is of no known kind of split ({scores['kind']!r}): delete the folder and bench again")
     return scores
-
-
-@contextlib.contextmanager
-def _owned(folder: Path) -> Iterator[None]:
-    """Own a run folder, or fail at once. The lock is on the folder itself and goes with the process, however that ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise BusyError(f"{folder} is being run by another process") from None
-    finally:
-        os.close(descriptor)
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if device.type == "cpu" and info.exists() else []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"{device.type} ({name})" if name else device.type

@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import sys
 import traceback
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
+from harness.machine import lacking
 from ood_data.commands import bench, data, flow, generate, split
 from ood_data.commands.options import FAILED, INTERRUPTED, WRONG_USE
+from ood_data.commands.streams import give_up_stdout, open_streams, was_printing
 from splits.errors import OodDataError
 
 
 class Commands(click.Group):
     """The commands, and what becomes of their errors: one or two plain lines, 2 for wrong use, 1 for work that was not done."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except OSError as error:  # of help, which is printed here
+            _fail(error)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -32,22 +39,30 @@ class Commands(click.Group):
             click.echo(f"ood-data: interrupted; the same command{how} continues what can be continued", err=True)
             sys.exit(INTERRUPTED)
         except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.EPIPE:
-                raise  # whoever read our output has read enough: click ends quietly
             if ctx.params.get("debug"):
                 traceback.print_exc()
-            click.echo(f"ood-data: {message_of(error)}", err=True)
-            sys.exit(WRONG_USE if isinstance(error, OodDataError) and isinstance(error, ValueError) else FAILED)
+            _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    """Say what is wrong and end."""
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        raise error  # whoever read our output has read enough: click ends quietly
+    click.echo(f"ood-data: {message_of(error)}", err=True)
+    if was_printing(error):
+        give_up_stdout()
+    sys.exit(WRONG_USE if isinstance(error, OodDataError) and isinstance(error, ValueError) else FAILED)
 
 
 def message_of(error: Exception) -> str:
     """An error in words: ours and the system's say what to do; any other is a defect of this program."""
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
+        name = "standard output" if error.filename is None and was_printing(error) else error.filename
+        return error.strerror if name is None else f"{error.strerror}: {name}"
     if isinstance(error, OodDataError | OSError):
         return str(error)
-    if isinstance(error, MemoryError):
-        return "there is not enough memory"
+    if lack := lacking(error):
+        return lack
     return f"a defect in ood-data, please report it: {type(error).__name__}: {error} (ood-data --debug … shows where)"
 
 
@@ -69,8 +84,5 @@ for command in (split.split, generate.generate, data.data, bench.bench, bench.re
 
 def run() -> None:
     """The entry point: `main` with somewhere to write to, even where a program closed our streams."""
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  (for the rest of the process)
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    open_streams()
     main(prog_name="ood-data")

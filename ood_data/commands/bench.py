@@ -59,7 +59,7 @@ def bench(
     from harness.bench.execute import execute
     from harness.bench.plan import plan
     from harness.bench.summary import models_told, outcomes_told, plan_told
-    from harness.machine import keep_freed_memory
+    from harness.machine import keep_freed_memory, warn_if_bf16_is_slow
 
     if listed:
         told = models_told()
@@ -70,6 +70,8 @@ def bench(
         with contextlib.redirect_stdout(sys.stderr):  # what a user's model prints
             planned = plan(models, data, out, datasets, kinds, seeds, preset, overrides, where)  # type: ignore[arg-type,unused-ignore]
             told = plan_told(planned)
+            if any(run.config.train.precision == "bf16" for run in planned.runs):
+                warn_if_bf16_is_slow(where)
             if not dry_run:
                 for line in told.lines:
                     click.echo(line, err=True)

@@ -105,7 +105,7 @@ def flow_train(
     from celebglow.fitting.images import Augmentation, read_images
     from celebglow.fitting.trainer import Trainer, TrainingConfig
     from celebglow.pipeline import directions_command
-    from harness.machine import keep_freed_memory
+    from harness.machine import keep_freed_memory, warn_if_bf16_is_slow
 
     keep_freed_memory()
     if threads:
@@ -130,6 +130,8 @@ def flow_train(
     )
     config.check()  # before the pictures are decoded, which can take long
     torch_device, shown = pick_device(device), progress_shown()
+    if precision == "bf16":
+        warn_if_bf16_is_slow(torch_device)
     wanted = [] if balance is None else [balance]
     trainer = Trainer(read_images(images, 2 * resolution, labels, center_crop, wanted, shown), config, out, torch_device)
     trainer.run(save_every=save_every, progress=shown)

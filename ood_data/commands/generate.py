@@ -54,7 +54,10 @@ def generate() -> None:
 )
 @click.option("--seed", default=0, metavar="N", help="Another seed, other people.")
 @click.option(
-    "--precision", default="fp32", type=click.Choice(["fp32", "bf16"]), help="Of the decoding; bf16 is faster and changes pixels."
+    "--precision",
+    default="fp32",
+    type=click.Choice(["fp32", "bf16"]),
+    help="Of the decoding; bf16 changes pixels, and is faster where the processor has it.",
 )
 @device_option
 @click.option("--part", default="1/1", type=Part(), help="Make one of n disjoint ranges of people, on several machines at once.")
@@ -96,12 +99,15 @@ def generate_celebglow(
     from celebglow.generate import Population
     from celebglow.generate import generate as run
     from celebglow.pipeline import CelebGlowPipeline
-    from harness.machine import keep_freed_memory
+    from harness.machine import keep_freed_memory, warn_if_bf16_is_slow
 
     pipeline = CelebGlowPipeline.from_pretrained(flow_folder(flow))
     population = Population(persons, attributes, levels, range_, temperature, resolution, seed, precision)
     keep_freed_memory()
-    complete = run(out, pipeline, population, pick_device(device), part, overwrite, workers, progress_shown())
+    torch_device = pick_device(device)
+    if precision == "bf16":
+        warn_if_bf16_is_slow(torch_device)
+    complete = run(out, pipeline, population, torch_device, part, overwrite, workers, progress_shown())
     if as_json:
         click.echo(json.dumps({"store": str(out / "celebglow.zarr"), "complete": complete}))
     elif complete:

@@ -107,7 +107,7 @@ def overwrite_option(help_text: str) -> Callable[[Any], Any]:
 
 def progress_shown() -> bool:
     """Whether progress bars are of use: stderr is a terminal."""
-    return sys.stderr.isatty()
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def flow_folder(flow: str) -> str | Path:
@@ -116,4 +116,4 @@ def flow_folder(flow: str) -> str | Path:
         return flow
     from celebglow.convert.openai import openai_flow
 
-    return openai_flow()
+    return openai_flow(progress_shown())
