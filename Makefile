@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow check lint types docs format clean
+.PHONY: demo test test-slow test-lowest coverage check lint types imports docs format clean
 
 demo: $(VENV)/installed
 	$(BIN)/ood-data generate celebglow --out demo/ --persons 24
@@ -17,7 +17,10 @@ test: $(VENV)/dev
 test-slow: $(VENV)/dev
 	$(BIN)/pytest -m "slow or not slow"
 
-check: lint types docs test
+coverage: $(VENV)/dev
+	$(BIN)/pytest --cov --cov-report=term:skip-covered
+
+check: lint types imports docs test
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -25,6 +28,9 @@ lint: $(VENV)/dev
 
 types: $(VENV)/dev
 	$(BIN)/mypy
+
+imports: $(VENV)/dev
+	$(BIN)/lint-imports
 
 docs: $(VENV)/docs
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -b html docs docs/_build/html
