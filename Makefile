@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test test-slow test-lowest coverage check lint types imports docs format clean
@@ -16,6 +17,11 @@ test: $(VENV)/dev
 
 test-slow: $(VENV)/dev
 	$(BIN)/pytest -m "slow or not slow"
+
+# What pyproject.toml promises: the lowest versions, on a Python that old wheels exist for (3.11), with torch for the CPU from its own index.
+# Old versions warn of other things than new ones do, so here a warning is no error.
+test-lowest: $(LOWEST)/installed
+	$(LOWEST)/bin/python -m pytest -W default
 
 coverage: $(VENV)/dev
 	$(BIN)/pytest --cov --cov-report=term:skip-covered
@@ -54,5 +60,11 @@ $(VENV)/docs: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@
 
+$(LOWEST)/installed: pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --python $(LOWEST) --resolution lowest-direct --torch-backend cpu --editable '.[dev]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist docs/_build
+	rm -rf $(VENV) $(LOWEST) build dist docs/_build
