@@ -42,7 +42,9 @@ class Server:
     """
 
     def __init__(self) -> None:
-        self.content, self.etag, self.script, self.sent, self.requests = CONTENT, '"1"', ["ok"], 0, 0
+        self.content, self.sent, self.requests = CONTENT, 0, 0
+        self.etag: str | None = '"1"'
+        self.script: list[str | int] = ["ok"]
         self.pause = 0.0
         server = self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from celebglow.convert.graph_compiler import UnsupportedGraph, compile_graph
 from celebglow.convert.graph_glow import GraphGlow
 from celebglow.convert.graphdef import NotAGraph, read_graph
 
-FLOWS = {
+FLOWS: dict[str, dict[str, Any]] = {
     "additive": {"border": True},
     "affine": {"border": True, "coupling": "affine"},
     "fixed top": {"border": True, "learn_top": False},
@@ -90,7 +91,7 @@ def test_a_saved_graph_is_the_graph(tmp_path: Path) -> None:
     assert torch.equal(loaded.decode(latents), graph.decode(latents))
 
 
-CONSTANTS = {
+CONSTANTS: dict[str, np.ndarray] = {
     "bytes": np.arange(6, dtype=np.float32).reshape(2, 3),
     "empty": np.zeros((0, 3), np.float32),
     "scalar": np.array(-7, np.int64),

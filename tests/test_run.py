@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +40,7 @@ def trainer_of(root: Path, folder: Path, model: str, kind: str, *settings: str, 
 
 
 @pytest.fixture
-def gathered(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[np.ndarray]]:
+def gathered(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """The indices of all images that are looked at meanwhile."""
     seen: list[np.ndarray] = []
     gather = feeding.Pixels.gather
