@@ -123,8 +123,8 @@ class GlowGraph(GraphWriter):
         for index in range(len(levels) - 1, -1, -1):
             _, side, _ = flow.latent_shapes[index]
             channels = flow.latent_shapes[index][0] * (1 if levels[index].prior is None else 2)
-            if levels[index].prior is not None:
-                h = self._zero_conv(levels[index].prior.conv, x, side)
+            if (prior := levels[index].prior) is not None:
+                h = self._zero_conv(prior.conv, x, side)
                 mean, logs = self._slice(h, 0, 0, 2), self._slice(h, 1, 0, 2)
                 z2 = self.add("AddV2", mean, self.add("Mul", self.add("Exp", logs), self.latents[index]))
                 x = self.add("ConcatV2", x, z2, 3)
@@ -139,8 +139,8 @@ class GlowGraph(GraphWriter):
         self.add("Cast", x, name="model_1/Cast_1", SrcT=np.dtype("float32"), DstT=np.dtype("uint8"))
 
     def _slice(self, x: str, begin: int, end: int, step: int = 1) -> str:
-        masks = {"begin_mask": 7, "end_mask": 7 if end else 15}
-        return self.add("StridedSlice", x, [0, 0, 0, begin], [0, 0, 0, end], [1, 1, 1, step], **masks)
+        ends = [0, 0, 0, begin], [0, 0, 0, end], [1, 1, 1, step]
+        return self.add("StridedSlice", x, *ends, begin_mask=7, end_mask=7 if end else 15)
 
     def _condition(self) -> str:
         _, side, _ = self.flow.latent_shapes[0]

@@ -6,6 +6,7 @@ import pickle
 import resource
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import official
@@ -22,6 +23,7 @@ from harness.data.batches import Pixels, to_float
 from harness.data.dataset import Dataset
 from harness.data.pairs import ChangedFactors, LaplaceSteps
 from harness.formats.convert import convert
+from splits.grid import FactorKind
 
 PLACES = ["memory", "mapped"]
 
@@ -46,7 +48,7 @@ def numbers(images: torch.Tensor) -> list[int]:
 
 def test_a_dataset_has_images_targets_and_splits(data: Dataset) -> None:
     assert len(data) == 60
-    assert data.images[59][0, 0, 0] == 59
+    assert np.asarray(data.images[59])[0, 0, 0] == 59
     np.testing.assert_allclose(data.targets[59], [1, 1, 1])
     np.testing.assert_allclose(data.targets[7], [0, 1 / 3, 2 / 4])
     assert data.split("composition").counts == data.spec.split("composition").counts
@@ -65,7 +67,7 @@ def test_batches_are_the_images_and_their_targets(data: Dataset, place: str) -> 
         assert images.dtype == targets.dtype == torch.float32
         assert images.shape[1:] == (3, 8, 8)
         chosen = numbers(images)
-        expected = torch.from_numpy(data.images[:][chosen]).permute(0, 3, 1, 2).float() / 255
+        expected = torch.from_numpy(np.asarray(data.images)[chosen]).permute(0, 3, 1, 2).float() / 255
         assert torch.equal(images, expected)
         assert torch.equal(targets, torch.from_numpy(data.targets[chosen]))
         seen += chosen
@@ -76,10 +78,15 @@ def test_batches_are_the_images_and_their_targets(data: Dataset, place: str) -> 
 def test_batches_that_are_kept_stay_what_they_were(data: Dataset) -> None:
     """Memory is used again, but never under a tensor, or a view of one, that somebody still holds."""
     batches = data.batches(range(60), 4, shuffle=False)
-    kept, views, addresses = [], [], set()
+    kept: list[torch.Tensor] = []
+    views: list[np.ndarray] = []
+    addresses: set[int] = set()
     for number, (images, _) in enumerate(batches):
         addresses.add(images.data_ptr())
-        (kept if number % 3 else views).append(images if number % 3 else images[1:, 0].numpy())
+        if number % 3:
+            kept.append(images)
+        else:
+            views.append(images[1:, 0].numpy())
         del images
     assert [n for images in kept for n in numbers(images)] == [n for n in range(60) if (n // 4) % 3]
     assert [round(255 * float(v)) for view in views for v in view[:, 0, 0]] == [n for n in range(60) if (n // 4) % 3 == 0 and n % 4]
@@ -260,7 +267,7 @@ def test_pairs_never_leave_train(dataset: str, kind: str) -> None:
 @st.composite
 def small_splits(draw: st.DrawFn) -> splits.Split:
     sizes = draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
-    kinds = draw(st.lists(st.sampled_from(["categorical", "ordinal"]), min_size=len(sizes), max_size=len(sizes)))
+    kinds = draw(st.lists(st.sampled_from(get_args(FactorKind)), min_size=len(sizes), max_size=len(sizes)))
     grid = splits.FactorGrid(tuple(splits.Factor(f"f{i}", s, k) for i, (s, k) in enumerate(zip(sizes, kinds, strict=True))))
     return splits.Split("toy", "random", grid, splits.RandomRule(draw(st.integers(0, len(grid) - 1)), draw(st.integers(0, 99))))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -223,7 +224,8 @@ def test_a_converted_flow_generates_the_same_bytes_in_parts(tmp_path: Path, publ
 def test_all_attributes_are_walkable_by_name(published: Path, tmp_path: Path) -> None:
     pipeline = CelebGlowPipeline.from_pretrained(published)
     for name in CELEBA:
-        assert pipeline(**{name: 1.0}, output_type="np").images.shape == (1, 16, 16, 3)
+        values: dict[str, Any] = {name: 1.0}
+        assert np.asarray(pipeline(**values, output_type="np").images).shape == (1, 16, 16, 3)
     arguments = ["--persons", "2", "--levels", "2", "--attributes", "Wearing_Hat,beard", "--out", str(tmp_path / "data")]
     result = CliRunner().invoke(main, ["generate", "celebglow", "--flow", str(published), *arguments])
     assert result.exit_code == 0, result.output

@@ -34,6 +34,7 @@ from harness.formats import dsprites, readers
 from harness.formats.catalog import File, Source
 from harness.formats.convert import convert
 from harness.formats.export import export
+from harness.io import atomic
 from harness.io.npy_stream import BadFile
 
 Make = Callable[[Path, splits.SplitSpec], tuple[Path, np.ndarray]]
@@ -389,7 +390,7 @@ def test_another_file_into_a_store_is_refused(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_a_store_that_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec_file = small_spec(tmp_path)
     path, images = LAYOUTS["3dshapes"](tmp_path, splits.load_spec(spec_file))
-    write, calls = writer.write_atomically, 0
+    write, calls = atomic.write_atomically, 0
 
     def full(target: Path, data: bytes) -> None:
         nonlocal calls
@@ -407,7 +408,7 @@ def test_a_full_disk_leaves_a_store_that_continues(tmp_path: Path, monkeypatch: 
 def test_no_space_from_the_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec_file = small_spec(tmp_path)
     path, _ = LAYOUTS["mpi3d flat"](tmp_path, splits.load_spec(spec_file))
-    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(OSError, match="not enough space"):
         convert(path, None, tmp_path / "data", spec_file)
     assert not contents(tmp_path / "data")

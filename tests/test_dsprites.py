@@ -125,7 +125,7 @@ def test_a_part_of_the_orientations_is_a_dataset_of_its_own(tmp_path: Path, ood_
     store = Store(tmp_path, "dsprites10")
     spec = splits.spec_from_dict(store.spec)
     assert len(store) == 3 * 6 * 10 * 32 * 32
-    assert spec.split("extrapolation").rule.held_out["orientation"] == (8, 9)
+    assert spec.split("extrapolation").held_out["orientation"] == (8, 9)
     assert spec.split("extrapolation").counts.train == 3 * 4 * 8 * 25 * 25
     cells = spec.grid.factors(np.arange(9_000, 180_000, 5_000))
     for index, image in zip(spec.grid.index(cells), splits.load_spec("dsprites").grid.index(cells), strict=True):

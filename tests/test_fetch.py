@@ -50,7 +50,9 @@ class Server:
     """
 
     def __init__(self, certificate: Path | None = None) -> None:
-        self.content, self.etag, self.script, self.sent, self.requests = CONTENT, '"1"', ["ok"], 0, 0
+        self.content, self.sent, self.requests = CONTENT, 0, 0
+        self.etag: str | None = '"1"'
+        self.script: list[Any] = ["ok"]
         self.pause = 0.0
         server = self
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,8 @@ def test_the_grid_is_the_pipelines_pictures_in_row_major_order(tmp_path: Path, p
     values = (-0.5, 0.5, 1.5)
     for index in (0, 17, 30, 80):
         person, *levels = grid.factors(index)
-        expected = pipeline(person=int(person), **{n: values[v] for n, v in zip(grid.names[1:], levels, strict=True)}).images[0]
+        chosen: dict[str, Any] = {n: values[v] for n, v in zip(grid.names[1:], levels, strict=True)}
+        expected = pipeline(person=int(person), **chosen).images[0]
         # one image alone and a batch may round differently (vector widths); 1 in 255 at most
         assert np.abs(np.asarray(expected, dtype=int) - store.read(index, index + 1)[0]).max() <= 1
 
@@ -65,7 +67,7 @@ def test_a_persons_bytes_do_not_depend_on_the_run(tmp_path: Path, pipeline: Cele
 def test_every_parameter_that_changes_pixels_is_checked(tmp_path: Path, pipeline: CelebGlowPipeline) -> None:
     make(tmp_path, pipeline)
     before = contents(tmp_path)
-    for change, word in [
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"seed": 1}, "seed"),
         ({"temperature": 0.5}, "temperature"),
         ({"range": (-2.0, 1.0)}, "range"),
@@ -74,7 +76,8 @@ def test_every_parameter_that_changes_pixels_is_checked(tmp_path: Path, pipeline
         ({"resolution": 8}, "resolution"),
         ({"precision": "bf16"}, "decode"),
         ({"persons": 2}, "more than"),
-    ]:
+    ]
+    for change, word in changes:
         with pytest.raises(ValueError, match=word):
             make(tmp_path, pipeline, **change)
     with pytest.raises(ValueError, match="flow_sha256"):
@@ -153,7 +156,8 @@ def test_pipeline_gives_pil_or_numpy(pipeline: CelebGlowPipeline) -> None:
 def test_save_and_load(tmp_path: Path, pipeline: CelebGlowPipeline, flow_folder: Path) -> None:
     loaded = CelebGlowPipeline.from_pretrained(flow_folder)
     assert loaded.sha256() == pipeline.sha256()
-    assert np.array_equal(loaded(person=1, age=1.0, output_type="np").images, pipeline(person=1, age=1.0, output_type="np").images)
+    one, other = (np.asarray(each(person=1, age=1.0, output_type="np").images) for each in (loaded, pipeline))
+    assert np.array_equal(one, other)
 
 
 # The command
@@ -297,7 +301,7 @@ def test_a_wheel_generates_outside_the_checkout(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT], check=True, capture_output=True)
     wheel = next(tmp_path.glob("ood_data-*.whl"))
     site = tmp_path / "site"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel]
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": str(site)}
     for command in (

@@ -46,7 +46,7 @@ def test_a_saved_graph_is_the_graph(tmp_path: Path) -> None:
     assert torch.equal(loaded.decode(latents), graph.decode(latents))
 
 
-CONSTANTS = {
+CONSTANTS: dict[str, np.ndarray] = {
     "bytes": np.arange(6, dtype=np.float32).reshape(2, 3),
     "empty": np.zeros((0, 3), np.float32),
     "scalar": np.array(-7, np.int64),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +39,7 @@ def trainer_of(root: Path, folder: Path, model: str, kind: str, *settings: str, 
 
 
 @pytest.fixture
-def gathered(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[np.ndarray]]:
+def gathered(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """The indices of all images that are looked at meanwhile."""
     seen: list[np.ndarray] = []
     gather = feeding.Pixels.gather

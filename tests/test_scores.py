@@ -161,7 +161,7 @@ def test_what_is_wrong_with_predictions_is_said() -> None:
     ):
         Scorer(split).update(split.test[:2], np.zeros((2, 3)))
     with pytest.raises(FloatingPointError, match=f"not finite, first for sample {split.test[1]}"):
-        Scorer(split).update(split.test[:2], [[0, 0, 0, 0], [0, np.nan, 0, 0]])
+        Scorer(split).update(split.test[:2], np.array([[0, 0, 0, 0], [0, np.nan, 0, 0]]))
     with pytest.raises(ValueError, match="no sample"):
         Scorer(split).errors()
 

@@ -105,21 +105,21 @@ class Pixels:
         if self.place == "mapped":
             root = self.store.paths.root
             folder = root if os.access(root, os.W_OK) else None  # beside the store, which has room, rather than in a small /tmp
-            file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (it lives as long as its map)
-            try:
-                for rows in self._decoded(indices):
-                    file.write(rows.data)
-                file.flush()  # written, not mapped: a map of a full disk would end the process
-            except OSError as error:
-                if error.errno == errno.ENOSPC:
-                    where = folder or tempfile.gettempdir()
-                    raise OSError(
-                        f"not enough space in {where} to decode {self.store.name}: {self.bytes:,} bytes are needed"
-                    ) from error
-                raise
-            return torch.from_numpy(
-                np.memmap(file, np.uint8, "r+", shape=(len(indices), size)) if len(indices) else np.empty((0, size), np.uint8)
-            )
+            with tempfile.TemporaryFile(dir=folder) as file:  # its map, which is made before it is closed, keeps what is in it
+                try:
+                    for rows in self._decoded(indices):
+                        file.write(rows.data)
+                    file.flush()  # written, not mapped: a map of a full disk would end the process
+                except OSError as error:
+                    if error.errno == errno.ENOSPC:
+                        where = folder or tempfile.gettempdir()
+                        raise OSError(
+                            f"not enough space in {where} to decode {self.store.name}: {self.bytes:,} bytes are needed"
+                        ) from error
+                    raise
+                return torch.from_numpy(
+                    np.memmap(file, np.uint8, "r+", shape=(len(indices), size)) if len(indices) else np.empty((0, size), np.uint8)
+                )
         kept = np.empty((len(indices), size), dtype=np.uint8)
         position = 0
         for rows in self._decoded(indices):

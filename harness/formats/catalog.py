@@ -105,7 +105,7 @@ SOURCES = {
                 28_024_106,
             ),
         ),
-        license="zlib/libpng-style",
+        license="Apache-2.0",
         citation="Matthey, Higgins, Hassabis, Lerchner, dSprites: Disentanglement testing Sprites dataset (2017)",
         homepage="https://github.com/google-deepmind/dsprites-dataset",
         compress=True,
