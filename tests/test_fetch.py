@@ -36,8 +36,9 @@ from harness.formats import catalog as sources
 from harness.formats.catalog import File, Source
 from harness.formats.fetch import fetch_dataset
 from harness.io import download, part
-from harness.io.download import DownloadError, fetch
+from harness.io.download import fetch
 from harness.io.npy_stream import BadFile
+from harness.io.web import DownloadError
 
 CONTENT = random.Random(0).randbytes(300_000)
 
@@ -262,7 +263,7 @@ BAD: dict[str, tuple[list[object], str]] = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_what_cannot_be_had_is_one_sentence_and_absent(server: Server, tmp_path: Path, case: str) -> None:
-    server.script, words = BAD[case]  # type: ignore[assignment]
+    server.script, words = BAD[case]
     with pytest.raises(DownloadError, match=words) as caught:
         fetch([server.url], tmp_path / "f", check)
     assert "\n" not in str(caught.value)
@@ -311,7 +312,7 @@ def test_two_downloads_of_one_file(server: Server, tmp_path: Path) -> None:
 def endless(server: Server, chunked: bool) -> Callable[[BaseHTTPRequestHandler], None]:
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.protocol_version = "HTTP/1.1"
-        head(request, **({"Transfer_Encoding": "chunked"} if chunked else {}))
+        head(request, 200, **({"Transfer_Encoding": "chunked"} if chunked else {}))  # type: ignore[arg-type]
         server.pour(request, b"10000\r\n" + bytes(65536) + b"\r\n" if chunked else bytes(65536))
 
     return answer
@@ -431,7 +432,7 @@ def test_a_server_that_asks_for_some_seconds_is_heard(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(download.time, "sleep", lambda seconds: waited.append(seconds))
+    monkeypatch.setattr("time.sleep", lambda seconds: waited.append(seconds))
     server.script = [lambda request: head(request, 429, Retry_After=200), "ok"]
     with caplog.at_level(logging.INFO):
         fetch([server.url], tmp_path / "f", check)
@@ -521,7 +522,7 @@ def test_chunks_that_stop_in_the_middle_are_not_the_end(server: Server, tmp_path
 def test_what_lies_in_the_way_is_not_written_to(server: Server, tmp_path: Path, kind: str, name: str) -> None:
     victim, there = tmp_path / "victim", tmp_path / name
     victim.write_text("precious")
-    make = {
+    make: dict[str, Callable[[], object]] = {
         "link": lambda: there.symlink_to(victim),
         "second name": lambda: there.hardlink_to(victim),
         "fifo": lambda: os.mkfifo(there),

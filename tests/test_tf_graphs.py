@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ EXECUTED = {"dilated", "deeper"}  # couplings that no Glow of ours has
 
 
 @functools.cache
-def golden() -> dict[str, NDArray[np.generic]]:
+def golden() -> dict[str, NDArray[Any]]:
     with np.load(io.BytesIO(lzma.decompress((ROOT / "tests/golden/tf_graphs.npz.xz").read_bytes()))) as file:
         return dict(file)
 

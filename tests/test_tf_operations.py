@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from celebglow.convert.graphdef import Constant, Graph, read_graph
 from celebglow.convert.tfops import OPERATIONS
 
 with np.load(ROOT / "tests/golden/tf_operations.npz") as file:
-    GOLDEN: dict[str, NDArray[np.generic]] = dict(file)
+    GOLDEN: dict[str, NDArray[Any]] = dict(file)
 CASES = sorted({name.rpartition("/")[0] for name in GOLDEN})
 OURS = {"Convolve"}  # not TensorFlow's
 # Later than TensorFlow 1.8, or without a kernel on its CPU: what they are alike to is tested.
@@ -37,7 +38,7 @@ def inputs_of(case: str) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
 
 
-def outputs_of(case: str) -> dict[str, NDArray[np.generic]]:
+def outputs_of(case: str) -> dict[str, NDArray[Any]]:
     return {name.rpartition("/")[2]: array for name, array in GOLDEN.items() if name.startswith(f"{case}/out")}
 
 
@@ -55,7 +56,7 @@ def evaluate(graph: Graph, feeds: dict[str, Tensor], outputs: list[str]) -> Iter
     return (known[name] for name in outputs)
 
 
-def assert_equal(ours: Tensor, theirs: NDArray[np.generic]) -> None:
+def assert_equal(ours: Tensor, theirs: NDArray[Any]) -> None:
     assert tuple(ours.shape) == theirs.shape
     assert ours.numpy().dtype == theirs.dtype
     np.testing.assert_allclose(ours.numpy(), theirs, rtol=2e-5, atol=2e-5)

@@ -45,7 +45,8 @@ def read_table(path: str | Path, latent_shapes: Sequence[tuple[int, int, int]]) 
         OSError: if it cannot be read.
     """
     try:
-        table = np.load(path, allow_pickle=False)
+        with Path(path).open("rb") as file:
+            table = np.load(file, allow_pickle=False)
     except OSError:
         raise
     except Exception as error:  # whatever a damaged file makes the reader raise
