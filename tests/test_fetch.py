@@ -312,7 +312,7 @@ def test_two_downloads_of_one_file(server: Server, tmp_path: Path) -> None:
 def endless(server: Server, chunked: bool) -> Callable[[BaseHTTPRequestHandler], None]:
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.protocol_version = "HTTP/1.1"
-        head(request, 200, **({"Transfer_Encoding": "chunked"} if chunked else {}))  # type: ignore[arg-type]
+        head(request, 200, **({"Transfer_Encoding": "chunked"} if chunked else {}))
         server.pour(request, b"10000\r\n" + bytes(65536) + b"\r\n" if chunked else bytes(65536))
 
     return answer
