@@ -10,16 +10,15 @@ import json
 import logging
 import os
 import shutil
-import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from celebglow.convert.checkpoints import convert, save
 from harness.io.atomic import home, locked, sha256, write_atomically
 from harness.io.download import fetch
+from harness.io.progress import move, progress_bar
 from splits.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -76,13 +75,8 @@ def _recorded(records: Path) -> list[dict[str, Any]]:
 
 def _fetch(url: str, path: Path) -> dict[str, Any]:
     """Download one file; returns what is to be recorded of it."""
-    with tqdm(unit="B", unit_scale=True, desc=path.name, disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
-
-        def progress(there: int, total: int | None) -> None:
-            bar.total = total
-            bar.update(there - bar.n)
-
-        fetch([url], path, progress=progress)
+    with progress_bar(path.name, "B") as bar:
+        fetch([url], path, progress=partial(move, bar))
     done = {"url": url, "bytes": path.stat().st_size, "sha256": sha256(path)}
     logger.info("%s: %s bytes, sha256 %s", url, f"{done['bytes']:,}", done["sha256"])
     return done | {"time": datetime.now(UTC).isoformat(timespec="seconds")}
