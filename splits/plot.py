@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -32,6 +33,8 @@ def plot(spec: SplitSpec, kind: str, path: str | Path) -> None:
         ValueError: as `SplitSpec.split`; for a grid with fewer than two factors to pair; for a suffix that matplotlib doesn't know.
     """
     split = spec.split(kind)
+    if Path(path).suffix.lower().removeprefix(".") not in FigureCanvasBase.get_supported_filetypes():
+        raise InputError(f"can't draw {str(path)!r}: a file ending in .png, .pdf or .svg is expected")
     choices = (split.held_out, spec.varying, [factor.name for factor in spec.grid if factor.size > 1])
     shown = next(([spec.grid[name] for name in names] for names in choices if len(names) > 1), [])
     if not shown:

@@ -19,6 +19,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ import splits
 from cli import main
 from harness.data.store import Store
 from harness.formats import catalog as sources
-from harness.formats.catalog import File, Source
+from harness.formats.catalog import File
 from harness.formats.fetch import fetch_dataset
 from harness.io import download, part
 from harness.io.download import fetch
@@ -234,7 +235,7 @@ def test_a_killed_process_is_continued(server: Server, tmp_path: Path) -> None:
 def test_a_file_that_changes_is_never_mixed(server: Server, tmp_path: Path, how: str) -> None:
     server.content = bytes(300_000)
     server.script = [100_000, "404"]
-    with pytest.raises(DownloadError):
+    with pytest.raises(DownloadError, match="what came of it is kept, run it again to continue"):
         fetch([server.url], tmp_path / "f", check)
     assert (tmp_path / "f.part").stat().st_size == 100_000
     server.content, server.etag, server.script = CONTENT, '"2"', [how]
@@ -280,8 +281,9 @@ def test_wrong_sizes_are_refused_before_the_download(server: Server, tmp_path: P
 
 def test_nobody_there_and_mirrors(server: Server, tmp_path: Path) -> None:
     nobody = "http://127.0.0.1:9/file"
-    with pytest.raises(DownloadError, match="refused"):
+    with pytest.raises(DownloadError, match="refused") as caught:
         fetch([nobody], tmp_path / "f", check)
+    assert "kept" not in str(caught.value)  # nothing came
     assert left(tmp_path) == []
     fetch([nobody, server.url], tmp_path / "f", check)
     assert (tmp_path / "f").read_bytes() == CONTENT
@@ -553,8 +555,9 @@ def toy(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Know
     monkeypatch.setattr(splits, "load_spec", lambda name: spec)
 
     def known(*checksums: str) -> None:
-        source = Source("MPI3D", (File("real.npz", (server.url,), checksums),), "CC BY 4.0", "Gondal et al.", "https://…", False)
-        monkeypatch.setitem(sources.SOURCES, "mpi3d", source)
+        file = File("real.npz", (server.url,), checksums)
+        info = replace(sources.CATALOG["mpi3d"], files=(file,), license="CC BY 4.0", citation="Gondal et al.")
+        monkeypatch.setitem(sources.CATALOG, "mpi3d", info)
 
     known()
     return known
@@ -598,10 +601,11 @@ def test_damaged_archives_are_not_accepted(toy: Known, server: Server, tmp_path:
 
 
 def test_the_facts_are_well_formed() -> None:
-    assert set(sources.SOURCES) == set(splits.DATASETS)
-    for source in sources.SOURCES.values():
-        assert all((source.title, source.license, source.citation, source.homepage, source.files))
-        for file in source.files:
+    assert set(sources.CATALOG) == set(splits.DATASETS)
+    for name, info in sources.CATALOG.items():
+        assert all((info.name == name, info.title, info.license, info.citation, info.homepage, info.files))
+        assert info.command.startswith(("ood-data generate ", "ood-data data fetch "))
+        for file in info.files:
             assert all(url.startswith("https://") for url in file.urls)
             for checksum in file.checksums:
                 kind, digits = checksum.split(":")
@@ -611,7 +615,10 @@ def test_the_facts_are_well_formed() -> None:
 
 @pytest.mark.parametrize(
     "arguments, words",
-    [(("mpi3b",), "did you mean 'mpi3d'"), (("dsprites", "--variant", "toy"), "only mpi3d has variants")],
+    [
+        (("mpi3b",), "did you mean 'mpi3d'"),
+        (("dsprites", "--variant", "toy"), "dsprites has no variant 'toy': mpi3d has real, realistic, toy"),
+    ],
 )
 def test_wrong_use_is_one_clear_line(arguments: tuple[str, ...], words: str) -> None:
     result = CliRunner().invoke(main, ["data", "fetch", *arguments])

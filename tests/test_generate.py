@@ -20,10 +20,14 @@ from diffusers.utils import logging
 from PIL import Image
 
 import splits
+from celebglow.directions import Directions
 from celebglow.generate import Population, generate
+from celebglow.glow import Glow
+from celebglow.info import SavedFlow
 from celebglow.pipeline import CelebGlowPipeline
 from cli import main
 from harness.data.store import Store, verify
+from splits.errors import InputError
 
 
 def make(root: Path, pipeline: CelebGlowPipeline, part: tuple[int, int] = (1, 1), **changes: object) -> bool:
@@ -198,6 +202,27 @@ def test_wrong_use_is_one_clear_line(tmp_path: Path, arguments: tuple[str, ...],
     result = CliRunner().invoke(main, ["generate", "celebglow", "--persons", "2", "--out", str(out), *arguments])
     assert_one_clear_line(subprocess.CompletedProcess([], result.exit_code, result.stdout, result.stderr), 2, *words)
     assert not (tmp_path / "data").exists()
+
+
+def test_what_a_flow_is_is_read_from_its_files(tmp_path: Path) -> None:
+    """The same as the loaded pipeline says, but at once; half precision and a flow without directions too."""
+    for config in ({}, {"coupling": "affine", "border": True, "learn_top": False}):
+        pipeline = random_pipeline(**config)
+        pipeline.flow.half()
+        pipeline.save_pretrained(tmp_path / "flow")
+        assert SavedFlow.open(tmp_path / "flow").info() == CelebGlowPipeline.from_pretrained(tmp_path / "flow").info()
+    glow = Glow.from_pretrained(tmp_path / "flow/flow", low_cpu_mem_usage=False).float()
+    trained = CelebGlowPipeline(glow, Directions((), glow.num_latents))
+    assert SavedFlow.open(tmp_path / "flow/flow", to_walk=False).info() == trained.info()
+    with pytest.raises(InputError, match="has no attribute directions: first run ood-data flow directions"):
+        SavedFlow.open(tmp_path / "flow/flow")
+    weights = next((tmp_path / "flow/flow").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match="cannot be read"):
+        SavedFlow.open(tmp_path / "flow").info()
+    (tmp_path / "flow/directions/config.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        SavedFlow.open(tmp_path / "flow")
 
 
 def test_a_flow_that_is_not_ready_says_what_to_run(tmp_path: Path) -> None:

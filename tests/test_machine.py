@@ -15,7 +15,8 @@ import torch
 from click.testing import CliRunner
 from conftest import ROOT, no_file_above
 
-from celebglow.pipeline import BUNDLED, CelebGlowPipeline
+from celebglow.info import BUNDLED
+from celebglow.pipeline import CelebGlowPipeline
 from cli import main
 from harness import machine
 from harness.bench.execute import attempt

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from test_split_specs import GOOD
 from test_splits import COUNTS
 
 import splits
+from cli import main
 from splits.export import replacing, write
 from splits.published import labels_file
 
@@ -21,9 +23,8 @@ ROOT = Path(splits.__file__).parents[1]
 
 
 def ood_data(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cli", "split", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    result = CliRunner().invoke(main, ["split", *map(str, arguments)])
+    return subprocess.CompletedProcess([], result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture
@@ -109,7 +110,10 @@ def test_a_spec_works_where_a_name_does(rooms: Path) -> None:
             "can't write 'x.csv': a file ending in .npz, .json, .parquet is expected",
         ),
         (["mpi3d", "--spec", "absent.toml"], "does not exist"),
-        (["celebglow", "--kind", "random", "--plot", "x.xyz"], "Format 'xyz' is not supported"),
+        (
+            ["celebglow", "--kind", "random", "--plot", "x.xyz"],
+            "can't draw 'x.xyz': a file ending in .png, .pdf or .svg is expected",
+        ),
     ],
 )
 def test_wrong_use_is_told_in_a_line_or_two(arguments: list[str], message: str) -> None:
@@ -194,11 +198,21 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_is_not_there_is_one_plain_line(tmp_path: Path) -> None:
-    done = ood_data("celebglow", "--kind", "composition", "--out", tmp_path / "absent" / "split.npz")
+def test_a_folder_that_is_not_there_is_made(tmp_path: Path) -> None:
+    out, picture = tmp_path / "absent/deeper/split.npz", tmp_path / "pictures/split.png"
+    done = ood_data("celebglow", "--kind", "composition", "--out", out, "--plot", picture)
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [f"{out} is written", f"{picture} is drawn"]
+    assert out.is_file()
+    assert picture.is_file()
+
+
+def test_a_file_where_a_folder_is_to_be_is_one_plain_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = ood_data("celebglow", "--kind", "composition", "--out", tmp_path / "file" / "split.npz")
     assert done.returncode == 1
+    assert done.stderr.startswith(f"ood-data: File exists: {tmp_path / 'file'}; it is in the way")
     assert len(done.stderr.splitlines()) == 1
-    assert done.stderr == f"ood-data: No such file or directory: {tmp_path / 'absent'}\n"
 
 
 # --- --explain

@@ -310,7 +310,7 @@ def test_from_images_to_faces_by_the_documented_commands(tmp_path: Path, ood_dat
         (("--attribute", "radios"), "no column 'radios'"),
         (("--attribute", "who=person"), "holds text"),
         (("--attribute", "seed=radius"), "cannot be called 'seed'"),
-        (("--attribute", "radius", "--strength", "bright=2"), "no such --attribute"),
+        (("--attribute", "radius", "--strength", "bright=2"), "--strength names 'bright', which --attribute does not"),
         (("--attribute", "radius", "--strength", "radius=much"), "a number is expected"),
         (("--attribute", "radius", "--fit-on", "person=nobody"), "no image is left"),
     ],

@@ -23,7 +23,8 @@ from celebglow.convert.pytorch_checkpoints import read_port
 from celebglow.decoder import Decoder
 from celebglow.flow import Flow
 from celebglow.glow import Glow
-from celebglow.pipeline import CelebGlowPipeline, directions_command, no_progress_bars
+from celebglow.info import directions_command
+from celebglow.pipeline import CelebGlowPipeline, no_progress_bars
 from splits.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -13,15 +13,15 @@ import os
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from celebglow.convert.checkpoints import convert, save
 from harness.io.atomic import home, sha256, write_atomically
 from harness.io.download import fetch
 from harness.io.locks import locked
+from harness.io.progress import move, progress_bar
 from splits.errors import DamagedError
 
 logger = logging.getLogger(__name__)
@@ -38,14 +38,11 @@ MOST = {  # bytes
 }
 
 
-def openai_flow(progress: bool = True) -> Path:
+def openai_flow() -> Path:
     """The folder of the published flow; the first time, it is downloaded and converted.
 
     ``OOD_DATA_OPENAI_URL`` names another server with the same files. A file that can't be converted is set aside, as ``….rejected``, and
     the next call downloads it anew.
-
-    Args:
-        progress: show bars on stderr.
 
     Raises:
         DownloadError: if it cannot be fetched.
@@ -61,7 +58,7 @@ def openai_flow(progress: bool = True) -> Path:
     with locked(root / ".lock"):
         if (folder / "model_index.json").is_file():  # another process has made it meanwhile
             return folder
-        graph, table = (_have(name, (named,) if named else BASES, root, progress) for name in (GRAPH, TABLE))
+        graph, table = (_have(name, (named,) if named else BASES, root) for name in (GRAPH, TABLE))
         logger.info("converting the published graph; the first time only")
         with _set_aside_if_wrong(graph):
             conversion = convert(graph)
@@ -74,16 +71,11 @@ def openai_flow(progress: bool = True) -> Path:
     return folder
 
 
-def _have(name: str, bases: tuple[str, ...], root: Path, progress: bool) -> Path:
+def _have(name: str, bases: tuple[str, ...], root: Path) -> Path:
     """One file, downloaded unless it is there, and its line in downloads.json."""
     path, records = root / Path(name).name, root / "downloads.json"
-    with tqdm(unit="B", unit_scale=True, desc=path.name, disable=not progress, dynamic_ncols=True) as bar:
-
-        def show(there: int, total: int | None) -> None:
-            bar.total = total
-            bar.update(there - bar.n)
-
-        url = fetch([base.rstrip("/") + "/" + name for base in bases], path, progress=show, most=MOST[name])
+    with progress_bar(path.name, "B") as bar:
+        url = fetch([base.rstrip("/") + "/" + name for base in bases], path, progress=partial(move, bar), most=MOST[name])
     if url is not None:
         done = {"url": url, "bytes": path.stat().st_size, "sha256": sha256(path)}
         logger.info("%s: %s bytes, sha256 %s", url, f"{done['bytes']:,}", done["sha256"])

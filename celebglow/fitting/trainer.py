@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from celebglow.fitting.images import NO_AUGMENTATION, Augmentation, Batches, LabelledImages
 from celebglow.glow import Glow
 from harness.io.atomic import write_atomically
+from harness.io.progress import Bar, progress_bar
 from splits.errors import InputError, NumericalError
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Trainer:
         self.images = hashlib.sha256(np.ascontiguousarray(data.images).data).hexdigest()
         held_out = data.held_out(config.held_out, config.seed)
         if held_out.all():
-            raise InputError(f"of {len(held_out)} images none is left to train on: lower --held-out")
+            raise InputError(f"of {len(held_out)} images none is left to train on: lower `held_out`")
         resolution = int(config.flow.get("resolution", 64))
         aug = config.augmentation
         self.batches = Batches(data.images, data.landmarks, resolution, aug, np.flatnonzero(~held_out))
@@ -126,15 +126,14 @@ class Trainer:
         Args:
             save_every: seconds between checkpoints.
             log_every: steps between the log's lines and validations.
-            progress: show a bar on stderr.
+            progress: show how far it is, on stderr.
 
         Raises:
             FloatingPointError: if the loss is not finite; the last checkpoint stays.
         """
         config = self.config
         saved, started, losses = time.monotonic(), time.monotonic(), []
-        bar = tqdm(total=config.steps, initial=self.step, unit="step", disable=not progress, dynamic_ncols=True)
-        with bar:
+        with progress_bar("train", "steps", config.steps, self.step, progress) as bar:
             while self.step < config.steps:
                 losses.append(self._train_step())
                 self.step += 1
@@ -173,7 +172,7 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip, error_if_nonfinite=True)
         except RuntimeError as error:
             raise NumericalError(
-                f"the loss is {float(loss.detach())} or its gradient not finite at step {self.step}: lower --lr; "
+                f"the loss is {float(loss.detach())} or its gradient not finite at step {self.step}: lower `lr`; "
                 f"{self.out} keeps the last checkpoint"
             ) from error
         self.optimizer.step()
@@ -192,7 +191,7 @@ class Trainer:
             total += float(self.average.bits_per_dim(x).sum())
         return total / len(self.validation)
 
-    def _log(self, loss: float, rate: float, bar: tqdm[Any]) -> None:
+    def _log(self, loss: float, rate: float, bar: Bar) -> None:
         held_out = self._validate()
         line = {"step": self.step, "bits_per_dim": loss, "held_out": held_out, "images_per_second": rate}
         with (self.out / LOG).open("a") as file:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from harness.io.progress import Bar, progress_bar
 from harness.machine import cores, keep_freed_memory, lacking
 from harness.models import find
 from harness.runs.run import Run
@@ -53,7 +54,7 @@ def execute(runs: Iterable[Run], device: torch.device, jobs: int | None = None, 
     """
     runs = list(runs)
     todo = [run for run in runs if run.state != "done"]
-    jobs = min(jobs or (cores() if device.type == "cpu" else 1), max(len(todo), 1))
+    jobs = jobs_of(len(todo), device, jobs)
     outcomes = {run.folder: attempt(run, device) for run in runs if run.state == "done"}
     with _Bar(len(todo), progress) as bar:
         finished = _in_processes(todo, device, jobs, bar) if jobs > 1 else _in_turn(todo, device, bar)
@@ -63,6 +64,11 @@ def execute(runs: Iterable[Run], device: torch.device, jobs: int | None = None, 
             with bar.hidden():
                 logger.info("%d/%d  %s: %s", number, len(todo), outcome.run, told)
     return [outcomes[run.folder] for run in runs]
+
+
+def jobs_of(runs: int, device: torch.device, jobs: int | None) -> int:
+    """How many runs go at the same time, of so many: `jobs`, or one per core on a CPU, else one; at least one."""
+    return min(jobs or (cores() if device.type == "cpu" else 1), max(runs, 1))
 
 
 def attempt(run: Run, device: torch.device, progress: Callable[[str, int, int], None] = lambda *_: None) -> Outcome:
@@ -91,20 +97,26 @@ class _Bar:
 
     def __init__(self, runs: int, shown: bool) -> None:
         form = "{percentage:3.0f}% |{bar}| {n:.1f} of {total} runs, {elapsed} gone, {remaining} to go"
-        self._bar = tqdm(total=runs, smoothing=0, disable=not shown, dynamic_ncols=True, bar_format=form)
+        on_terminal = shown and sys.stderr is not None and sys.stderr.isatty()
+        self._shown = shown
+        self._bar: Bar = (
+            tqdm(total=runs, smoothing=0, dynamic_ncols=True, bar_format=form)
+            if on_terminal
+            else progress_bar("bench", "runs", runs, shown=shown)
+        )
         self._lock = threading.Lock()
         self._done: dict[Path, float] = {}
 
     def at(self, folder: Path, done: float) -> None:
         """A part of a run is done."""
-        if self._bar.disable:
+        if not self._shown:
             return
         with self._lock:
             first = folder not in self._done
-            if not self._done:
+            if not self._done and isinstance(self._bar, tqdm):
                 self._bar.start_t = self._bar.last_print_t = time.time()
             self._done[folder] = max(done, self._done.get(folder, 0.0))
-            if first and done < 1:
+            if first and done < 1 and isinstance(self._bar, tqdm):
                 self._bar.initial += done
             self._bar.update(sum(self._done.values()) - self._bar.n)
 
@@ -117,7 +129,7 @@ class _Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        self._bar.__exit__(None, None, None)
 
 
 def _in_turn(runs: list[Run], device: torch.device, bar: _Bar) -> Iterator[Outcome]:

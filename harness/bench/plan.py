@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 
 import harness
+from harness.bench.names import nothing_in
 from harness.data.store import overview
+from harness.formats.catalog import command
 from harness.models import MODELS, Model, find
 from harness.runs.config import Preset, parse_override, resolve
 from harness.runs.run import Run
@@ -50,7 +52,7 @@ def plan(
     out: Path,
     datasets: Sequence[str] = (),
     kinds: Sequence[str] = (),
-    seeds: int = 1,
+    seeds: int | Sequence[int] = 1,
     preset: Preset = "quick",
     overrides: Sequence[str] = (),
     device: torch.device | None = None,
@@ -63,7 +65,7 @@ def plan(
         out: folder of the run folders.
         datasets: names; all that are in `data` if none.
         kinds: all that a dataset has if none.
-        seeds: 0 … seeds − 1.
+        seeds: their number, for 0 … seeds − 1, or the seeds themselves.
         preset, overrides, device: see `harness.runs.config.resolve`.
 
     Raises:
@@ -73,8 +75,9 @@ def plan(
     for kind in kinds:
         if kind not in KINDS:
             raise InputError(f"unknown kind of split {kind!r}{did_you_mean(kind, KINDS)}")
-    if seeds < 1:
-        raise InputError(f"at least one seed is expected, got {seeds}")
+    seeds = tuple(dict.fromkeys(range(seeds) if isinstance(seeds, int) else seeds))
+    if not seeds or min(seeds) < 0:
+        raise InputError(f"at least one seed is expected, and none below 0, got {', '.join(map(str, seeds)) or 'none'}")
     datasets, kinds = tuple(dict.fromkeys(datasets)), tuple(dict.fromkeys(kinds))
     names = list(dict.fromkeys(name for given in models for name in (MODELS if given == "all" else [given])))
     configs = {name: resolve(model, preset, chosen, device) for name, (model, chosen) in _overridden(names, overrides).items()}
@@ -89,12 +92,12 @@ def plan(
         for store in stores.values()
         if not store["complete"] and (not datasets or store["name"] in datasets)
     }
-    absent = {name: _command(name, data) for name in wanted if name not in stores}
-    also = {name: _command(name, data) for name in DATASETS if not datasets and name not in stores}
+    absent = {name: command(name, data) for name in wanted if name not in stores}
+    also = {name: command(name, data) for name in DATASETS if not datasets and name not in stores}
     if not wanted and unfinished:
         raise MissingError("; ".join(f"{name} in {data} is not whole: {reason}" for name, reason in unfinished.items()))
     if not wanted:
-        raise MissingError(f"no dataset in {data}: say with --data where yours are, or make one, {_command('celebglow', data)}")
+        raise MissingError(nothing_in(data))
     runs, impossible = [], []
     for dataset in (name for name in wanted if name in there):
         spec = harness.open(dataset, data).spec
@@ -102,7 +105,7 @@ def plan(
             if kind not in spec.kinds:
                 impossible.append((dataset, kind, spec.impossible.get(kind, "its spec has none")))  # type: ignore[call-overload]
                 continue
-            runs += [Run(data, out, dataset, kind, name, seed, configs[name]) for name in names for seed in range(seeds)]
+            runs += [Run(data, out, dataset, kind, name, seed, configs[name]) for name in names for seed in seeds]
     runs.sort(key=lambda run: run.seed)  # a whole table of one seed before the next
     return Plan(tuple(runs), absent, unfinished, also, tuple(impossible), bool(kinds))
 
@@ -116,10 +119,3 @@ def _overridden(names: Sequence[str], overrides: Sequence[str]) -> dict[str, tup
         return section != "model" or model.takes(option) or not any(other.takes(option) for other in models.values())
 
     return {name: (model, [override for override in overrides if is_for(model, override)]) for name, model in models.items()}
-
-
-def _command(dataset: str, data: Path) -> str:
-    if dataset in ("celebglow", "dsprites"):
-        return f"ood-data generate {dataset} --out {data}"
-    name, _, variant = dataset.partition("_")
-    return f"ood-data data fetch {name}{f' --variant {variant}' if variant else ''} --out {data}"

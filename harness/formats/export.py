@@ -12,9 +12,9 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 from PIL import Image
-from tqdm import tqdm
 
 from harness.data.store import Store
+from harness.io.progress import Bar, progress_bar
 from splits import Split, spec_from_dict
 from splits.errors import InputError, did_you_mean
 from splits.export import replacing
@@ -32,7 +32,7 @@ def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Pa
             uint8 and labels (n, F) int64 factor indices, in the order of the grid. "png": a picture per image in ``train/`` and
             ``test/``, and labels.csv with ``file``, ``side`` and a column of indices per factor, which `convert` reads.
         out: folder of the files; made if it isn't there.
-        progress: show a bar on stderr.
+        progress: show how far it is, on stderr.
 
     Returns:
         the files for users to load; of pictures, the table.
@@ -48,11 +48,11 @@ def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Pa
     split = spec_from_dict(store.spec).split(kind)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=len(store), unit="img", desc=f"export {dataset}", disable=not progress, dynamic_ncols=True) as bar:
+    with progress_bar(f"export {dataset}", "img", len(store), shown=progress) as bar:
         return _LAYOUTS[layout](store, split, out, bar)
 
 
-def _benchmark(store: Store, split: Split, out: Path, bar: tqdm[None]) -> list[Path]:
+def _benchmark(store: Store, split: Split, out: Path, bar: Bar) -> list[Path]:
     _, side_length, _, channels = store.images.shape
     written = []
     # Deflating photographs takes minutes and saves little; numpy.load reads both.
@@ -89,7 +89,7 @@ def _member(path: Path, method: int) -> Iterator[IO[bytes]]:
             yield member
 
 
-def _png(store: Store, split: Split, out: Path, bar: tqdm[None]) -> list[Path]:
+def _png(store: Store, split: Split, out: Path, bar: Bar) -> list[Path]:
     clash = {"file", "side"} & set(split.grid.names)
     if clash:
         raise InputError(f"in labels.csv, {', '.join(sorted(clash))} is a column of its own and can't be a factor's")
@@ -97,7 +97,7 @@ def _png(store: Store, split: Split, out: Path, bar: tqdm[None]) -> list[Path]:
     for folder in (out / "train", out / "test"):
         folder.mkdir(exist_ok=True)
         if any(folder.iterdir()):  # of another split, they would put test images among those of train
-            raise InputError(f"{folder} holds pictures already: choose another --out, or delete it")
+            raise InputError(f"{folder} holds pictures already: choose another folder, or delete it")
     with replacing(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "side", *split.grid.names])

@@ -21,7 +21,7 @@ from PIL import Image
 
 from harness.io.npy_stream import BadFile, Rows, npy_rows, open_zip, reading, zip_rows
 from splits import FactorGrid, SplitSpec
-from splits.errors import MissingError
+from splits.errors import MissingError, did_you_mean
 from splits.published import PUBLISHED_NAMES
 
 Images = NDArray[np.uint8]
@@ -59,7 +59,7 @@ def open_reader(path: str | Path, spec: SplitSpec) -> Reader:
 
     dSprites .npz (imgs, latents_classes) and .hdf5 (imgs, latents/classes); 3dshapes.h5 (images, labels); mpi3d .npz (images, flat
     or a dimension per factor); the benchmark's split .npz files, of which any one stands for all four of its kind; a whole array
-    as .npy; a folder of pictures with a .csv of factor indices (a column `file`, and one per factor).
+    as .npy; a folder of pictures with a .csv of factor values, by index or name (a column `file`, and one per factor).
 
     Raises:
         BadFile: a ValueError in one sentence: not such a file, damaged, or of another dataset.
@@ -311,7 +311,7 @@ class _PublishedSplit:
 
 
 class _Pictures:
-    """A folder of pictures and a .csv with their `file` and the index of each factor's value; other columns don't matter."""
+    """A folder of pictures and a .csv with their `file` and each factor's value, by its index or its name; other columns don't matter."""
 
     def __init__(self, folder: Path, spec: SplitSpec) -> None:
         self.folder = folder
@@ -337,14 +337,17 @@ class _Pictures:
     def _by_cell(self, table: Path, entries: Sequence[Mapping[str, str]], grid: FactorGrid) -> list[Path]:
         """The picture of every cell of the grid."""
         labels = np.empty((len(entries), len(grid.sizes)), np.int64)
+        named = [{value: index for index, value in enumerate(factor.values or ()) if isinstance(value, str)} for factor in grid]
         for row, entry in enumerate(entries):
             for axis, factor in enumerate(grid):
                 text = (entry[factor.name] or "").strip()
-                value = int(text) if text.isascii() and text.isdigit() else -1
+                value = int(text) if text.isascii() and text.isdigit() else named[axis].get(text, -1)
                 if not 0 <= value < factor.size:
-                    raise BadFile(
-                        f"{table}: in row {row + 1}, {factor.name} is {text!r}; an index from 0 to {factor.size - 1} is expected"
+                    expected = (
+                        f"an index from 0 to {factor.size - 1}{', or the name of a value,' if named[axis] else ''} is expected"
                     )
+                    meant = did_you_mean(text, named[axis])
+                    raise BadFile(f"{table}: in row {row + 1}, {factor.name} is {text!r}; {expected}{meant}")
                 labels[row, axis] = value
             if not entry["file"]:
                 raise BadFile(f"{table}: row {row + 1} names no file")

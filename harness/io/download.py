@@ -83,9 +83,8 @@ def fetch(
             except DownloadError as error:
                 failures.append(str(error))
         else:
-            raise DownloadError(
-                f"{path.name} could not be had: {'; '.join(failures)}; what was had is kept, run it again to continue"
-            )
+            kept = "; what came of it is kept, run it again to continue" if part.length else ""
+            raise DownloadError(f"{path.name} was not downloaded: {'; '.join(failures)}{kept}")
         try:
             check(part.path)
         except Unproven:
