@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import resource
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -15,6 +17,7 @@ import torch
 from conftest import no_file_above
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_store import counting
 
 import harness
 import splits
@@ -166,23 +169,48 @@ def test_images_that_were_not_opened_are_refused(data: Dataset) -> None:
         batches.images(data.split("extrapolation").test[:3])
 
 
+HARMS: dict[str, Callable[[Path], object]] = {
+    "is missing": Path.unlink,
+    "has 0 bytes instead of": lambda path: os.truncate(path, 0),
+    "bytes instead of": lambda path: os.truncate(path, path.stat().st_size - 1),
+    "is damaged": lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
+    "is damaged: it differs": lambda path: shutil.copy(path.with_name("c.4.0.0.0"), path),  # a whole shard, but another
+}
+
+
 @pytest.mark.parametrize("place", PLACES)
-def test_damaged_stores_are_not_fed(data: Dataset, tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("harm", HARMS)
+def test_damaged_stores_are_not_fed(data: Dataset, tmp_path: Path, place: str, harm: str) -> None:
+    """Whatever way they are fed: the shard is named before the first batch. Others can be fed."""
     root = tmp_path / "copy"
     shutil.copytree(data.store.paths.root, root)
     opened = harness.open("toy", root)
     shard = opened.store.shard(3)
-    whole = shard.read_bytes()
-    shard.unlink()
-    with pytest.raises(OSError, match=r"c\.3\.0\.0\.0 is missing"):
+    if data.store.compressed and harm == "is damaged: it differs":
+        shard.with_name("c.4.0.0.0").write_bytes(
+            shard.with_name("c.5.0.0.0").read_bytes()[::-1].ljust(shard.stat().st_size)[: shard.stat().st_size]
+        )
+    HARMS[harm](shard)
+    with pytest.raises(OSError, match=rf"c\.3\.0\.0\.0 .*{harm}.*data verify toy"):
         opened.batches(range(60), place=place)
-    shard.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(OSError, match="data verify toy"):
-        opened.batches(range(60), place=place)
-    shard.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
-    if place == "memory" or opened.store.compressed:
-        with pytest.raises(OSError, match=r"are damaged.*data verify toy"):
-            opened.batches(range(60), place=place)
+    with pytest.raises(OSError, match=r"c\.3\.0\.0\.0 "):
+        opened.torch_dataset(range(60))
+    with pytest.raises(OSError, match=r"c\.3\.0\.0\.0 "):
+        opened.images[:]
+    assert numbers(next(iter(opened.batches(range(14), 14, shuffle=False, place=place)))[0]) == list(range(14))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_shard_is_hashed_once_for_all_that_feed_from_it(data: Dataset, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+    monkeypatch.setattr("harness.data.shards.hashlib.file_digest", counting(hashed))
+    opened = harness.open("toy", data.store.paths.root)
+    for _ in range(2):  # as training and scoring do, one after the other
+        for _ in opened.batches(range(30), 7, place=place):
+            pass
+    assert len(hashed) == 5  # shards of 7
+    opened.torch_dataset(range(60))
+    assert len(hashed) == 9
 
 
 def test_more_shards_than_file_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,10 +113,10 @@ def _verdict(name: str, problems: Sequence[Problem]) -> list[str]:
     if not problems:
         return [f"{name} is whole: every file is what its manifest says"]
     lines = [f"{problem.path}: {problem.what}" for problem in problems]
-    if any("/images/" in problem.path for problem in problems):
-        lines.append(f"delete the files of images/ named here and make {name} again: only they are made; else use --overwrite")
+    if any("/images/c." in problem.path for problem in problems):
+        lines.append(f"delete the shards named here, images/c.…, and make {name} again as it was made: only they are made")
     elif not all(problem.what.endswith(("again", "delete it")) for problem in problems):
-        lines.append(f"make {name} again; if that changes nothing, with --overwrite")
+        lines.append(f"make {name} again as it was made: only what is missing or damaged is")
     return lines
 
 
