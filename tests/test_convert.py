@@ -452,7 +452,7 @@ def test_pictures_of_two_splits_are_not_mixed(tmp_path: Path) -> None:
     convert(path, None, tmp_path / "data", spec_file)
     export(tmp_path / "data", "toy", "composition", "png", tmp_path / "png")
     before = contents(tmp_path / "png")
-    with pytest.raises(ValueError, match="holds pictures already: choose another folder"):
+    with pytest.raises(ValueError, match="holds pictures already: choose another"):
         export(tmp_path / "data", "toy", "extrapolation", "png", tmp_path / "png")
     assert contents(tmp_path / "png") == before
 

@@ -84,7 +84,7 @@ def attempt(run: Run, device: torch.device, progress: Callable[[str, int, int], 
         if where is not None:  # in the user's code
             return Outcome(run, None, f"{type(error).__name__}: {text} ({where.filename}:{where.lineno})")
         if lack := lacking(error):
-            return Outcome(run, None, f"{lack}; the same bench continues it, with fewer --jobs perhaps")
+            return Outcome(run, None, f"{lack}; the same bench continues it, with fewer `jobs` perhaps")
         ours = isinstance(error, OSError | ValueError | ArithmeticError)
         return Outcome(run, None, text if ours else f"{type(error).__name__}: {text} (ood-data --debug bench … shows where)")
 
