@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from harness.io.part import LOOKED_AT, Part, Remote
-from harness.io.web import BLOCK, Answer, DownloadError, answered, in_one_line, seconds_to_wait
+from harness.io.web import BLOCK, Answer, DownloadError, Passing, answered, in_one_line, seconds_to_wait
 
 logger = logging.getLogger(__name__)
 
@@ -124,9 +124,9 @@ class _Expected:
 
 def _download(url: str, part: Part, expected: _Expected, progress: Progress) -> None:
     """Fill `part` from one address, with retries while the server is busy or drops the connection."""
-    idle, starts, wait = 0, 0, WAIT
+    idle, starts, passing, wait = 0, 0, 0, WAIT
     while True:
-        before, pause = part.length, None
+        before, pause, well = part.length, None, True
         try:
             complete, start = _receive(url, part, expected, progress)
             if complete:
@@ -137,13 +137,17 @@ def _download(url: str, part: Part, expected: _Expected, progress: Progress) -> 
             reason, pause = str(error), error.seconds
             if pause is not None and pause > LONGEST_ASKED:
                 raise DownloadError(f"{url}: {reason} and asks to come back in {pause:,.0f} seconds: run it again then") from None
+        except Passing as error:
+            passing, well, reason = passing + 1, False, str(error).removeprefix(f"{url}: ")
+            if passing >= error.attempts:
+                raise
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             cause = getattr(error, "reason", None) or error
             reason = in_one_line(cause) or type(error).__name__
             if before == 0 and isinstance(cause, ConnectionRefusedError | socket.gaierror):  # this won't change within seconds
                 raise DownloadError(f"{url} cannot be reached ({reason}): is there a network?") from None
-        if part.length - before >= SLOWEST:
-            idle, wait = 0, WAIT
+        if well and part.length - before >= SLOWEST:
+            idle, passing, wait = 0, 0, WAIT
         else:
             idle += 1
         if idle >= RETRIES or starts >= RETRIES:

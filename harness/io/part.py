@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.io.atomic import write_atomically
 from harness.io.locks import acquire
-from harness.io.web import DownloadError
+from harness.io.web import Passing
 
 SPARE = 16 * 2**20  # bytes that are left free on the disk where the length is unknown; also between two looks at what is free
 
@@ -104,11 +104,12 @@ class Part:
         os.fsync(self._file.fileno())
 
     def check_beginning(self, url: str) -> None:
-        """Raise DownloadError, and forget it, if it does not begin as such a file does."""
+        """Raise Passing, and forget it, if it does not begin as such a file does."""
         start = os.pread(self._file.fileno(), LOOKED_AT, 0)
         if not re.match(self._beginning, start):
             self.forget()
-            raise DownloadError(f"{url}: what the server sends begins with {start!r}, so it is no {self.path.stem}: a web page?")
+            message = f"{url}: what the server sends begins with {start!r}, so it is no {self.path.stem}: a web page?"
+            raise Passing(message, attempts=2)  # the server may be changing the file
 
     def check_space(self, missing: int | None) -> None:
         """Raise OSError unless there is room for the bytes that are missing, or for some more if that is unknown."""

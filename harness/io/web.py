@@ -18,10 +18,23 @@ from urllib.parse import urlsplit
 from splits.errors import OodDataError
 
 BLOCK = 2**20
+STALLS = 3  # in a row, after which a server that is too slow is left
 
 
 class DownloadError(OodDataError, OSError):
     """A file could not be had: one sentence that says from where, why, and what to do."""
+
+
+class Passing(DownloadError):
+    """What may be over the next time.
+
+    Attributes:
+        attempts: how many are worth making.
+    """
+
+    def __init__(self, message: str, attempts: int) -> None:
+        self.attempts = attempts
+        super().__init__(message)
 
 
 class Answer:
@@ -42,7 +55,7 @@ class Answer:
         """What comes next, at most `BLOCK` bytes; empty at the end, however the connection ended.
 
         Raises:
-            DownloadError: if next to nothing came for too long.
+            Passing: if next to nothing came for too long.
         """
         try:
             block = self._response.read1(BLOCK)
@@ -64,10 +77,10 @@ def answered(url: str, headers: Mapping[str, str], timeout: float, slowest: int)
         slowest: bytes a second.
 
     Raises:
-        DownloadError: for an address that isn't one, a redirection away from https, an answer that comes too slowly.
+        DownloadError: for an address that isn't one, a redirection away from https; `Passing`, if next to nothing comes.
         urllib.error.URLError, http.client.HTTPException, OSError: for what else can go wrong.
     """
-    if not re.match("https?://[^/]", url):
+    if not re.match("https?://[^/]", url, re.IGNORECASE):
         raise DownloadError(f"{url!r} is no address of a file: one that begins with https:// or http:// is expected")
     with _Watch(timeout, slowest) as watch:
         opener = urllib.request.OpenerDirector()
@@ -127,9 +140,9 @@ class _Watch:
         threading.Thread(target=self._run, args=(connection, self._over), daemon=True).start()
 
     def check(self, url: str) -> None:
-        """Raise DownloadError if it was too slow."""
+        """Raise Passing if it was too slow."""
         if self._slow:
-            raise DownloadError(f"{url}: fewer than {self.slowest:,} bytes a second came for {self.seconds:g} seconds")
+            raise Passing(f"{url}: fewer than {self.slowest:,} bytes a second came for {self.seconds:g} seconds", STALLS)
 
     def _run(self, connection: socket.socket, over: threading.Event) -> None:
         before = self.received
