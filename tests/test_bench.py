@@ -18,9 +18,10 @@ import torch
 from conftest import ROOT, CommandLine, assert_one_clear_line
 
 from harness.bench.execute import execute
-from harness.bench.plan import Plan, plan
-from harness.bench.summary import outcomes_told
+from harness.bench.plan import Gap, Plan, plan
+from harness.bench.summary import summarize_outcomes
 from harness.models import find
+from harness.runs.presets import Settings
 from harness.runs.run import Run
 
 CPU = torch.device("cpu")
@@ -29,8 +30,12 @@ SETTINGS = [argument for setting in TINY for argument in ("--set", setting)]
 
 
 def planned(root: Path, out: Path, *models: str, **options: object) -> Plan:
-    options = {"kinds": ["extrapolation"], "overrides": TINY} | options
-    return plan(models, root, out, **options)  # type: ignore[arg-type]
+    settings = Settings(overrides=tuple(options.pop("overrides", TINY)))  # type: ignore[arg-type]
+    return plan(models, root, out, settings=settings, **{"kinds": ["extrapolation"]} | options)  # type: ignore[arg-type]
+
+
+def gaps(plan: Plan, state: str) -> dict[str, str]:
+    return {str(gap): gap.reason for gap in plan.gaps if gap.state == state}
 
 
 def weights(out: Path) -> dict[str, bytes]:
@@ -46,8 +51,9 @@ def test_the_plan_is_the_product(blocks_root: Path, tmp_path: Path) -> None:
         for model in ("cnn", "pcl")
     ]
     assert len({run.folder for run in plan.runs}) == 16
-    assert plan.also["shapes3d"] == f"ood-data data fetch shapes3d --out {blocks_root}"
-    assert plan.also["mpi3d_toy"] == f"ood-data data fetch mpi3d --variant toy --out {blocks_root}"
+    assert gaps(plan, "absent")["shapes3d"] == f"ood-data data fetch shapes3d --out {blocks_root}"
+    assert gaps(plan, "absent")["mpi3d_toy"] == f"ood-data data fetch mpi3d --variant toy --out {blocks_root}"
+    assert plan.refused == ()
     assert len(planned(blocks_root, tmp_path, "all", overrides=[]).runs) == 17
     assert len(planned(blocks_root, tmp_path, "cnn", "cnn", kinds=["random"] * 2, datasets=["blocks"] * 2).runs) == 1
 
@@ -159,11 +165,12 @@ def test_options_have_the_type_of_their_defaults(blocks_root: Path, tmp_path: Pa
 
 def test_a_kind_that_was_asked_for_and_cant_be_is_not_done(blocks_root: Path, tmp_path: Path) -> None:
     plan = planned(blocks_root, tmp_path, "cnn")
-    impossible = replace(plan, runs=(), impossible=(("blocks", "composition", "why not"),))
-    told = outcomes_told(impossible, [])
-    assert not told.ok
-    assert told.lines == ("not done: blocks, composition: why not",)
-    assert outcomes_told(replace(impossible, kinds_named=False), []).ok
+    gap = Gap("impossible", "blocks", "composition", "why not", asked=True)
+    summary = summarize_outcomes(replace(plan, runs=(), gaps=(gap,)), [])
+    assert not summary.ok
+    assert summary.lines == ("not done: blocks, composition: why not",)
+    assert summary.data["impossible"] == [["blocks", "composition", "why not"]]
+    assert summarize_outcomes(replace(plan, runs=(), gaps=(replace(gap, asked=False),)), []).ok
 
 
 def test_a_model_may_exit_and_import_what_lies_beside_it(blocks_root: Path, my_folder: Path) -> None:
@@ -264,12 +271,10 @@ def test_what_a_model_prints_stays_off_stdout(ood_data: CommandLine, blocks_root
 
 def test_every_run_counts_the_same_in_the_bar(blocks_root: Path, tmp_path: Path) -> None:
     (run,) = planned(blocks_root, tmp_path, "pcl", overrides=[*TINY, "score.batch=10"]).runs
-    assert run.phases == {"train": 20, "readout": 20, "score": 21}  # batches of 10, of train and of test
-    assert [run.done("train", 0), run.done("readout", 5), run.done("score", 0), run.done("score", 21)] == [0, 25 / 61, 40 / 61, 1]
-    seen = []
-    run.execute(CPU, lambda phase, step, steps: seen.append(run.done(phase, step)))
-    assert seen == sorted(seen)
-    assert len(seen) == 61
+    seen: list[float] = []
+    run.execute(CPU, seen.append)
+    # 20 steps of training, 20 of the readout, 21 batches of 10, of test and of train
+    assert seen == pytest.approx([*(step / 61 for step in range(1, 41)), *(step / 61 for step in range(40, 61))])
 
 
 def test_what_is_missing_is_named_and_the_rest_is_done(ood_data: CommandLine, blocks_root: Path, tmp_path: Path) -> None:
@@ -290,9 +295,10 @@ def test_an_unfinished_store_is_told_from_none(blocks_root: Path, tmp_path: Path
     (tmp_path / "data/blocks.manifest.jsonl").unlink()
     with pytest.raises(FileNotFoundError, match=r"blocks in .* is not whole: run the command that makes it again"):
         planned(tmp_path / "data", tmp_path / "runs", "mlp")
-    told = planned(tmp_path / "data", tmp_path / "runs", "mlp", datasets=["blocks", "dsprites"])
-    assert "run the command that makes it again" in told.unfinished["blocks"]
-    assert list(told.absent) == ["dsprites"]
+    plan = planned(tmp_path / "data", tmp_path / "runs", "mlp", datasets=["blocks", "dsprites"])
+    assert "run the command that makes it again" in gaps(plan, "unfinished")["blocks"]
+    assert list(gaps(plan, "absent")) == ["dsprites"]
+    assert [gap.dataset for gap in plan.refused] == ["dsprites", "blocks"]
     (tmp_path / "data/blocks.zarr/images/zarr.json").write_text("{")
     with pytest.raises(FileNotFoundError, match=r"blocks in .* is not whole: .* is damaged or missing: --overwrite"):
         planned(tmp_path / "data", tmp_path / "runs", "mlp")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,25 +18,28 @@ import splits
 from harness.data import batches as feeding
 from harness.models import MODELS, find
 from harness.models.backbones import Normalized
-from harness.runs.config import Config, Preset, fingerprint, resolve
+from harness.runs.config import Config, Preset, fingerprint, images_of
+from harness.runs.presets import resolve
 from harness.runs.run import Run
-from harness.runs.trainer import Trainer, noise_seed, seed_all
+from harness.runs.trainer import RunTrainer, noise_seed, seed_all
 
 CPU = torch.device("cpu")
 TINY = ("train.steps=6", "train.batch=16", "train.log_every=3", "readout.steps=6", "readout.batch=16", "train.precision=fp32")
 
 
 def run_of(root: Path, out: Path, model: str = "cnn", kind: str = "extrapolation", seed: int = 0, *settings: str) -> Run:
-    return Run(root, out, "blocks", kind, model, seed, resolve(find(model), "quick", [*TINY, *settings]))
+    config = resolve(find(model), "quick", [*TINY, *settings])
+    digest = fingerprint(config, find(model), images_of(harness.open("blocks", root)))
+    return Run(root, out, "blocks", kind, model, seed, config, digest)  # type: ignore[arg-type]
 
 
-def trainer_of(root: Path, folder: Path, model: str, kind: str, *settings: str, **options: object) -> Trainer:
+def trainer_of(root: Path, folder: Path, model: str, kind: str, *settings: str, **options: object) -> RunTrainer:
     data = harness.open("blocks", root)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     network = find(model).build(1, 4)
     config = resolve(find(model), "quick", [*TINY, *settings])
-    return Trainer(network, data, data.split(kind), config, 0, folder, CPU, **options)  # type: ignore[arg-type]
+    return RunTrainer(network, data, data.split(kind), config, 0, folder, CPU, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ class Interrupted(Exception):
 def test_an_interrupted_training_ends_as_an_unbroken_one(blocks_root: Path, tmp_path: Path, model: str, at: int) -> None:
     calls = 0
 
-    def interrupt(phase: str, step: int, steps: int) -> None:
+    def interrupt(phase: str, step: int) -> None:
         nonlocal calls
         calls += 1
         if calls == at:
@@ -141,11 +143,14 @@ def test_a_run_leaves_a_folder_that_stands_alone(blocks_root: Path, tmp_path: Pa
     assert run.state == "done"
     assert run.folder.parent == tmp_path / "blocks/extrapolation/pcl"
     assert sorted(path.name for path in run.folder.iterdir()) == ["config.json", "log.jsonl", "model.safetensors", "scores.json"]
-    assert json.loads((run.folder / "scores.json").read_text()) == scores
-    assert list(scores) == [
-        "format", "dataset", "kind", "model", "seed", "preset", "steps", "n_test", "r2", "r2_sklearn", "mse", "train", "reference",
-        "modularity", "by_held_out_count", "by_distance", "seconds", "images_per_second", "device",
+    written = json.loads((run.folder / "scores.json").read_text())
+    assert written == scores.to_dict()
+    assert list(written) == [
+        "format", "dataset", "kind", "model", "seed", "fingerprint", "preset", "steps", "n_test", "r2", "r2_sklearn", "mse", "train",
+        "reference", "modularity", "by_held_out_count", "by_distance", "seconds", "images_per_second", "device",
     ]  # fmt: skip
+    assert list(written["train"]) == ["n", "r2", "r2_sklearn", "mse"]
+    assert run.folder.name == f"0-{written['fingerprint']}"
     config = json.loads((run.folder / "config.json").read_text())
     assert config["config"]["model"] == {"latents": 10, "batch_norm": False}
     assert {"torch", "python"} <= set(config["versions"])
@@ -154,8 +159,8 @@ def test_a_run_leaves_a_folder_that_stands_alone(blocks_root: Path, tmp_path: Pa
     network.load_state_dict(safetensors.torch.load_file(run.folder / "model.safetensors"))
     data = harness.open("blocks", blocks_root)
     again = harness.score(network.eval(), data, data.split("extrapolation"))
-    assert again["r2"]["factors"] == pytest.approx(scores["r2"]["factors"])
-    assert again["by_held_out_count"].keys() == scores["by_held_out_count"].keys()
+    assert again["r2"]["factors"] == pytest.approx(written["r2"]["factors"])
+    assert again["by_held_out_count"].keys() == written["by_held_out_count"].keys()
 
 
 def test_a_finished_run_is_not_run_again(blocks_root: Path, tmp_path: Path) -> None:
@@ -169,19 +174,19 @@ def test_a_finished_run_is_not_run_again(blocks_root: Path, tmp_path: Path) -> N
 def test_a_run_folder_has_one_owner(blocks_root: Path, tmp_path: Path) -> None:
     run = run_of(blocks_root, tmp_path)
     run.folder.mkdir(parents=True)
-    descriptor = os.open(run.folder, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    with pytest.raises(BlockingIOError, match="another process"):
-        run.execute(CPU)
-    os.close(descriptor)
+    with (run.folder / ".lock").open("a") as lock:  # a regular file: network file systems don't lock folders
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError, match="another process"):
+            run.execute(CPU)
     run.execute(CPU)
+    assert not (run.folder / ".lock").exists()
 
 
 def test_seeds_differ_and_repeat(blocks_root: Path, tmp_path: Path) -> None:
     first = run_of(blocks_root, tmp_path / "one").execute(CPU)
     again = run_of(blocks_root, tmp_path / "two").execute(CPU)
     other = run_of(blocks_root, tmp_path / "one", "cnn", "extrapolation", 1).execute(CPU)
-    assert first["r2"] == again["r2"] != other["r2"]
+    assert first.r2 == again.r2 != other.r2
 
 
 def test_a_users_model_may_draw_from_any_generator(blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +265,7 @@ def test_a_count_of_none_is_told_before_the_run(setting: str) -> None:
 
 def test_precision_follows_the_device_that_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     def on_cpu(*flags: str) -> str:
-        monkeypatch.setattr("harness.runs.config._cpu_flags", lambda: set(flags))
+        monkeypatch.setattr("harness.machine.cpuinfo", lambda name: " ".join(flags))
         return resolve(find("cnn"), "quick", ["train.precision=auto"], CPU).train.precision
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # of no consequence
@@ -292,7 +297,7 @@ def test_a_finished_run_is_loaded_as_it_was_scored(blocks_root: Path, tmp_path: 
     network = harness.load(run.folder)
     assert not network.training
     data = harness.open("blocks", blocks_root)
-    assert harness.score(network, data, data.split("extrapolation"))["mse"] == scores["mse"]
+    assert harness.score(network, data, data.split("extrapolation"))["mse"] == scores.mse.to_dict()
 
 
 def test_a_users_model_is_loaded_unless_its_code_changed(
@@ -304,11 +309,12 @@ def test_a_users_model_is_loaded_unless_its_code_changed(
     run = run_of(blocks_root, tmp_path / "runs", name)
     scores = run.execute(CPU)
     data = harness.open("blocks", blocks_root)
-    assert harness.score(harness.load(run.folder), data, data.split("extrapolation"))["mse"] == scores["mse"]
+    loaded = harness.load(run.folder, trust_code=True)
+    assert harness.score(loaded, data, data.split("extrapolation"))["mse"] == scores.mse.to_dict()
     (file,) = Path.cwd().glob("*.py")
     file.write_text(file.read_text() + "\n# edited\n")
     with pytest.raises(ValueError, match="is not the code that was trained"):
-        harness.load(run.folder)
+        harness.load(run.folder, trust_code=True)
     assert run_of(blocks_root, tmp_path / "runs", name).state == "new"
 
 

@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from splits.errors import BusyError
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write, sync and rename: ``path`` holds its old content or all of ``data``, whatever happens.
@@ -46,14 +48,21 @@ def sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the advisory lock of the file ``path``, which exists meanwhile; waits for whoever holds it.
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the advisory lock of the file ``path``, which exists meanwhile, and goes with the process, however that ends.
 
     A file of its own, since network file systems don't lock folders.
+
+    Raises:
+        BlockingIOError: if another process holds it and we don't ``wait``.
     """
     while True:
         file = path.open("ab")
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise BusyError(f"{path.parent} is being written by another process") from None
         with contextlib.suppress(FileNotFoundError):
             if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
                 break

@@ -10,7 +10,8 @@ from harness.models import convolutional, equivariant, backbones, representation
 
 # isort: on
 from harness.models.backbones import WeightsMissing
-from harness.models.registry import MODELS, Family, Model, families, find, register
+from harness.models.lookup import find
+from harness.models.registry import MODELS, Family, Model, families, register
 from harness.models.representation import Representation
 
 __all__ = ["MODELS", "Family", "Model", "Representation", "WeightsMissing", "families", "find", "register"]

@@ -15,7 +15,11 @@ from splits.errors import InputError
 
 @click.command()
 @click.option(
-    "--model", "models", multiple=True, metavar="NAME", help="A model's name, all, or module:function of your own; repeat."
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME",
+    help="A model's name, all, or module:function of your own, whose code is run; repeat.",
 )
 @click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Repeat.  [default: all in --data]")
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Repeat.  [default: all four]")
@@ -58,26 +62,28 @@ def bench(
     """
     from harness.bench.execute import execute
     from harness.bench.plan import plan
-    from harness.bench.summary import models_told, outcomes_told, plan_told
+    from harness.bench.summary import summarize_models, summarize_outcomes, summarize_plan
     from harness.machine import keep_freed_memory
+    from harness.runs.presets import Settings
 
     if listed:
-        told = models_told()
+        summary = summarize_models()
     else:
         if not models:
             raise InputError("which model? --model NAME, or --model all; see ood-data bench --list")
         where = pick_device(device)
         with contextlib.redirect_stdout(sys.stderr):  # what a user's model prints
-            planned = plan(models, data, out, datasets, kinds, seeds, preset, overrides, where)  # type: ignore[arg-type,unused-ignore]
-            told = plan_told(planned)
+            settings = Settings(preset, overrides, where)  # type: ignore[arg-type,unused-ignore]
+            planned = plan(models, data, out, datasets=datasets, kinds=kinds, seeds=seeds, settings=settings)
+            summary = summarize_plan(planned)
             if not dry_run:
-                for line in told.lines:
+                for line in summary.lines:
                     click.echo(line, err=True)
                 keep_freed_memory()
                 outcomes = execute(planned.runs, where, jobs, progress_shown())
-                told = outcomes_told(planned, outcomes)
-    click.echo(json.dumps(told.data) if as_json else "\n".join(told.lines))
-    if not told.ok:
+                summary = summarize_outcomes(planned, outcomes)
+    click.echo(json.dumps(summary.data) if as_json else "\n".join(summary.lines))
+    if not summary.ok:
         sys.exit(FAILED)
 
 
