@@ -60,7 +60,7 @@ def flow() -> None:
 @click.option("--held-out", default=0.05, metavar="PART", help="Part of the people kept for validation.")
 @click.option("--precision", default="fp32", type=click.Choice(["fp32", "bf16"]), help="Of the coupling networks.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads.  [default: torch's]")
-@click.option("--save-every", default=300.0, metavar="SECONDS", help="Time between checkpoints.")
+@click.option("--save-every", default=30.0, metavar="SECONDS", help="Time between checkpoints, at least.")
 @click.option("--seed", default=0, metavar="N", help="Of initialisation, batches and noise.")
 @device_option
 def flow_train(
@@ -129,8 +129,9 @@ def flow_train(
     config.check()  # before the pictures are decoded, which can take long
     torch_device, shown = pick_device(device), progress_shown()
     wanted = [] if balance is None else [balance]
-    trainer = Trainer(read_images(images, 2 * resolution, labels, center_crop, wanted, shown), config, out, torch_device)
-    trainer.run(save_every=save_every, progress=shown)
+    read = read_images(images, 2 * resolution, labels, center_crop, wanted, shown)
+    trainer = Trainer(read, config, out, torch_device, save_every)
+    trainer.run(progress=shown)
     click.echo(f"{out / 'flow'} is trained; next: {directions_command(out / 'flow')}")
 
 
