@@ -26,6 +26,10 @@ from celebglow.glow import Glow
 from splits.errors import InputError
 
 BUNDLED = Path(__file__).parent / "weights"
+COMPONENTS = {  # what a flow's folder may name as its parts; diffusers would import, and so run, anything
+    "flow": (["celebglow.glow", "Glow"], ["celebglow.convert.graph_glow", "GraphGlow"], ["celebglow.graph", "GraphGlow"]),
+    "directions": (["celebglow.directions", "Directions"],),
+}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 INFO = ("resolution", "channels", "steps", "widths", "coupling", "bits")  # of a flow's config, as far as it has them
 BATCH_LATENTS = 72 * 12288  # latent dimensions decoded at once: 72 images of 64 x 64, fast on two cores and small in memory
@@ -74,12 +78,15 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
     def from_pretrained(cls, name: str | Path = "bundled", **kwargs: Any) -> CelebGlowPipeline:
         """Load "bundled", the flow that comes with the package, or a folder that `save_pretrained` wrote, as `openai_flow`'s.
 
+        No code that a folder brings or names is run: a flow of a class of your own is for `CelebGlowPipeline(flow, directions)`.
+
         Raises:
-            ValueError: if there is no such flow, or it cannot be read.
+            ValueError: if there is no such flow, it cannot be read, or it names classes that are not celebglow's.
         """
         folder = BUNDLED if str(name) == "bundled" else Path(name)
         if not (folder / "model_index.json").is_file():
             raise InputError(_no_flow(folder))
+        _refuse_code(folder)
         try:
             with no_progress_bars():
                 pipeline: CelebGlowPipeline = super().from_pretrained(
@@ -221,6 +228,25 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
 def directions_command(folder: Path) -> str:
     """What gives the flow in a folder its attribute directions."""
     return f"ood-data flow directions {folder} IMAGES --labels TABLE --attribute NAME --out FOLDER"
+
+
+def _refuse_code(folder: Path) -> None:
+    """Raise InputError for a folder from which diffusers would run code that is not ours."""
+    try:
+        index = json.loads((folder / "model_index.json").read_bytes())
+        parts = {name: value for name, value in index.items() if isinstance(value, list)}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{folder / 'model_index.json'} cannot be read ({error}): fetch or make the flow again") from error
+    for name, value in parts.items():
+        if value not in COMPONENTS.get(name, ()):
+            raise InputError(
+                f"{folder / 'model_index.json'} names {ascii(value)[:80]} as its {ascii(name)[1:-1][:40]}, which is no class of celebglow's: "
+                "its code is not run"
+            )
+    # Files that diffusers takes for the code of a pipeline or of a part.
+    for file in (folder / "None.py", *(folder / name / f"{library}.py" for name, (library, _) in parts.items())):
+        if file.exists():
+            raise InputError(f"{file} is code, which is not run: remove it, if the flow is to be loaded without")
 
 
 def _no_flow(path: Path) -> str:
