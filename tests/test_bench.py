@@ -18,11 +18,13 @@ import torch
 from conftest import ROOT, CommandLine, assert_one_clear_line
 
 from harness.bench.execute import execute
-from harness.bench.plan import Gap, Plan, plan
-from harness.bench.summary import summarize_outcomes
+from harness.bench.plan import MOST_RUNS, Gap, Plan, plan
+from harness.bench.summary import summarize_outcomes, summarize_plan
+from harness.data.store import Store
 from harness.models import find
 from harness.runs.presets import Settings
 from harness.runs.run import Run
+from splits import DATASETS
 
 CPU = torch.device("cpu")
 TINY = ["train.steps=20", "train.batch=16", "readout.steps=20", "train.precision=fp32"]
@@ -70,12 +72,36 @@ def test_an_option_is_for_the_models_that_have_it(blocks_root: Path, tmp_path: P
     [
         ({"kinds": ["extrapolate"]}, "did you mean 'extrapolation'"),
         ({"seeds": 0}, "at least one seed"),
+        ({"seeds": 10**7}, r"seeds: 10,000,000, and so 10,000,000 runs; at most 100,000 are expected"),
         ({"datasets": ["block"]}, "no dataset 'block' in .*; did you mean 'blocks'"),
     ],
 )
 def test_wrong_plans_are_refused(blocks_root: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         planned(blocks_root, tmp_path, "cnn", **options)
+
+
+def test_a_plan_opens_each_dataset_once(blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    open_store = Store.__init__
+
+    def spied(self: Store, root: Path, name: str) -> None:
+        opened.append(name)
+        open_store(self, root, name)
+
+    monkeypatch.setattr(Store, "__init__", spied)
+    plan = planned(blocks_root, tmp_path, "mlp", "cnn", kinds=[], seeds=3)
+    summary = summarize_plan(plan)
+    assert (len(summary.data["runs"]), opened) == (24, ["blocks"])
+    plan.runs[0].execute(CPU)
+    assert opened == ["blocks"] * 2
+
+
+def test_the_largest_plan_is_quick(blocks_root: Path, tmp_path: Path) -> None:
+    start = time.process_time()
+    summary = summarize_plan(planned(blocks_root, tmp_path, "mlp", seeds=MOST_RUNS // 10))
+    assert summary.lines[-1 - len(DATASETS)] == f"{MOST_RUNS // 10} runs: {MOST_RUNS // 10} new"
+    assert time.process_time() - start < 5
 
 
 def test_several_processes_give_what_one_gives(blocks_root: Path, tmp_path: Path) -> None:

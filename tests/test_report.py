@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CommandLine, assert_one_clear_line
+from matplotlib.figure import Figure
 
 from harness.bench.execute import execute
 from harness.bench.plan import plan as plan_bench
+from harness.report import figures
 from harness.report.html import report
 from harness.report.results import PUBLISHED, collect, leaderboard, score_table, score_text
 from harness.runs.presets import Settings
@@ -156,6 +158,63 @@ def test_the_command(ood_data: CommandLine, runs: Path, tmp_path: Path) -> None:
     (broken / "scores.json").write_text("{")
     only = ood_data("report", tmp_path / "broken", "--out", tmp_path / "x")
     assert_one_clear_line(only, 1, "is not JSON", "bench again", "no finished run")
+
+
+BEFORE = Path(__file__).parent / "golden/before/runs"
+MARKUP = '<script>alert(1)</script>"><img src=x onerror=alert(1)>$\\frac{$'
+
+
+def test_names_are_escaped_where_they_are_written(tmp_path: Path) -> None:
+    """Though the reader refuses such ones: what checks a name and what writes it are two places."""
+    scores = RunScores.read(next(BEFORE.glob("blocks/extrapolation/mlp/*/scores.json")))
+    factors = {MARKUP if name == "shape" else name: value for name, value in scores.r2.factors.items()}
+    numbers = scores.r2.model_copy(update={"factors": factors})
+    baselines = {name: each.model_copy(update={"factors": factors}) for name, each in scores.reference.items()}
+    change = {"r2": numbers, "r2_sklearn": numbers, "mse": numbers, "train": scores.train.model_copy(update={"r2": numbers})}
+    hostile = scores.model_copy(update=change | {"model": MARKUP, "reference": baselines})
+    formula = scores.model_copy(update={"model": '=HYPERLINK("http://127.0.0.1/","x")'})
+    report(leaderboard([hostile, formula]), tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;" in page
+    lines = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
+    assert {line["model"] for line in lines if line["config"]} == {MARKUP, '\'=HYPERLINK("http://127.0.0.1/","x")'}
+    assert any(float(line["r2"]) < 0 for line in lines)  # a number may begin with −
+
+
+def test_an_old_report_leaves_no_pictures(tmp_path: Path) -> None:
+    rows = collect(BEFORE)
+    report(rows, tmp_path)
+    old = {path.name for path in tmp_path.iterdir()}
+    foreign = {"mine.png": b"\x89PNG", "our-random-factors.png": b"\x89PNG of mine", "notes.partial": b""}
+    for name, content in foreign.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "blocks-composition-factors.png.partial").touch()  # killed meanwhile
+    files = report([row for row in rows if row.kind == "extrapolation"], tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in files} | set(foreign)
+    assert old - {path.name for path in files} == {f"blocks-composition-{name}.png" for name in ("leaderboard", "factors")}
+
+
+def test_a_model_that_was_not_trained_says_so() -> None:
+    scores = RunScores.read(next(BEFORE.glob("blocks/extrapolation/mlp/*/scores.json")))
+    (row,) = leaderboard([scores.model_copy(update={"steps": 0})])
+    assert row.label == "mlp (untrained)"
+    assert score_table([row])[1][2] == "mlp (untrained)"
+
+
+def test_a_copy_of_a_run_is_no_second_seed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    runs = shutil.copytree(BEFORE, tmp_path / "runs")
+    before = [len(row.runs) for row in collect(runs)]
+    folder = next(runs.glob("blocks/extrapolation/mlp/0-*"))
+    RunScores.read(folder / "scores.json").write(folder / "scores.json")  # as it is written today
+    shutil.copytree(folder, folder.with_name(f"{folder.name} copy"))
+    assert [len(row.runs) for row in collect(runs)] == before
+    assert "is a copy of another run of the same seed" in caplog.text
+
+
+def test_a_picture_is_no_larger_than_can_be_drawn() -> None:
+    assert figures.render(Figure(figsize=(1, 500)), "png").startswith(b"\x89PNG")  # as of 1,600 rows
 
 
 def test_a_run_that_cant_be_read_is_left_out_of_the_report(runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import random
+import shutil
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,13 +20,18 @@ import torch
 import harness
 import splits
 from harness.data import batches as feeding
+from harness.io.checkpoints import interrupted_between_steps
 from harness.models import MODELS, find
 from harness.models.backbones import Normalized
+from harness.models.lookup import code_hash, code_of
 from harness.runs.config import Config, Preset, fingerprint, images_of
 from harness.runs.presets import resolve
+from harness.runs.records import RunSetup
 from harness.runs.run import Run
 from harness.runs.trainer import RunTrainer, noise_seed, seed_all
+from splits.errors import InputError, OodDataError
 
+BEFORE = Path(__file__).parent / "golden/before"
 CPU = torch.device("cpu")
 TINY = ("train.steps=6", "train.batch=16", "train.log_every=3", "readout.steps=6", "readout.batch=16", "train.precision=fp32")
 
@@ -242,6 +251,12 @@ def test_presets_and_overrides() -> None:
         ("train.precision=fp8", "'auto' or 'fp32' or 'bf16' is expected, got 'fp8'"),
         ("train.compile=1", "bool is expected"),
         ("model.width=3", "cnn has no option model.width"),
+        ("train.learning_rate=nan", "train.learning_rate: a number of at least 0 is expected, got nan"),
+        ("train.learning_rate=inf", "a number of at least 0 and below inf is expected, got inf"),
+        ("train.betas=[0.9, 2]", "train.betas: a number of at least 0 and below 1 is expected, got 2.0"),
+        ("train.steps=" + "9" * 30, "at least 0 and below 9223372036854775808 is expected, got one of many digits"),
+        ("train.steps=" + "9" * 5000, r"int is expected, got '9{78}…$"),
+        ("train.batch=" + "[" * 100_000, r"int is expected, got '\[{78}…$"),
     ],
 )
 def test_wrong_settings_are_told(setting: str, message: str) -> None:
@@ -298,6 +313,110 @@ def test_a_finished_run_is_loaded_as_it_was_scored(blocks_root: Path, tmp_path: 
     assert not network.training
     data = harness.open("blocks", blocks_root)
     assert harness.score(network, data, data.split("extrapolation"))["mse"] == scores.mse.to_dict()
+
+
+def test_a_strangers_run_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shutil.copytree(next((BEFORE / "runs/blocks/extrapolation/my_network.build").iterdir()), tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_network", raising=False)
+    evil = "open('CANARY', 'w')\ndef build(*arguments): ...\n"
+    for file in (Path("my_network.py"), Path("pack/__init__.py"), Path("pack/inner/net.py")):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(evil)
+    for trust in (False, True):
+        with pytest.raises(InputError, match=r"my_network:build is not the code that was trained .*my_network\.py changed since"):
+            harness.load(folder, trust_code=trust)
+    setup = RunSetup.read(folder / "config.json")
+    for model in ("my_network:build", "pack.inner.net:build", "os:system", "../../x:build", "x.py:build", "absent:build", ":"):
+        code = code_hash(code_of(model)) if model[0] in "mp" else ""  # as a stranger would write it who brings both
+        setup.model_copy(update={"model": model, "code": code}).write(folder / "config.json")
+        with pytest.raises(InputError) as error:
+            harness.load(folder)
+        if code:
+            assert str(Path.cwd() / f"{model.partition(':')[0].replace('.', '/')}.py") in str(error.value)
+            assert "trust_code=True" in str(error.value)
+    assert not Path("CANARY").exists()
+    assert not {"pack", "pack.inner", "my_network"} & set(sys.modules)
+
+
+def test_a_model_without_a_file_is_not_trusted_either(tmp_path: Path) -> None:
+    folder = shutil.copytree(next((BEFORE / "runs/blocks/extrapolation/my_network.build").iterdir()), tmp_path / "run")
+    setup = RunSetup.read(folder / "config.json")
+    setup.model_copy(update={"model": "sys:exit", "code": ""}).write(folder / "config.json")
+    with pytest.raises(InputError, match=r"the code in no file\. If you trust"):
+        harness.load(folder)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"widths": [10**9]}, "is not of the network that"),
+        ({"widths": ["x"]}, "has options that mlp can't be built with"),
+        ({"hidden": 10**12}, "mlp has no option model.hidden"),
+        ({"widths": 5}, "list is expected"),
+    ],
+)
+def test_a_strangers_options_take_no_memory(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    folder = shutil.copytree(next((BEFORE / "runs/blocks/extrapolation/mlp").iterdir()), tmp_path / "run")
+    document = json.loads((folder / "config.json").read_text())
+    document["config"]["model"] = change
+    (folder / "config.json").write_text(json.dumps(document))
+    with pytest.raises(OodDataError, match=message):
+        harness.load(folder)
+
+
+@pytest.mark.parametrize("weights", [b"", b"\x80\x04cos\nsystem\n", (2**63).to_bytes(8, "little") + b"{}", None])
+def test_weights_that_are_none(tmp_path: Path, weights: bytes | None) -> None:
+    folder = shutil.copytree(next((BEFORE / "runs/blocks/extrapolation/mlp").iterdir()), tmp_path / "run")
+    (folder / "model.safetensors").unlink()
+    if weights is not None:
+        (folder / "model.safetensors").write_bytes(weights)
+    with pytest.raises(OSError, match=r"model.safetensors is (damaged|missing).*bench again"):
+        harness.load(folder)
+
+
+def test_ctrl_c_saves_the_step_that_it_met(blocks_root: Path, tmp_path: Path) -> None:
+    def press(phase: str, step: int) -> None:
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    rarely = "train.checkpoint_seconds=1000"
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer_of(blocks_root, tmp_path, "mlp", "random", rarely, progress=press).run()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    seen: list[int] = []
+    trainer_of(blocks_root, tmp_path, "mlp", "random", rarely, progress=lambda phase, step: seen.append(step)).run()
+    assert seen == [5, 6]
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with interrupted_between_steps() as interrupted:
+            assert not interrupted()
+            signal.raise_signal(signal.SIGINT)
+            assert interrupted()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of a job in the background
+        with interrupted_between_steps() as interrupted:
+            signal.raise_signal(signal.SIGINT)
+            assert not interrupted()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def test_what_a_kill_after_the_scores_leaves_is_removed(blocks_root: Path, tmp_path: Path) -> None:
+    run = run_of(blocks_root, tmp_path, "mlp")
+    scores = run.execute(CPU)
+    for name in ("checkpoint.pt", ".lock"):
+        (run.folder / name).touch()
+    assert run.execute(CPU) == scores
+    assert sorted(path.name for path in run.folder.iterdir()) == ["config.json", "log.jsonl", "model.safetensors", "scores.json"]
 
 
 def test_a_users_model_is_loaded_unless_its_code_changed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import pickle
 import signal
 import threading
 import time
@@ -50,8 +51,10 @@ class Journal:
             self._cut(saved["log_bytes"] if "log_bytes" in saved else self._bytes_up_to(saved["step"]))
         except (OodDataError, OSError, MemoryError):
             raise
-        except Exception as error:  # whatever a damaged file makes the reader raise
+        except Exception as error:  # whatever a damaged file makes the readers raise
             reason = next(iter(str(error).splitlines()), type(error).__name__)
+            if isinstance(error, pickle.UnpicklingError):  # then torch's advice is to run what is in the file
+                reason = "it is damaged, or not a checkpoint"
             raise InputError(f"can't continue from {self.checkpoint}, delete it to start again: {reason}") from error
         return True
 

@@ -10,7 +10,9 @@ import importlib
 import inspect
 import json
 import sys
+import sysconfig
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +57,9 @@ def code_of(name: str) -> tuple[Path, ...]:
     if file is None:
         return ()
     root = file.parents[module_name.count(".") + (file.name == "__init__.py")]
-    # Of what is installed, only its own package: beside it lies torch.
-    own = root / module_name.partition(".")[0] if root.name in ("site-packages", "dist-packages") else root
+    # Of what is installed, only its own package: beside it lies torch, or all that comes with Python.
+    installed = root.name in ("site-packages", "dist-packages") or root == Path(sysconfig.get_path("stdlib"))
+    own = root / module_name.partition(".")[0] if installed else root
     return _code(file, root, own)
 
 
@@ -97,7 +100,7 @@ def _imported(name: str) -> Model:
             return build(*args, **options)  # type: ignore[no-any-return]
 
     summary = (inspect.getdoc(build) or "a model of your own").splitlines()[0]
-    model = Model(name, at_home, "user", summary, code=code_of(name))
+    model = Model(name, at_home, "user", summary)
     try:
         inspect.signature(build).bind(3, 7, **model.options)
         json.dumps(model.options)  # they are kept with the run
@@ -105,7 +108,7 @@ def _imported(name: str) -> Model:
         raise InputError(
             f"{name} is to be called as {function}(in_channels, num_outputs), all else with defaults: {error}"
         ) from None
-    return model
+    return replace(model, code=code_of(name))
 
 
 def _not_importable(module_name: str, name: str, reason: str) -> InputError:

@@ -118,7 +118,7 @@ class RunSetup(Document):
 
     FORMAT: ClassVar[int] = 2
     UPGRADES: ClassVar[dict[int, Upgrade]] = {1: lambda document, path: {"image_shape": None} | document}
-    ADVICE: ClassVar[str] = "the same bench, of an unfinished run, writes it again"
+    ADVICE: ClassVar[str] = "delete the folder and bench again"
 
     format: int = FORMAT
     dataset: DatasetName

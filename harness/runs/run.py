@@ -21,7 +21,7 @@ import harness
 from harness.io.atomic import locked
 from harness.io.checkpoints import CHECKPOINT
 from harness.machine import cores, device_name
-from harness.models import Representation, find
+from harness.models import MODELS, Representation, find
 from harness.models.lookup import code_hash
 from harness.runs import networks
 from harness.runs.config import Config
@@ -83,7 +83,8 @@ class Run:
     @property
     def steps(self) -> int:
         """Training steps in all phases."""
-        return self.config.train.steps + (self.config.readout.steps if find(self.model).family == "representation" else 0)
+        reads_out = self.model in MODELS and MODELS[self.model].family == "representation"
+        return self.config.train.steps + (self.config.readout.steps if reads_out else 0)
 
     def execute(self, device: torch.device, progress: Callable[[float], None] = lambda part: None) -> RunScores:
         """Train and score, unless that is done.
