@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ from harness.io.atomic import naming
 from harness.machine import lacking
 from splits.errors import InputError
 
+COMPONENTS = {  # what a flow's folder may name as its parts; diffusers would import, and so run, anything
+    "flow": (["celebglow.glow", "Glow"], ["celebglow.convert.graph_glow", "GraphGlow"], ["celebglow.graph", "GraphGlow"]),
+    "directions": (["celebglow.directions", "Directions"],),
+}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 BATCH_LATENTS = 72 * 12288  # latent dimensions decoded at once: 72 images of 64 x 64, fast on two cores and small in memory
 
@@ -73,12 +78,15 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
     def from_pretrained(cls, name: str | Path = "bundled", **kwargs: Any) -> CelebGlowPipeline:
         """Load "bundled", the flow that comes with the package, or a folder that `save_pretrained` wrote, as `openai_flow`'s.
 
+        No code that a folder brings or names is run: a flow of a class of your own is for `CelebGlowPipeline(flow, directions)`.
+
         Raises:
-            ValueError: if there is no such flow, or it cannot be read.
+            ValueError: if there is no such flow, it cannot be read, or it names classes that are not celebglow's.
         """
         folder = BUNDLED if str(name) == "bundled" else Path(name)
         if not (folder / INDEX).is_file():
             raise InputError(no_flow(folder))
+        _refuse_code(folder)
         import celebglow.graph  # noqa: F401  # diffusers loads a flow's class from modules that are imported only
 
         try:
@@ -215,3 +223,22 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         if output_type == "np":
             return CelebGlowOutput(images=images)
         return CelebGlowOutput(images=[Image.fromarray(image.squeeze()) for image in images])
+
+
+def _refuse_code(folder: Path) -> None:
+    """Raise InputError for a folder from which diffusers would run code that is not ours."""
+    try:
+        index = json.loads((folder / INDEX).read_bytes())
+        parts = {name: value for name, value in index.items() if isinstance(value, list)}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{folder / 'model_index.json'} cannot be read ({error}): fetch or make the flow again") from error
+    for name, value in parts.items():
+        if value not in COMPONENTS.get(name, ()):
+            raise InputError(
+                f"{folder / 'model_index.json'} names {ascii(value)[:80]} as its {ascii(name)[1:-1][:40]}, which is no class of celebglow's: "
+                "its code is not run"
+            )
+    # Files that diffusers takes for the code of a pipeline or of a part.
+    for file in (folder / "None.py", *(folder / name / f"{library}.py" for name, (library, _) in parts.items())):
+        if file.exists():
+            raise InputError(f"{file} is code, which is not run: remove it, if the flow is to be loaded without")

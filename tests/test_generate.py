@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,6 +225,32 @@ def test_what_a_flow_is_is_read_from_its_files(tmp_path: Path) -> None:
     (tmp_path / "flow/directions/config.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
         SavedFlow.open(tmp_path / "flow")
+
+
+@pytest.mark.parametrize(
+    "index, code",
+    [
+        ({"flow": ["evil", "Glow"]}, "evil.py"),
+        ({"flow": ["os", "system"]}, None),
+        ({"scheduler": ["evil", "Glow"]}, "evil.py"),
+        ({"_class_name": ["evil", "Glow"]}, "tiny/evil.py"),
+        ({}, "tiny/flow/celebglow.glow.py"),
+        ({}, "tiny/None.py"),
+    ],
+)
+def test_a_strangers_flow_runs_no_code(
+    flow_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: dict[str, object], code: str | None
+) -> None:
+    folder = shutil.copytree(flow_folder, tmp_path / "tiny")
+    file = folder / "model_index.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | index))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    if code:
+        Path(code).write_text("open('CANARY', 'w')\nfrom celebglow.glow import Glow\n")
+    with pytest.raises(InputError, match=r"which is no class of celebglow's|is code, which is not run"):
+        CelebGlowPipeline.from_pretrained(folder)
+    assert not Path("CANARY").exists()
 
 
 def test_a_flow_that_is_not_ready_says_what_to_run(tmp_path: Path) -> None:

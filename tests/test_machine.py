@@ -69,7 +69,7 @@ def test_a_run_that_lacks_memory_says_so(blocks_root: Path, tmp_path: Path, monk
         raise RuntimeError("could not create a primitive")
 
     monkeypatch.setattr(Run, "execute", fail)
-    outcome = attempt(Run(blocks_root, tmp_path, "blocks", "random", "cnn", 0, None), CPU)  # type: ignore[arg-type]
+    outcome = attempt(Run(blocks_root, tmp_path, "blocks", "random", "cnn", 0, None, ""), CPU)  # type: ignore[arg-type]
     assert outcome.error.startswith("there is not enough memory (could not create a primitive); the same bench continues it")
 
 

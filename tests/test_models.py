@@ -12,8 +12,8 @@ from torch import nn
 
 from harness import models
 from harness.models.equivariant import ROTATIONS
+from harness.models.lookup import code_hash
 from harness.models.registry import register
-from harness.runs.config import code_hash
 
 HERE = [name for name, model in models.MODELS.items() if model.family != "pretrained"]
 HEAVY = {"resnet50": 1e-3, "resnet101": 1e-3, "densenet121": 1e-3, "rotation-eq-big": 3e-4}  # learning rates
@@ -164,9 +164,9 @@ def test_what_a_model_of_ones_own_imports_from_its_folder_is_its_code(tmp_path: 
     monkeypatch.chdir(tmp_path)
     code = models.find("mine.network:build").code
     assert [str(path.relative_to(tmp_path)) for path in code] == sorted(set(files) - {"mine/unused.py"})
-    before = code_hash(models.find("mine.network:build"))
+    before = code_hash(code)
     (tmp_path / "my_helpers.py").write_text("import torch  # edited\n")
-    assert code_hash(models.find("mine.network:build")) != before
+    assert code_hash(models.find("mine.network:build").code) != before
 
 
 @pytest.mark.parametrize("text", ["def build(:", "raise OSError('no licence')", "import absent_package"])

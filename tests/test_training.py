@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -69,6 +70,65 @@ def test_a_resumed_training_repeats_an_unbroken_one(tmp_path: Path) -> None:
     one, two = (Glow.from_pretrained(tmp_path / run / "flow", low_cpu_mem_usage=False).state_dict() for run in ("one", "two"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert (tmp_path / "one/flow/config.json").exists()
+
+
+def test_ctrl_c_saves_the_step_that_it_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(faces(), CONFIG, tmp_path / "two", CPU, save_every=1000)
+    step = trainer._train_step
+
+    def press() -> torch.Tensor:
+        if trainer.step == 4:
+            signal.raise_signal(signal.SIGINT)
+        return step()
+
+    monkeypatch.setattr(trainer, "_train_step", press)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run(log_every=2, progress=False)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    resumed = train(tmp_path / "two")
+    assert resumed.step == 12
+    assert Trainer(faces(), CONFIG, tmp_path / "two", CPU).step == 12
+    train(tmp_path / "one")
+    one, two = (Glow.from_pretrained(tmp_path / run / "flow", low_cpu_mem_usage=False).state_dict() for run in ("one", "two"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    log = [json.loads(line)["step"] for line in (tmp_path / "two/log.jsonl").read_text().splitlines()]
+    assert log == [2, 4, 6, 12]
+
+
+@pytest.mark.parametrize("log_bytes", [True, False])
+def test_the_log_goes_on_where_the_checkpoint_was(tmp_path: Path, log_bytes: bool) -> None:
+    """Also where a version before saved it, which didn't say how long the log was."""
+    trainer = Trainer(faces(), CONFIG, tmp_path, CPU)
+    line = '{{"step": {}}}\n'
+    (tmp_path / "log.jsonl").write_text(line.format(3) + line.format(6))
+    trainer.step = 6
+    trainer._save()
+    if not log_bytes:
+        saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+        del saved["log_bytes"]
+        torch.save(saved, tmp_path / "checkpoint.pt")
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write(line.format(9) + line.format(12)[:5])
+    assert Trainer(faces(), CONFIG, tmp_path, CPU).step == 6
+    assert (tmp_path / "log.jsonl").read_text() == line.format(3) + line.format(6)
+
+
+def test_a_log_without_a_checkpoint_begins_again(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 6}\n')
+    Trainer(faces(), CONFIG, tmp_path, CPU)
+    assert (tmp_path / "log.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\x80\x02cos\nsystem\n(S'touch CANARY'\ntR."])
+def test_a_checkpoint_that_is_none_is_named(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"can't continue from .*checkpoint.pt, delete it to start again"):
+        Trainer(faces(), CONFIG, tmp_path, CPU)
+    assert not (tmp_path / "CANARY").exists()
 
 
 def test_another_config_is_not_continued(tmp_path: Path) -> None:

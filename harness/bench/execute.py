@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from tqdm import tqdm
 from harness.io.progress import Bar, progress_bar
 from harness.machine import cores, keep_freed_memory, lacking
 from harness.models import find
+from harness.report.results import score_text
+from harness.runs.records import RunScores
 from harness.runs.run import Run
 
 logger = logging.getLogger(__name__)
@@ -36,7 +39,7 @@ class Outcome:
     """A run and its scores, or why it has none."""
 
     run: Run
-    scores: dict[str, Any] | None
+    scores: RunScores | None
     error: str = ""
 
 
@@ -58,11 +61,11 @@ def execute(runs: Iterable[Run], device: torch.device, jobs: int | None = None, 
     outcomes = {run.folder: attempt(run, device) for run in runs if run.state == "done"}
     with _Bar(len(todo), progress) as bar:
         finished = _in_processes(todo, device, jobs, bar) if jobs > 1 else _in_turn(todo, device, bar)
-        for number, outcome in enumerate(finished, start=1):
+        for position, outcome in enumerate(finished, start=1):
             outcomes[outcome.run.folder] = outcome
-            told = outcome.error if outcome.scores is None else f"R² {outcome.scores['r2']['mean']:.3f}"
+            result = outcome.error if outcome.scores is None else f"R² {score_text(outcome.scores.r2.mean)}"
             with bar.hidden():
-                logger.info("%d/%d  %s: %s", number, len(todo), outcome.run, told)
+                logger.info("%d/%d  %s: %s", position, len(todo), outcome.run, result)
     return [outcomes[run.folder] for run in runs]
 
 
@@ -71,7 +74,7 @@ def jobs_of(runs: int, device: torch.device, jobs: int | None) -> int:
     return min(jobs or (cores() if device.type == "cpu" else 1), max(runs, 1))
 
 
-def attempt(run: Run, device: torch.device, progress: Callable[[str, int, int], None] = lambda *_: None) -> Outcome:
+def attempt(run: Run, device: torch.device, progress: Callable[[float], None] = lambda part: None) -> Outcome:
     """Execute one run and keep its error."""
     code: tuple[Path, ...] = ()
     try:
@@ -134,11 +137,7 @@ class _Bar:
 
 def _in_turn(runs: list[Run], device: torch.device, bar: _Bar) -> Iterator[Outcome]:
     for run in runs:
-
-        def show(phase: str, step: int, steps: int, run: Run = run) -> None:
-            bar.at(run.folder, run.done(phase, step))
-
-        outcome = attempt(run, device, show)
+        outcome = attempt(run, device, partial(bar.at, run.folder))
         bar.at(run.folder, 1)
         yield outcome
 
@@ -213,13 +212,13 @@ def _start_worker(queue: Any, level: int) -> None:
 
 
 def _work(run: Run, device: torch.device) -> Outcome:
-    told = time.monotonic()
+    last = time.monotonic()
 
-    def show(phase: str, step: int, steps: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > REPORT_SECONDS:
-            told = time.monotonic()
+    def report(done: float) -> None:
+        nonlocal last
+        if time.monotonic() - last > REPORT_SECONDS:
+            last = time.monotonic()
             with contextlib.suppress(OSError):
-                _queue.put((run.folder, run.done(phase, step)))
+                _queue.put((run.folder, done))
 
-    return attempt(run, device, show)
+    return attempt(run, device, report)

@@ -10,7 +10,8 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from harness.models import find
-from harness.runs.config import Preset, resolve
+from harness.runs.config import Preset
+from harness.runs.presets import resolve
 from splits.formatting import Report, wrapped_table
 
 WORDS = {

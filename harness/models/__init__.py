@@ -15,12 +15,17 @@ from harness.models.names import NAMES
 
 if TYPE_CHECKING:
     from harness.models.backbones import WeightsMissing
-    from harness.models.registry import MODELS, Family, Model, families, find, register
+    from harness.models.lookup import find
+    from harness.models.registry import MODELS, Family, Model, families, register
     from harness.models.representation import Representation
 
 # Importing a family registers its models; in this order they are listed.
 _FAMILIES = ("convolutional", "equivariant", "backbones", "representation")
-_PLACES = {"Representation": "representation", "WeightsMissing": "backbones"}  # all other names are the registry's
+_PLACES = {
+    "Representation": "representation",
+    "WeightsMissing": "backbones",
+    "find": "lookup",
+}  # all other names are the registry's
 
 __all__ = ["MODELS", "NAMES", "Family", "Model", "Representation", "WeightsMissing", "families", "find", "register"]
 

@@ -99,18 +99,20 @@ def bench(
     from harness.bench.execute import execute
     from harness.bench.plan import plan
     from harness.bench.settings import settings_of
-    from harness.bench.summary import models_told, outcomes_told, plan_told
+    from harness.bench.summary import summarize_models, summarize_outcomes, summarize_plan
     from harness.machine import keep_freed_memory, warn_if_bf16_is_slow
+    from harness.runs.presets import Settings
 
     with contextlib.redirect_stdout(sys.stderr):  # what a user's model prints
         if listed:
-            told = models_told()
+            told = summarize_models()
         elif shown:
             told = settings_of(shown, preset, overrides)  # type: ignore[arg-type,unused-ignore]
         else:
             where = pick_device(device)
-            planned = plan(models, data, out, datasets, kinds, seeds, preset, overrides, where)  # type: ignore[arg-type,unused-ignore]
-            told = plan_told(planned, in_full=dry_run)
+            settings = Settings(preset, overrides, where)  # type: ignore[arg-type,unused-ignore]
+            planned = plan(models, data, out, datasets=datasets, kinds=kinds, seeds=seeds, settings=settings)
+            told = summarize_plan(planned, in_full=dry_run)
             if any(run.config.train.precision == "bf16" for run in planned.runs):
                 warn_if_bf16_is_slow(where)
             if dry_run:
@@ -119,7 +121,7 @@ def bench(
                 for line in told.lines:
                     click.echo(as_options(line), err=True)
                 keep_freed_memory()
-                told = outcomes_told(planned, execute(planned.runs, where, jobs))
+                told = summarize_outcomes(planned, execute(planned.runs, where, jobs))
     click.echo(json.dumps(told.data) if as_json else as_options("\n".join(told.lines)))
     if not told.ok:
         sys.exit(FAILED)

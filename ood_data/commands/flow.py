@@ -77,7 +77,7 @@ def flow() -> None:
 )
 @click.option("--precision", default="fp32", type=click.Choice(["fp32", "bf16"]), help="Of the coupling networks.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads.  [default: torch's]")
-@click.option("--save-every", default=300.0, type=click.FloatRange(0), metavar="SECONDS", help="Time between checkpoints.")
+@click.option("--save-every", default=30.0, type=click.FloatRange(0), metavar="SECONDS", help="Time between checkpoints, at least.")
 @click.option("--seed", default=0, type=click.IntRange(0), metavar="N", help="Of initialisation, batches and noise.")
 @device_option
 def flow_train(
@@ -153,8 +153,9 @@ def flow_train(
     if precision == "bf16":
         warn_if_bf16_is_slow(torch_device)
     wanted = [] if balance is None else [balance]
-    trainer = Trainer(read_images(images, 2 * resolution, labels, center_crop, wanted, True), config, out, torch_device)
-    trainer.run(save_every=save_every)
+    read = read_images(images, 2 * resolution, labels, center_crop, wanted, True)
+    trainer = Trainer(read, config, out, torch_device, save_every)
+    trainer.run()
     click.echo(f"{out / 'flow'} is trained; next: {directions_command(out / 'flow')}")
 
 
