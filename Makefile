@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow check lint types format clean
+.PHONY: demo test test-slow test-lowest coverage check lint types imports docs format clean
 
 demo: $(VENV)/installed
 	$(BIN)/ood-data generate celebglow --out demo/ --persons 24
@@ -17,7 +18,15 @@ test: $(VENV)/dev
 test-slow: $(VENV)/dev
 	$(BIN)/pytest -m "slow or not slow"
 
-check: lint types test
+# What pyproject.toml promises: the lowest versions, on a Python that old wheels exist for (3.11), with torch for the CPU from its own index.
+# Old versions warn of other things than new ones do, so here a warning is no error.
+test-lowest: $(LOWEST)/installed
+	$(LOWEST)/bin/python -m pytest -W default
+
+coverage: $(VENV)/dev
+	$(BIN)/pytest --cov --cov-report=term:skip-covered
+
+check: lint types imports docs test
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -25,6 +34,13 @@ lint: $(VENV)/dev
 
 types: $(VENV)/dev
 	$(BIN)/mypy
+
+imports: $(VENV)/dev
+	$(BIN)/lint-imports
+
+docs: $(VENV)/docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -b html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
 
 format: $(VENV)/dev
 	$(BIN)/ruff format .
@@ -40,5 +56,15 @@ $(VENV)/dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+$(LOWEST)/installed: pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --python $(LOWEST) --resolution lowest-direct --torch-backend cpu --editable '.[dev]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(LOWEST) build dist docs/_build

@@ -27,8 +27,8 @@ from harness.data.store import Description  # noqa: E402
 from harness.data.writer import Writer  # noqa: E402
 from harness.machine import keep_freed_memory  # noqa: E402
 from harness.models import Representation, find  # noqa: E402
-from harness.runs.config import resolve  # noqa: E402
-from harness.runs.trainer import Trainer  # noqa: E402
+from harness.runs.presets import resolve  # noqa: E402
+from harness.runs.trainer import RunTrainer  # noqa: E402
 from splits import Factor, derive_spec  # noqa: E402
 
 GOALS = {"cnn": 2.0, "beta-vae": 1.5}
@@ -84,7 +84,7 @@ def ours(name: str, data: datasets.Dataset, steps: int, learning_rate: float, *s
     overrides = [f"train.steps={steps}", f"train.learning_rate={learning_rate}", "readout.steps=0", *settings]
     config = resolve(find(name), "quick", overrides)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
+        trainer = RunTrainer(
             network(name, data), data, data.split("random"), config, 0, Path(folder), CPU, lambda *_: at.append(time.process_time())
         )
         trainer.run()

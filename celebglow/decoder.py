@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from celebglow.glow import Glow, Level
-from celebglow.layers import SIGMOID_SHIFT, AffineCoupling, CouplingNet, Step, border_channel
+from celebglow.layers import SIGMOID_SHIFT, AffineCoupling, CouplingNet, Step, ZeroConv, border_channel, spread
 
 
 class Conv(nn.Module):
-    """A frozen convolution with "same" zero padding; the border channel, being constant, has become part of the bias."""
+    """A frozen convolution with "same" zero padding; the border channel and a context, being constant, have become part of the bias."""
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor, inputs: int, side: int) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, inputs: int, side: int, context: Tensor | None = None) -> None:
         super().__init__()
         self.padding = weight.shape[2] // 2
         bias = bias[None, :, None, None]
@@ -28,6 +28,8 @@ class Conv(nn.Module):
             ring = border_channel(weight.new_zeros(1, 1, side, side))
             bias = bias + F.conv2d(ring, weight[:, inputs:])
             weight = weight[:, :inputs]
+        if context is not None:
+            bias = bias + spread(context, side, side)
         self.is_map = bias.shape[2] > 1
         self.register_buffer("weight", weight.detach().clone(memory_format=torch.channels_last))
         self.register_buffer("bias", (bias if self.is_map else bias.flatten()).detach().clone())
@@ -48,12 +50,9 @@ class InverseStep(nn.Module):
         half = step.mix.weight.shape[0] // 2
         width = net.weight2.shape[0]
         self.cut = half
-        self.conv1 = Conv(*net.norm1.fold(net.weight1), inputs=half, side=side)
-        self.conv2 = Conv(*net.norm2.fold(net.weight2), inputs=width, side=side)
-        weight3, bias3 = net.conv3.fold()
-        if self.affine:
-            weight3, bias3 = _deinterleave(weight3), _deinterleave(bias3)
-        self.conv3 = Conv(weight3, bias3, inputs=width, side=side)
+        self.conv1 = Conv(*net.norm1.fold(net.weight1), inputs=half, side=side, context=net.context1)
+        self.conv2 = Conv(*net.norm2.fold(net.weight2), inputs=width, side=side, context=net.context2)
+        self.conv3 = _zero_conv(net.conv3, width, side, interleaved=self.affine)
         inverse = torch.linalg.inv(step.mix.weight.double()).to(step.mix.weight.dtype)
         inverse = inverse / step.actnorm.scale()[:, None]
         self.unmix = Conv(inverse[:, :, None, None], -step.actnorm.bias, inputs=2 * half, side=side)
@@ -78,8 +77,7 @@ class InverseLevel(nn.Module):
         self.steps = nn.ModuleList(InverseStep(step, side) for step in reversed(list(level)))
         self.prior = None
         if level.prior is not None:
-            weight, bias = level.prior.conv.fold()
-            self.prior = Conv(_deinterleave(weight), _deinterleave(bias), inputs=weight.shape[0] // 2, side=side)
+            self.prior = _zero_conv(level.prior.conv, level.prior.conv.bias.shape[0] // 2, side, interleaved=True)
 
     def forward(self, x: Tensor, eps: Tensor | None) -> Tensor:
         if self.prior is not None and eps is not None:
@@ -125,6 +123,14 @@ class Decoder(nn.Module):
             eps = parts[index] if index < len(self.levels) - 1 else None
             x = self.levels[index](x, eps)
         return x
+
+
+def _zero_conv(conv: ZeroConv, inputs: int, side: int, interleaved: bool) -> Conv:
+    weight, bias = conv.fold()
+    context: Tensor | None = conv.context
+    if interleaved:
+        weight, bias, context = _deinterleave(weight), _deinterleave(bias), None if context is None else _deinterleave(context)
+    return Conv(weight, bias, inputs, side, context)
 
 
 def _deinterleave(h: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from diffusers.configuration_utils import register_to_config
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from celebglow.info import resolve
 from splits.errors import InputError
 from splits.names import check_name
 
@@ -59,13 +60,7 @@ class Directions(ModelMixin, ConfigMixin):
         Raises:
             ValueError: if there is none; names the close matches.
         """
-        from splits.errors import did_you_mean
-
-        known, aliases = list(self.config.attributes), dict(self.config.aliases or {})
-        attribute = aliases.get(name, name)
-        if attribute.lstrip("-") not in known:
-            raise InputError(f"unknown attribute {name!r}{did_you_mean(name, [*aliases, *known])}")
-        return known.index(attribute.lstrip("-")), -1.0 if attribute.startswith("-") else 1.0
+        return resolve(name, self.config.attributes, self.config.aliases)
 
     def select(self, attributes: Sequence[str]) -> Directions:
         """These attributes only, in this order and under these names.
@@ -185,7 +180,7 @@ def fit_directions(
         direction, t = fits[1 + row].coefficient(1 + row)
         direction = direction * np.maximum(0, 1 - (shrink / np.maximum(np.abs(t), 1e-9)) ** 2)
         if not np.abs(direction).max() > 0:
-            raise InputError(f"no direction of {label.name!r} stands out of the noise: label more images, or lower --shrink")
+            raise InputError(f"no direction of {label.name!r} stands out of the noise: label more images, or lower `shrink`")
         found.table[row] = torch.from_numpy(direction * (strengths or {}).get(label.name, 1.0))
     middle = design[keep].mean(axis=0)
     middle[1 : 1 + len(attributes)] = 0

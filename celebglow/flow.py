@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor
 
+from harness.io.atomic import naming
 from splits.errors import InputError
 
 
@@ -30,6 +33,11 @@ class Flow(ModelMixin, ConfigMixin):
     @property
     def bins(self) -> int:
         return int(2**self.config.bits)
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Write config and weights, as diffusers does; an error says where to, and how many bytes."""
+        with naming(Path(save_directory), sum(tensor.nbytes for tensor in self.state_dict().values())):
+            super().save_pretrained(save_directory, **options)
 
     # Pixels
 

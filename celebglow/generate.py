@@ -8,93 +8,20 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from tqdm import tqdm
 
 from celebglow import card
-from celebglow.pipeline import PRECISIONS, CelebGlowPipeline, exact_convolutions
+from celebglow.pipeline import CelebGlowPipeline, exact_convolutions
+from celebglow.population import NAME, Population
 from harness.data.store import Description
 from harness.data.writer import Writer
+from harness.io.progress import progress_bar
 from harness.machine import cores
-from splits import Factor, FactorGrid, SplitSpec, derive_spec
-from splits.errors import InputError
 
-NAME = "celebglow"
-HOLD_OUT_RATIO, COMPOSITION_Q = 0.3, 0.2  # the paper's for CelebGlow
-
-
-@dataclass(frozen=True)
-class Population:
-    """What determines a CelebGlow, apart from the flow. The defaults are the paper's grid; its range is not known to us.
-
-    Attributes:
-        persons: how many; person 7 is the same in a population of 24 and of 1000.
-        attributes: names of the flow's directions, in the order of the grid; its default ones if empty.
-        levels: values per attribute, evenly spaced over ``range``.
-        range: the attribute values at the ends.
-        temperature: standard deviation of the persons' latents.
-        resolution: of the pictures; the flow's if None.
-        seed: another seed, other persons.
-        precision: "fp32" or "bf16" of the decoding.
-    """
-
-    persons: int = 1000
-    attributes: tuple[str, ...] = ()
-    levels: int = 6
-    range: tuple[float, float] = (-1.0, 1.0)
-    temperature: float = 0.7
-    resolution: int | None = None
-    seed: int = 0
-    precision: str = "fp32"
-
-    def checked(self, pipeline: CelebGlowPipeline) -> Population:
-        """With the flow's attributes and resolution filled in.
-
-        Raises:
-            ValueError: for a value out of its range, saying what was expected.
-        """
-        resolution = self.resolution or pipeline.resolution
-        if self.persons < 1:
-            raise InputError(f"persons must be at least 1, not {self.persons}")
-        if self.levels < 2:
-            raise InputError(f"levels must be at least 2, not {self.levels}: a factor with one value does not vary")
-        low, high = self.range
-        if not (np.isfinite(low) and np.isfinite(high) and low < high):
-            raise InputError(f"range must go up from a finite number to another, not from {low} to {high}")
-        if not (np.isfinite(self.temperature) and self.temperature >= 0):
-            raise InputError(f"temperature must be a number of at least 0, not {self.temperature}")
-        if self.seed < 0:
-            raise InputError(f"seed must be at least 0, not {self.seed}")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
-        if resolution < 1 or pipeline.resolution % resolution:
-            raise InputError(f"resolution must divide the flow's {pipeline.resolution}, which {resolution} does not")
-        attributes = self.attributes or pipeline.default_attributes
-        return Population(
-            self.persons, tuple(attributes), self.levels, (low, high), self.temperature, resolution, self.seed, self.precision
-        )
-
-    @property
-    def axis(self) -> list[float]:
-        """The attribute value of each level."""
-        return [round(float(value), 6) for value in np.linspace(*self.range, self.levels)]
-
-    @property
-    def per_person(self) -> int:
-        return int(self.levels ** len(self.attributes))
-
-    def spec(self) -> SplitSpec:
-        """The grid and its splits by the paper's rules."""
-        factors = [Factor("person", self.persons, "categorical")]
-        factors += [Factor(name, self.levels, "ordinal", tuple(self.axis)) for name in self.attributes]
-        return derive_spec(
-            NAME, FactorGrid(tuple(factors)), HOLD_OUT_RATIO, never_held_out=("person",), composition_q=COMPOSITION_Q
-        )
+__all__ = ["Population", "describe", "generate"]
 
 
 def describe(population: Population, pipeline: CelebGlowPipeline, device: torch.device, sha256: str) -> Description:
@@ -144,7 +71,7 @@ def generate(
         part: (i, n): the i-th of n ranges of persons, for several machines.
         overwrite: remove a store that is there first.
         workers: persons decoded at the same time; all cores if None. Does not change the pictures.
-        progress: show a bar on stderr.
+        progress: show how far it is, on stderr.
 
     Returns:
         whether the store is complete (False: other parts are missing).
@@ -159,33 +86,23 @@ def generate(
     pipeline = CelebGlowPipeline(pipeline.flow, pipeline.directions.select(population.attributes)).to(device)
     description = describe(population, pipeline, device, sha256)
 
-    def make(person: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        latent = pipeline.person(person, population.seed, population.temperature)
-        return pipeline.grid(latent, values, population.precision, population.resolution)
+    values = torch.tensor(list(itertools.product(population.axis, repeat=len(population.attributes))))
+    what = NAME if part[1] == 1 else f"{NAME} {part[0]}/{part[1]}"
+    publishing = threading.Lock()
 
     with Writer(root, description, part, overwrite) as writer, _one_thread_each(device), exact_convolutions():
-        missing = writer.missing
-        values = torch.tensor(list(itertools.product(population.axis, repeat=len(population.attributes))))
-        total = len(writer.range) * population.per_person
-        bar = tqdm(
-            total=total,
-            initial=total - len(missing) * population.per_person,
-            unit="img",
-            desc="celebglow" if part[1] == 1 else f"celebglow {part[0]}/{part[1]}",
-            disable=not progress,
-            dynamic_ncols=True,
-        )
-        publishing = threading.Lock()
+        total, left = (population.per_person * len(people) for people in (writer.range, writer.missing))
+        with progress_bar(what, "img", total, total - left, progress) as bar:
 
-        def work(person: int) -> None:
-            images = make(person)
-            with publishing:
-                writer.publish(person, images)
-                bar.update(population.per_person)
+            def work(person: int) -> None:
+                latent = pipeline.person(person, population.seed, population.temperature)
+                images = pipeline.grid(latent, values, population.precision, population.resolution)
+                with publishing:
+                    writer.publish(person, images)
+                    bar.update(population.per_person)
 
-        with bar:
             # a GPU is kept busy by one worker, with another to write meanwhile
-            _run(work, missing, workers or (cores() if device.type == "cpu" else 2))
+            _run(work, writer.missing, workers or (cores() if device.type == "cpu" else 2))
         return writer.finish(card.card, card.preview)
 
 

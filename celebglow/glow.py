@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -26,10 +26,13 @@ class Encoding(NamedTuple):
 class Level(nn.Module):
     """Squeeze, then steps of flow, then (except at the last level) a split that factors half of the channels out."""
 
-    def __init__(self, channels: int, steps: int, width: int, coupling: str, border: bool, split: bool) -> None:
+    def __init__(
+        self, channels: int, steps: int, width: int, coupling: str, border: bool, split: bool, contexts: Mapping[str, int]
+    ) -> None:
         super().__init__()
-        self.steps = nn.ModuleList(Step(channels, width, coupling, border) for _ in range(steps))
-        self.prior = SplitPrior(channels // 2, border) if split else None
+        sides = (contexts.get("conv1", 0), contexts.get("conv2", 0), contexts.get("conv3", 0))
+        self.steps = nn.ModuleList(Step(channels, width, coupling, border, sides) for _ in range(steps))
+        self.prior = SplitPrior(channels // 2, border, contexts.get("prior", 0)) if split else None
 
     def __iter__(self) -> Iterator[Step]:
         """The steps in the order of encoding."""
@@ -53,6 +56,8 @@ class Glow(Flow):
         learn_top: learn the last level's prior instead of N(0, 1).
         quantize: `postprocess` rounds down to the 2**bits levels, as the original does; if False it keeps 256 levels, which shows no
             banding.
+        contexts: of a conditional Glow whose condition is fixed: the sides of the constant maps that are added in each level, by where:
+            "conv1", "conv2" and "conv3" of the couplings, "prior", and "top" of the last level's prior; 0 for none.
 
     Raises:
         ValueError: for a shape or name that no flow can have.
@@ -70,6 +75,7 @@ class Glow(Flow):
         border: bool = False,
         learn_top: bool = True,
         quantize: bool = True,
+        contexts: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
         levels = len(steps)
@@ -93,10 +99,11 @@ class Glow(Flow):
             split = index < levels - 1
             level_channels = 4 * width_in
             side = resolution // 2 ** (index + 1)
-            self.levels.append(Level(level_channels, depth, width, coupling, border, split))
+            sides = {place: of_levels[index] for place, of_levels in (contexts or {}).items()}
+            self.levels.append(Level(level_channels, depth, width, coupling, border, split, sides))
             width_in = level_channels // 2 if split else level_channels
             self.latent_shapes.append((width_in, side, side))
-        self.top_prior = TopPrior(width_in, border) if learn_top else None
+        self.top_prior = TopPrior(width_in, border, sides.get("top", 0)) if learn_top else None
 
     def each_level(self) -> list[Level]:
         """The levels, fine to coarse."""

@@ -31,6 +31,46 @@ def border_channel(x: Tensor) -> Tensor:
     return F.pad(inside, (1, 1, 1, 1), value=1.0)
 
 
+def spread(compact: Tensor, height: int, width: int) -> Tensor:
+    """A map (C, h, w) over an image, (C, height, width): its middle row and column repeated, the others at the border.
+
+    What convolutions make of the border channel, or of a constant image, is the same everywhere but near the border. A map with as
+    many rows or columns as the image is as it is there.
+    """
+    for axis, side in ((1, height), (2, width)):
+        have = compact.shape[axis]
+        if have != side:
+            near = have // 2
+            index = torch.arange(side, device=compact.device)
+            index = torch.where(index < near, index, torch.where(index >= side - near, index - side + have, near))
+            compact = compact.index_select(axis, index)
+    return compact
+
+
+def condense(full: Tensor) -> Tensor:
+    """The smallest map (C, 2n + 1, 2n + 1) that `spread` makes the map ``full`` (C, H, W) of; ``full`` itself where none is smaller.
+
+    Rounding may make the middle of such a map vary in its last digits; what varies within 1e-6 of the largest value counts as equal.
+    """
+    _, height, width = full.shape
+    tolerance = 1e-6 * max(1.0, full.abs().max().item())
+    middle = full[:, height // 2, width // 2]
+    rows = (full - full[:, height // 2, None, :]).abs().amax(dim=(0, 2)) > tolerance
+    columns = (full - full[:, :, width // 2, None]).abs().amax(dim=(0, 1)) > tolerance
+    near = 0
+    for differs in (rows, columns):
+        side = len(differs)
+        where = torch.nonzero(differs).flatten()
+        if len(where):
+            near = max(near, int(torch.minimum(where, side - 1 - where).max()) + 1)
+    if 2 * near + 1 >= min(height, width):
+        return full
+    pick = [torch.tensor([*range(near), side // 2, *range(side - near, side)], device=full.device) for side in (height, width)]
+    compact = full.index_select(1, pick[0]).index_select(2, pick[1]).clone()
+    compact[:, near, near] = middle
+    return compact
+
+
 class ActNorm(nn.Module):
     """Per-channel affine map (x + bias) * exp(3 logs), set from the first batch to zero mean and unit variance."""
 
@@ -86,22 +126,32 @@ def padded_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.conv2d(torch.cat([F.pad(x, (1, 1, 1, 1)), border_channel(x)], dim=1), weight, bias)
 
 
-class ZeroConv(nn.Module):
-    """Padded 3x3 convolution, then (h + bias) * exp(3 logs), all zero at the start: a fresh flow is linear."""
+def context_map(channels: int, side: int) -> nn.Parameter | None:
+    """A constant map (channels, side, side) that `spread` adds to a convolution's output; None for side 0, without one."""
+    return nn.Parameter(torch.zeros(channels, side, side)) if side else None
 
-    def __init__(self, inputs: int, outputs: int, border: bool) -> None:
+
+def add_context(h: Tensor, context: Tensor | None) -> Tensor:
+    return h if context is None else h + spread(context, h.shape[2], h.shape[3])
+
+
+class ZeroConv(nn.Module):
+    """Padded 3x3 convolution, then (h + bias) * exp(3 logs) + context, all zero at the start: a fresh flow is linear."""
+
+    def __init__(self, inputs: int, outputs: int, border: bool, context: int = 0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(outputs, inputs + border, 3, 3))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.logs = nn.Parameter(torch.zeros(outputs))
+        self.context = context_map(outputs, context)
 
     def fold(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the plain padded convolution that this is."""
+        """Weight and bias of the plain padded convolution that this is, but for its context."""
         scale = torch.exp(LOG_SCALE * self.logs)
         return self.weight * scale[:, None, None, None], self.bias * scale
 
     def forward(self, x: Tensor) -> Tensor:
-        return padded_conv(x, *self.fold())
+        return add_context(padded_conv(x, *self.fold()), self.context)
 
 
 class CouplingNet(nn.Module):
@@ -109,15 +159,19 @@ class CouplingNet(nn.Module):
 
     ``autocast_dtype`` runs it in a lower precision, as training does. Whatever it computes, the coupling inverts exactly
     what the same call computes, so a lower precision costs likelihood but never invertibility.
+
+    ``contexts``: sides of the constant maps that are added before either ReLU and to the output, 0 for none: what a network on a
+    fixed input (a gray picture, a label) comes to in a conditional Glow.
     """
 
-    def __init__(self, inputs: int, width: int, outputs: int, border: bool) -> None:
+    def __init__(self, inputs: int, width: int, outputs: int, border: bool, contexts: tuple[int, int, int] = (0, 0, 0)) -> None:
         super().__init__()
         self.weight1 = nn.Parameter(0.05 * torch.randn(width, inputs + border, 3, 3))
         self.norm1 = ActNorm(width)
         self.weight2 = nn.Parameter(0.05 * torch.randn(width, width, 1, 1))
         self.norm2 = ActNorm(width)
-        self.conv3 = ZeroConv(width, outputs, border)
+        self.conv3 = ZeroConv(width, outputs, border, contexts[2])
+        self.context1, self.context2 = context_map(width, contexts[0]), context_map(width, contexts[1])
         self.autocast_dtype: torch.dtype | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,8 +181,8 @@ class CouplingNet(nn.Module):
             h = F.relu(self.norm2(F.conv2d(h, self.weight2))[0])
             return self.conv3(h)
         with torch.autocast(x.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
-            h = F.relu_(padded_conv(x, *self.norm1.fold(self.weight1)))
-            h = F.relu_(F.conv2d(h, *self.norm2.fold(self.weight2)))
+            h = F.relu_(add_context(padded_conv(x, *self.norm1.fold(self.weight1)), self.context1))
+            h = F.relu_(add_context(F.conv2d(h, *self.norm2.fold(self.weight2)), self.context2))
             h = self.conv3(h)
         return h.to(x.dtype)
 
@@ -136,9 +190,9 @@ class CouplingNet(nn.Module):
 class AdditiveCoupling(nn.Module):
     """z2 = x2 + f(x1): volume preserving."""
 
-    def __init__(self, channels: int, width: int, border: bool) -> None:
+    def __init__(self, channels: int, width: int, border: bool, contexts: tuple[int, int, int] = (0, 0, 0)) -> None:
         super().__init__()
-        self.net = CouplingNet(channels // 2, width, channels - channels // 2, border)
+        self.net = CouplingNet(channels // 2, width, channels - channels // 2, border, contexts)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x1, x2 = x.chunk(2, dim=1)
@@ -152,9 +206,9 @@ class AdditiveCoupling(nn.Module):
 class AffineCoupling(nn.Module):
     """z2 = (x2 + shift) * sigmoid(h + 2); the network's channels interleave shift and h."""
 
-    def __init__(self, channels: int, width: int, border: bool) -> None:
+    def __init__(self, channels: int, width: int, border: bool, contexts: tuple[int, int, int] = (0, 0, 0)) -> None:
         super().__init__()
-        self.net = CouplingNet(channels // 2, width, channels, border)
+        self.net = CouplingNet(channels // 2, width, channels, border, contexts)
 
     def _shift_and_log_scale(self, x1: Tensor) -> tuple[Tensor, Tensor]:
         h = self.net(x1)
@@ -180,11 +234,11 @@ COUPLINGS: dict[str, type[AdditiveCoupling] | type[AffineCoupling]] = {
 class Step(nn.Module):
     """One step of flow: ActNorm, invertible 1x1 convolution, coupling (Kingma & Dhariwal 2018, figure 2a)."""
 
-    def __init__(self, channels: int, width: int, coupling: str, border: bool) -> None:
+    def __init__(self, channels: int, width: int, coupling: str, border: bool, contexts: tuple[int, int, int] = (0, 0, 0)) -> None:
         super().__init__()
         self.actnorm = ActNorm(channels)
         self.mix = InvertibleConv1x1(channels)
-        self.coupling = COUPLINGS[coupling](channels, width, border)
+        self.coupling = COUPLINGS[coupling](channels, width, border, contexts)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x, norm_log_det = self.actnorm(x)
@@ -201,9 +255,9 @@ class Step(nn.Module):
 class SplitPrior(nn.Module):
     """The Gaussian of a level's factored-out half given the half that goes on: mean and log-scale, interleaved."""
 
-    def __init__(self, channels: int, border: bool) -> None:
+    def __init__(self, channels: int, border: bool, context: int = 0) -> None:
         super().__init__()
-        self.conv = ZeroConv(channels, 2 * channels, border)
+        self.conv = ZeroConv(channels, 2 * channels, border, context)
 
     def forward(self, z1: Tensor) -> tuple[Tensor, Tensor]:
         h = self.conv(z1)
@@ -216,8 +270,9 @@ class TopPrior(nn.Module):
     The original convolves a tensor of zeros, so of its kernel only the border channel ever acts; that is what is kept.
     """
 
-    def __init__(self, channels: int, border: bool) -> None:
+    def __init__(self, channels: int, border: bool, context: int = 0) -> None:
         super().__init__()
+        self.context = context_map(2 * channels, context)
         self.border_weight = nn.Parameter(torch.zeros(2 * channels, 1, 3, 3)) if border else None
         self.bias = nn.Parameter(torch.zeros(2 * channels))
         self.logs = nn.Parameter(torch.zeros(2 * channels))
@@ -227,6 +282,6 @@ class TopPrior(nn.Module):
         h = like.new_zeros(1, self.bias.shape[0], *like.shape[2:])
         if self.border_weight is not None:
             h = F.conv2d(border_channel(h), self.border_weight)
-        h = (h + self.bias[:, None, None]) * torch.exp(LOG_SCALE * self.logs)[:, None, None]
+        h = add_context((h + self.bias[:, None, None]) * torch.exp(LOG_SCALE * self.logs)[:, None, None], self.context)
         mean, logs = h.chunk(2, dim=1)
         return mean, logs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,11 +22,16 @@ from celebglow.decoder import Decoder
 from celebglow.directions import Directions
 from celebglow.flow import Flow
 from celebglow.glow import Glow
+from celebglow.info import BUNDLED, INDEX, decode_path, info, no_flow, sha256, unreadable
+from harness.io.atomic import naming
+from harness.machine import lacking
 from splits.errors import InputError
 
-BUNDLED = Path(__file__).parent / "weights"
+COMPONENTS = {  # what a flow's folder may name as its parts; diffusers would import, and so run, anything
+    "flow": (["celebglow.glow", "Glow"], ["celebglow.convert.graph_glow", "GraphGlow"], ["celebglow.graph", "GraphGlow"]),
+    "directions": (["celebglow.directions", "Directions"],),
+}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-INFO = ("resolution", "channels", "steps", "widths", "coupling", "bits")  # of a flow's config, as far as it has them
 BATCH_LATENTS = 72 * 12288  # latent dimensions decoded at once: 72 images of 64 x 64, fast on two cores and small in memory
 
 
@@ -74,29 +78,35 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
     def from_pretrained(cls, name: str | Path = "bundled", **kwargs: Any) -> CelebGlowPipeline:
         """Load "bundled", the flow that comes with the package, or a folder that `save_pretrained` wrote, as `openai_flow`'s.
 
+        No code that a folder brings or names is run: a flow of a class of your own is for `CelebGlowPipeline(flow, directions)`.
+
         Raises:
-            ValueError: if there is no such flow, or it cannot be read.
+            ValueError: if there is no such flow, it cannot be read, or it names classes that are not celebglow's.
         """
         folder = BUNDLED if str(name) == "bundled" else Path(name)
-        if not (folder / "model_index.json").is_file():
-            raise InputError(_no_flow(folder))
+        if not (folder / INDEX).is_file():
+            raise InputError(no_flow(folder))
+        _refuse_code(folder)
+        import celebglow.graph  # noqa: F401  # diffusers loads a flow's class from modules that are imported only
+
         try:
             with no_progress_bars():
                 pipeline: CelebGlowPipeline = super().from_pretrained(
                     folder, **{"low_cpu_mem_usage": False, "local_files_only": True} | kwargs
                 )
         except Exception as error:  # whatever a damaged file makes the readers raise
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise InputError(f"the flow in {folder} cannot be read ({reason}): fetch or make it again") from error
+            if lack := lacking(error):  # it is not the flow's fault
+                raise OSError(lack) from error
+            raise unreadable(folder, error) from error
         pipeline.flow.float()  # half precision is for the disk
         pipeline.directions.float()
         return pipeline
 
-    @classmethod
-    def without_directions(cls, folder: str | Path) -> CelebGlowPipeline:
-        """A flow as `flow train` leaves it, to be looked at: it has no attributes yet."""
-        flow: Glow = Glow.from_pretrained(folder, low_cpu_mem_usage=False).float().eval()
-        return cls(flow, Directions((), flow.num_latents))
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Write flow and directions, for `from_pretrained`; an error says where to, and how many bytes."""
+        tensors = [*self.flow.state_dict().values(), *self.directions.state_dict().values()]
+        with naming(Path(save_directory), sum(tensor.nbytes for tensor in tensors)):
+            super().save_pretrained(save_directory, **options)
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -110,7 +120,7 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
     @property
     def decode_path(self) -> str:
         """How latents are decoded, in words."""
-        return "fused, channels last" if isinstance(self.flow, Glow) else "graph executed"
+        return decode_path(isinstance(self.flow, Glow))
 
     @property
     def resolution(self) -> int:
@@ -121,28 +131,25 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         """Images decoded at once. A function of the flow alone, since the batch can change pixels."""
         return max(1, BATCH_LATENTS // int(self.flow.num_latents))
 
+    def resolve(self, name: str) -> tuple[int, float]:
+        """The row of an attribute and its sign; raises InputError if there is none, naming the close matches."""
+        return self.directions.resolve(name)
+
     def info(self) -> dict[str, Any]:
-        """What this flow is, as plain data."""
-        config = {name: self.flow.config[name] for name in INFO if name in self.flow.config}
-        return {
-            **{name: list(value) if isinstance(value, tuple | list) else value for name, value in config.items()},
-            "decode": self.decode_path,
-            "parameters": sum(parameter.numel() for parameter in self.flow.parameters()),
-            "latents": self.flow.num_latents,
-            "attributes": list(self.attributes),
-            "sha256": self.sha256(),
-        }
+        """What this flow is, as plain data; `celebglow.info.SavedFlow.info` reads the same from its files."""
+        (config, flow), (directions_config, directions) = self._modules()
+        return info(config, flow, directions_config, directions, fused=isinstance(self.flow, Glow))
 
     def sha256(self) -> str:
         """Of all that determines the pictures: configs, weights and directions."""
-        digest = hashlib.sha256()
-        for module in (self.flow, self.directions):
-            # an option that is not used does not change pictures
-            config = {key: value for key, value in module.config.items() if not key.startswith("_") and value is not None}
-            digest.update(json.dumps(config, sort_keys=True).encode())
-            for name, tensor in sorted(module.state_dict().items()):
-                digest.update(name.encode() + tensor.float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return sha256(self._modules())
+
+    def _modules(self) -> list[tuple[dict[str, Any], dict[str, NDArray[np.float32]]]]:
+        """Config and weights of flow and directions, as NumPy has them."""
+        return [
+            (dict(module.config), {name: tensor.float().cpu().numpy() for name, tensor in module.state_dict().items()})
+            for module in (self.flow, self.directions)
+        ]
 
     def person(self, person: int, seed: int = 0, temperature: float = 0.7) -> Tensor:
         """The latent (D,) of a person: N(0, temperature²) noise that depends on nothing but (seed, person).
@@ -218,20 +225,20 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         return CelebGlowOutput(images=[Image.fromarray(image.squeeze()) for image in images])
 
 
-def directions_command(folder: Path) -> str:
-    """What gives the flow in a folder its attribute directions."""
-    return f"ood-data flow directions {folder} IMAGES --labels TABLE --attribute NAME --out FOLDER"
-
-
-def _no_flow(path: Path) -> str:
-    """What is there instead of a flow that can be walked, and the command that makes one of it."""
-    if path.is_file():
-        table = " --z-manipulate z_manipulate.npy" if path.suffix == ".pb" else ""
-        return f"{path} is a file, not a converted flow: first run ood-data flow convert {path}{table} --out {path.with_suffix('')}"
-    for folder in (path, path / "flow"):
-        if (folder / "config.json").is_file():
-            return f"{folder} has no attribute directions: first run {directions_command(folder)}"
-    return (
-        f"there is no flow in {path} (no model_index.json): give `bundled`, `openai`, which in Python "
-        "is `celebglow.openai_flow()`, or a folder made by `ood-data flow`"
-    )
+def _refuse_code(folder: Path) -> None:
+    """Raise InputError for a folder from which diffusers would run code that is not ours."""
+    try:
+        index = json.loads((folder / INDEX).read_bytes())
+        parts = {name: value for name, value in index.items() if isinstance(value, list)}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{folder / 'model_index.json'} cannot be read ({error}): fetch or make the flow again") from error
+    for name, value in parts.items():
+        if value not in COMPONENTS.get(name, ()):
+            raise InputError(
+                f"{folder / 'model_index.json'} names {ascii(value)[:80]} as its {ascii(name)[1:-1][:40]}, which is no class of celebglow's: "
+                "its code is not run"
+            )
+    # Files that diffusers takes for the code of a pipeline or of a part.
+    for file in (folder / "None.py", *(folder / name / f"{library}.py" for name, (library, _) in parts.items())):
+        if file.exists():
+            raise InputError(f"{file} is code, which is not run: remove it, if the flow is to be loaded without")

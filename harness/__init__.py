@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset
-    from harness.runs.run import load
+    from harness.runs.networks import load
     from harness.scoring.scores import score
 
 __all__ = ["load", "open", "score"]
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> Any:
 
         return score
     if name == "load":
-        from harness.runs.run import load  # torch
+        from harness.runs.networks import load  # torch
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

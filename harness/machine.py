@@ -1,10 +1,19 @@
-"""What the machine has: cores for this process; the C library's allocator, told what tensors need."""
+"""What the machine has: cores for this process, its processor; what it lacks; the C library's allocator, told what tensors need."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 MOST = 2**30
@@ -14,6 +23,65 @@ BEFORE_GLIBC_2_35 = 2**25  # the most that M_MMAP_THRESHOLD took there; refused,
 def cores() -> int:
     """That this process may use; all, where the system doesn't say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpuinfo(name: str) -> str:
+    """What Linux says of the first processor under that name, as "model name" or "flags"; "" where the system doesn't say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name), "")
+
+
+def device_name(device: torch.device) -> str:
+    """Of a GPU its own; "cpu (AMD EPYC)"; else the kind of device alone."""
+    if device.type == "cuda":
+        import torch
+
+        return str(torch.cuda.get_device_name(device))
+    name = cpuinfo("model name") if device.type == "cpu" else ""
+    return f"{device.type} ({name})" if name else device.type
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device calculates in bfloat16 itself; emulated, it is many times slower than float32."""
+    if device.type == "cuda":
+        import torch
+
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpuinfo("flags").split())
+
+
+def warn_if_bf16_is_slow(device: torch.device) -> None:
+    """Say so in one line if bfloat16 is wanted of a processor that is known to have none.
+
+    On one that has not, an AMD EPYC with AVX2, CelebGlow's decoding made 26 images a second in bfloat16 and 468 in float32.
+    """
+    if device.type == "cpu" and cpuinfo("flags") and not has_bf16(device):
+        logger.warning("bf16 is slow here: this CPU cannot calculate in it; on one such, fp32 was 18 times faster")
+
+
+# What torch, oneDNN and the loader of libraries say, and what it means.
+_LACKS = {
+    r"could not create a primitive(?! descriptor)|(cannot|can't) allocate memory|(cuda )?out of memory|not enough memory|bad_alloc|"
+    r"failed to map segment from shared object(?!: operation not permitted)": "there is not enough memory",
+    "failed to initialize cpuinfo": "torch needs /proc and /sys, to know the processor, and does not find them",
+}
+
+
+def lacking(error: BaseException) -> str | None:
+    """What the machine lacks, where that is what an error means, or one that led to it; None if it means something else."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError):
+            return "there is not enough memory"
+        for pattern, meaning in _LACKS.items():
+            if isinstance(cause, RuntimeError | ImportError | OSError) and (found := re.search(pattern, str(cause), re.IGNORECASE)):
+                return f"{meaning} ({found[0]})"
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def keep_freed_memory() -> None:

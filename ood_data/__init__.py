@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.bench.plan import plan
     from harness.data.dataset import Dataset
     from harness.data.pairs import ChangedFactors, LaplaceSteps
-    from harness.runs.run import load as load_model
+    from harness.runs.networks import load as load_model
     from harness.scoring.scores import score
     from splits.catalog import load as load_split
     from splits.catalog import load_spec
@@ -36,7 +36,7 @@ _PLACES = {
     "ChangedFactors": ("harness.data.pairs", "ChangedFactors"),
     "execute": ("harness.bench.execute", "execute"),
     "generate": ("celebglow.generate", "generate"),
-    "load_model": ("harness.runs.run", "load"),
+    "load_model": ("harness.runs.networks", "load"),
     "load_spec": ("splits.catalog", "load_spec"),
     "load_split": ("splits.catalog", "load"),
     "open_dataset": ("harness", "open"),

@@ -1,8 +1,12 @@
 """What is train and what is test: the splits of Schott et al. (ICLR 2022), and anyone's, as data.
 
-    split = splits.load("mpi3d", "composition")
-    split.train, split.test                            # int64 indices into the row-major grid
-    split.grid.targets(split.test)                     # (n, F) float64 in [0, 1]
+>>> split = load("mpi3d", "composition")
+>>> split.counts
+Counts(train=287712, test=749088)
+>>> split.test[:3]  # int64 indices into the row-major grid
+array([246, 247, 248])
+>>> split.grid.targets(split.test).shape  # float64 in [0, 1]
+(749088, 7)
 
 Importing this needs numpy only: pydantic is imported when a spec other than the shipped ones is read, matplotlib to plot,
 pyarrow to write parquet.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -19,13 +18,13 @@ from splits.split import Split
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, of the same suffix, which takes its place once the block ends without an error.
 
+    The folder of `path` is made if it isn't there.
+
     Raises:
-        FileNotFoundError: if the folder of `path` isn't there.
-        OSError: naming `path`, if it can't be written.
+        OSError: naming `path`, or its folder, if it can't be written.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from splits.grid import Factor, FactorGrid
@@ -17,6 +18,10 @@ class Report:
     lines: tuple[str, ...]
     data: dict[str, Any]
     ok: bool = True
+
+    def with_line(self, line: str) -> Report:
+        """The same with another line at the end, unless that is empty."""
+        return replace(self, lines=(*self.lines, line)) if line else self
 
 
 def named(factor: Factor, indices: Sequence[int]) -> str:
@@ -37,6 +42,21 @@ def table(rows: Iterable[Sequence[str]]) -> tuple[str, ...]:
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return tuple("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def wrapped_table(rows: Iterable[Sequence[str]], width: int = 80) -> tuple[str, ...]:
+    """As `table`, no line longer than `width`: the last column is wrapped, each of its paragraphs by itself."""
+    rows = list(rows)
+    *lead, _ = zip(*rows, strict=True)
+    widths = [max(map(len, column)) for column in lead]
+    room = max(20, width - 2 - sum(widths) - 2 * len(widths))
+    lines: list[str] = []
+    for *cells, last in rows:
+        start = "  " + "".join(f"{cell:<{size}}  " for cell, size in zip(cells, widths, strict=True))
+        for line in [line for paragraph in last.splitlines() for line in textwrap.wrap(paragraph, room)] or [""]:
+            lines.append((start + line).rstrip())
+            start = " " * len(start)
+    return tuple(lines)
 
 
 def _runs(indices: Sequence[int]) -> list[str]:

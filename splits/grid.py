@@ -59,6 +59,18 @@ class Factor:
 class FactorGrid:
     """Every combination of the values of F factors, numbered row-major from 0 to `len(grid)` − 1.
 
+    >>> grid = FactorGrid((Factor("shape", 3, "categorical"), Factor("size", 6)))
+    >>> len(grid)
+    18
+    >>> grid.factors(7)
+    array([1, 1])
+    >>> grid.index([1, 1])
+    np.int64(7)
+    >>> grid.targets([0, 7, 17])
+    array([[0. , 0. ],
+           [0.5, 0.2],
+           [1. , 1. ]])
+
     Raises:
         ValueError: without factors, for a name used twice, or for more combinations than int64 can number.
     """

@@ -45,12 +45,19 @@ Rule = HeldOutRule | RandomRule
 
 
 def extrapolation(size: int, ratio: float) -> tuple[int, ...]:
-    """The top ceil(size · ratio) values."""
+    """The top ceil(size · ratio) values.
+
+    >>> extrapolation(40, 0.1)
+    (36, 37, 38, 39)
+    """
     return tuple(range(size - _held_out_count(size, ratio), size))
 
 
 def interpolation(size: int, ratio: float) -> tuple[int, ...]:
     """ceil(size · ratio) values, spread as evenly as possible: the kept ones are round(linspace(0, size − 1)), half to even.
+
+    >>> interpolation(40, 0.1)
+    (5, 15, 24, 34)
 
     Raises:
         ValueError: if fewer than two values would be kept, as held-out values then lie outside the kept ones.
@@ -68,13 +75,23 @@ def composition_quantile(ratio: float, varying: int) -> float:
 
 
 def composition(size: int, quantile: float) -> tuple[int, ...]:
-    """The values from p = floor(size · q) up, all of which are needed to be test; none if p is 0: the factor takes no part."""
+    """The values from p = floor(size · q) up, all of which are needed to be test; none if p is 0: the factor takes no part.
+
+    >>> composition(6, 0.2)
+    (1, 2, 3, 4, 5)
+    >>> composition(3, 0.2)
+    ()
+    """
     threshold = math.floor(size * quantile + _TOLERANCE)
     return tuple(range(threshold, size)) if threshold else ()
 
 
 def indices_of_range(text: str, size: int) -> tuple[int, ...]:
-    """The indices that "36:", ":4" or "4:8" stands for in a spec; none where it isn't such a range within 0:size."""
+    """The indices that "36:", ":4" or "4:8" stands for in a spec; none where it isn't such a range within 0:size.
+
+    >>> indices_of_range("36:", 40)
+    (36, 37, 38, 39)
+    """
     start, colon, stop = text.partition(":")
     if not colon or not all(end.isdecimal() or not end for end in (start, stop)):
         return ()

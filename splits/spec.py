@@ -84,6 +84,12 @@ def derive_spec(
 
     A kind that the grid can't have is left out, and asking for it says why.
 
+    >>> spec = derive_spec("discs", [Factor("x", 10), Factor("y", 10)], ratio=0.2)
+    >>> spec.split("extrapolation").held_out
+    {'x': (8, 9), 'y': (8, 9)}
+    >>> spec.split("extrapolation").counts
+    Counts(train=64, test=36)
+
     Args:
         name: the dataset's.
         factors: the factors of variation.

@@ -29,6 +29,15 @@ class Counts(NamedTuple):
 class Split:
     """Train and test of one kind over a grid of N samples. Holds no array until one is asked for.
 
+    >>> import splits
+    >>> split = splits.load("mpi3d", "extrapolation")
+    >>> split.held_out["x-axis"]
+    (36, 37, 38, 39)
+    >>> split.steps("x-axis")[-5:]  # index steps from train
+    array([0, 1, 2, 3, 4])
+    >>> len(split.only("x-axis"))  # test samples where only the x-axis is held out
+    34560
+
     Attributes:
         dataset: the name of the spec that it is from.
         kind: random, composition, interpolation or extrapolation.

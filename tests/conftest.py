@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,17 +23,18 @@ ROOT = Path(__file__).parents[1]
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def random_glow(seed: int = 0, **config: object) -> Glow:
+def random_glow(seed: int = 0, **config: Any) -> Glow:
     """A Glow with no parameter at its initial zero, so that every term counts."""
     torch.manual_seed(seed)
-    flow = Glow(**{"resolution": 16, "steps": (2, 2), "widths": 8, "quantize": False} | config)
+    flow: Glow = Glow(**{"resolution": 16, "steps": (2, 2), "widths": 8, "quantize": False} | config)
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    return flow.eval()
+    flow.eval()
+    return flow
 
 
-def random_pipeline(**config: object) -> CelebGlowPipeline:
+def random_pipeline(**config: Any) -> CelebGlowPipeline:
     flow = random_glow(**config)
     directions = Directions(("smile", "blond", "age"), flow.num_latents)
     directions.table.copy_(0.3 * torch.randn(3, flow.num_latents))

@@ -1,4 +1,8 @@
-"""Write frozen graphs of a Glow's decoder as TensorFlow would: a small protobuf writer, and the original code's patterns of nodes."""
+"""Write frozen graphs of a Glow's decoder: a small protobuf writer, and the original code's patterns of nodes.
+
+For graphs with something wrong or unusual in them. That graphs of the original code itself are understood is tested on files that it
+wrote (test_tf_graphs.py).
+"""
 
 from __future__ import annotations
 
@@ -119,8 +123,8 @@ class GlowGraph(GraphWriter):
         for index in range(len(levels) - 1, -1, -1):
             _, side, _ = flow.latent_shapes[index]
             channels = flow.latent_shapes[index][0] * (1 if levels[index].prior is None else 2)
-            if levels[index].prior is not None:
-                h = self._zero_conv(levels[index].prior.conv, x, side)
+            if (prior := levels[index].prior) is not None:
+                h = self._zero_conv(prior.conv, x, side)
                 mean, logs = self._slice(h, 0, 0, 2), self._slice(h, 1, 0, 2)
                 z2 = self.add("AddV2", mean, self.add("Mul", self.add("Exp", logs), self.latents[index]))
                 x = self.add("ConcatV2", x, z2, 3)
@@ -135,8 +139,8 @@ class GlowGraph(GraphWriter):
         self.add("Cast", x, name="model_1/Cast_1", SrcT=np.dtype("float32"), DstT=np.dtype("uint8"))
 
     def _slice(self, x: str, begin: int, end: int, step: int = 1) -> str:
-        masks = {"begin_mask": 7, "end_mask": 7 if end else 15}
-        return self.add("StridedSlice", x, [0, 0, 0, begin], [0, 0, 0, end], [1, 1, 1, step], **masks)
+        ends = [0, 0, 0, begin], [0, 0, 0, end], [1, 1, 1, step]
+        return self.add("StridedSlice", x, *ends, begin_mask=7, end_mask=7 if end else 15)
 
     def _condition(self) -> str:
         _, side, _ = self.flow.latent_shapes[0]
@@ -183,7 +187,7 @@ class GlowGraph(GraphWriter):
     def _net(self, net: CouplingNet, x: str, side: int) -> str:
         h = self._padded_conv(x, net.weight1, side, net.weight1.shape[1] - self.flow.config.border)
         h = self.add("Relu", self._affine(h, net.norm1.bias, net.norm1.logs))
-        h = self.add("Relu", self._affine(self._conv(h, nhwc(net.weight2), "SAME"), net.norm2.bias, net.norm2.logs))
+        h = self.add("Relu", self._affine(self._conv(h, nhwc(net.weight2), "VALID"), net.norm2.bias, net.norm2.logs))
         return self._zero_conv(net.conv3, h, side)
 
     def _step(self, step: Any, z: str, side: int, channels: int) -> str:

@@ -6,7 +6,7 @@ import struct
 import tracemalloc
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def zeros(size: int) -> Iterable[bytes]:
         yield piece[: size - start]
 
 
-def npz(path: Path, method: int = zipfile.ZIP_DEFLATED, **members: Iterable[bytes]) -> Path:
+def npz(path: Path, members: Mapping[str, Iterable[bytes]], method: int = zipfile.ZIP_DEFLATED) -> Path:
     """An archive of such members, each given in pieces."""
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, pieces in members.items():
@@ -47,11 +47,11 @@ def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-def peak_of(call: Callable[[], Any]) -> int:
-    """The most bytes that Python and numpy held while it ran, whatever it raises."""
+def peak_of(call: Callable[..., Any], *arguments: Any) -> int:
+    """The most bytes that Python and numpy held while it ran, whatever ValueError it raises."""
     tracemalloc.start()
     try:
-        call()
+        call(*arguments)
     except ValueError:
         pass
     finally:

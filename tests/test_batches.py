@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import resource
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import official
@@ -14,6 +17,7 @@ import torch
 from conftest import no_file_above
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_store import counting
 
 import harness
 import splits
@@ -22,6 +26,7 @@ from harness.data.batches import Pixels, to_float
 from harness.data.dataset import Dataset
 from harness.data.pairs import ChangedFactors, LaplaceSteps
 from harness.formats.convert import convert
+from splits.grid import FactorKind
 
 PLACES = ["memory", "mapped"]
 
@@ -46,7 +51,7 @@ def numbers(images: torch.Tensor) -> list[int]:
 
 def test_a_dataset_has_images_targets_and_splits(data: Dataset) -> None:
     assert len(data) == 60
-    assert data.images[59][0, 0, 0] == 59
+    assert np.asarray(data.images[59])[0, 0, 0] == 59
     np.testing.assert_allclose(data.targets[59], [1, 1, 1])
     np.testing.assert_allclose(data.targets[7], [0, 1 / 3, 2 / 4])
     assert data.split("composition").counts == data.spec.split("composition").counts
@@ -65,7 +70,7 @@ def test_batches_are_the_images_and_their_targets(data: Dataset, place: str) -> 
         assert images.dtype == targets.dtype == torch.float32
         assert images.shape[1:] == (3, 8, 8)
         chosen = numbers(images)
-        expected = torch.from_numpy(data.images[:][chosen]).permute(0, 3, 1, 2).float() / 255
+        expected = torch.from_numpy(np.asarray(data.images)[chosen]).permute(0, 3, 1, 2).float() / 255
         assert torch.equal(images, expected)
         assert torch.equal(targets, torch.from_numpy(data.targets[chosen]))
         seen += chosen
@@ -76,10 +81,15 @@ def test_batches_are_the_images_and_their_targets(data: Dataset, place: str) -> 
 def test_batches_that_are_kept_stay_what_they_were(data: Dataset) -> None:
     """Memory is used again, but never under a tensor, or a view of one, that somebody still holds."""
     batches = data.batches(range(60), 4, shuffle=False)
-    kept, views, addresses = [], [], set()
+    kept: list[torch.Tensor] = []
+    views: list[np.ndarray] = []
+    addresses: set[int] = set()
     for number, (images, _) in enumerate(batches):
         addresses.add(images.data_ptr())
-        (kept if number % 3 else views).append(images if number % 3 else images[1:, 0].numpy())
+        if number % 3:
+            kept.append(images)
+        else:
+            views.append(images[1:, 0].numpy())
         del images
     assert [n for images in kept for n in numbers(images)] == [n for n in range(60) if (n // 4) % 3]
     assert [round(255 * float(v)) for view in views for v in view[:, 0, 0]] == [n for n in range(60) if (n // 4) % 3 == 0 and n % 4]
@@ -159,23 +169,48 @@ def test_images_that_were_not_opened_are_refused(data: Dataset) -> None:
         batches.images(data.split("extrapolation").test[:3])
 
 
+HARMS: dict[str, Callable[[Path], object]] = {
+    "is missing": Path.unlink,
+    "has 0 bytes instead of": lambda path: os.truncate(path, 0),
+    "bytes instead of": lambda path: os.truncate(path, path.stat().st_size - 1),
+    "is damaged": lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
+    "is damaged: it differs": lambda path: shutil.copy(path.with_name("c.4.0.0.0"), path),  # a whole shard, but another
+}
+
+
 @pytest.mark.parametrize("place", PLACES)
-def test_damaged_stores_are_not_fed(data: Dataset, tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("harm", HARMS)
+def test_damaged_stores_are_not_fed(data: Dataset, tmp_path: Path, place: str, harm: str) -> None:
+    """Whatever way they are fed: the shard is named before the first batch. Others can be fed."""
     root = tmp_path / "copy"
     shutil.copytree(data.store.paths.root, root)
     opened = harness.open("toy", root)
     shard = opened.store.shard(3)
-    whole = shard.read_bytes()
-    shard.unlink()
-    with pytest.raises(OSError, match=r"c\.3\.0\.0\.0 is missing"):
+    if data.store.compressed and harm == "is damaged: it differs":
+        shard.with_name("c.4.0.0.0").write_bytes(
+            shard.with_name("c.5.0.0.0").read_bytes()[::-1].ljust(shard.stat().st_size)[: shard.stat().st_size]
+        )
+    HARMS[harm](shard)
+    with pytest.raises(OSError, match=rf"c\.3\.0\.0\.0 .*{harm}.*data verify toy"):
         opened.batches(range(60), place=place)
-    shard.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(OSError, match="data verify toy"):
-        opened.batches(range(60), place=place)
-    shard.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
-    if place == "memory" or opened.store.compressed:
-        with pytest.raises(OSError, match=r"are damaged.*data verify toy"):
-            opened.batches(range(60), place=place)
+    with pytest.raises(OSError, match=r"c\.3\.0\.0\.0 "):
+        opened.torch_dataset(range(60))
+    with pytest.raises(OSError, match=r"c\.3\.0\.0\.0 "):
+        opened.images[:]
+    assert numbers(next(iter(opened.batches(range(14), 14, shuffle=False, place=place)))[0]) == list(range(14))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_shard_is_hashed_once_for_all_that_feed_from_it(data: Dataset, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+    monkeypatch.setattr("harness.data.shards.hashlib.file_digest", counting(hashed))
+    opened = harness.open("toy", data.store.paths.root)
+    for _ in range(2):  # as training and scoring do, one after the other
+        for _ in opened.batches(range(30), 7, place=place):
+            pass
+    assert len(hashed) == 5  # shards of 7
+    opened.torch_dataset(range(60))
+    assert len(hashed) == 9
 
 
 def test_more_shards_than_file_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +295,7 @@ def test_pairs_never_leave_train(dataset: str, kind: str) -> None:
 @st.composite
 def small_splits(draw: st.DrawFn) -> splits.Split:
     sizes = draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
-    kinds = draw(st.lists(st.sampled_from(["categorical", "ordinal"]), min_size=len(sizes), max_size=len(sizes)))
+    kinds = draw(st.lists(st.sampled_from(get_args(FactorKind)), min_size=len(sizes), max_size=len(sizes)))
     grid = splits.FactorGrid(tuple(splits.Factor(f"f{i}", s, k) for i, (s, k) in enumerate(zip(sizes, kinds, strict=True))))
     return splits.Split("toy", "random", grid, splits.RandomRule(draw(st.integers(0, len(grid) - 1)), draw(st.integers(0, 99))))
 

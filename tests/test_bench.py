@@ -18,10 +18,13 @@ import torch
 from conftest import ROOT, CommandLine, assert_one_clear_line
 
 from harness.bench.execute import execute
-from harness.bench.plan import Plan, plan
-from harness.bench.summary import outcomes_told
+from harness.bench.plan import MOST_RUNS, Gap, Plan, plan
+from harness.bench.summary import summarize_outcomes, summarize_plan
+from harness.data.store import Store
 from harness.models import find
+from harness.runs.presets import Settings
 from harness.runs.run import Run
+from splits import DATASETS
 
 CPU = torch.device("cpu")
 TINY = ["train.steps=20", "train.batch=16", "readout.steps=20", "train.precision=fp32"]
@@ -29,8 +32,12 @@ SETTINGS = [argument for setting in TINY for argument in ("--set", setting)]
 
 
 def planned(root: Path, out: Path, *models: str, **options: object) -> Plan:
-    options = {"kinds": ["extrapolation"], "overrides": TINY} | options
-    return plan(models, root, out, **options)  # type: ignore[arg-type]
+    settings = Settings(overrides=tuple(options.pop("overrides", TINY)))  # type: ignore[arg-type]
+    return plan(models, root, out, settings=settings, **{"kinds": ["extrapolation"]} | options)  # type: ignore[arg-type]
+
+
+def gaps(plan: Plan, state: str) -> dict[str, str]:
+    return {str(gap): gap.reason for gap in plan.gaps if gap.state == state}
 
 
 def weights(out: Path) -> dict[str, bytes]:
@@ -46,8 +53,9 @@ def test_the_plan_is_the_product(blocks_root: Path, tmp_path: Path) -> None:
         for model in ("cnn", "pcl")
     ]
     assert len({run.folder for run in plan.runs}) == 16
-    assert plan.also["shapes3d"] == f"ood-data data fetch shapes3d --out {blocks_root}"
-    assert plan.also["mpi3d_toy"] == f"ood-data data fetch mpi3d --variant toy --out {blocks_root}"
+    assert gaps(plan, "absent")["shapes3d"] == f"ood-data data fetch shapes3d --out {blocks_root}"
+    assert gaps(plan, "absent")["mpi3d_toy"] == f"ood-data data fetch mpi3d --variant toy --out {blocks_root}"
+    assert plan.refused == ()
     assert len(planned(blocks_root, tmp_path, "all", overrides=[]).runs) == 17
     assert len(planned(blocks_root, tmp_path, "cnn", "cnn", kinds=["random"] * 2, datasets=["blocks"] * 2).runs) == 1
 
@@ -64,12 +72,36 @@ def test_an_option_is_for_the_models_that_have_it(blocks_root: Path, tmp_path: P
     [
         ({"kinds": ["extrapolate"]}, "did you mean 'extrapolation'"),
         ({"seeds": 0}, "at least one seed"),
+        ({"seeds": 10**7}, r"seeds: 10,000,000, and so 10,000,000 runs; at most 100,000 are expected"),
         ({"datasets": ["block"]}, "no dataset 'block' in .*; did you mean 'blocks'"),
     ],
 )
 def test_wrong_plans_are_refused(blocks_root: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         planned(blocks_root, tmp_path, "cnn", **options)
+
+
+def test_a_plan_opens_each_dataset_once(blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    open_store = Store.__init__
+
+    def spied(self: Store, root: Path, name: str) -> None:
+        opened.append(name)
+        open_store(self, root, name)
+
+    monkeypatch.setattr(Store, "__init__", spied)
+    plan = planned(blocks_root, tmp_path, "mlp", "cnn", kinds=[], seeds=3)
+    summary = summarize_plan(plan)
+    assert (len(summary.data["runs"]), opened) == (24, ["blocks"])
+    plan.runs[0].execute(CPU)
+    assert opened == ["blocks"] * 2
+
+
+def test_the_largest_plan_is_quick(blocks_root: Path, tmp_path: Path) -> None:
+    start = time.process_time()
+    summary = summarize_plan(planned(blocks_root, tmp_path, "mlp", seeds=MOST_RUNS // 10))
+    assert summary.lines[-1 - len(DATASETS)] == f"{MOST_RUNS // 10} runs: {MOST_RUNS // 10} new"
+    assert time.process_time() - start < 5
 
 
 def test_several_processes_give_what_one_gives(blocks_root: Path, tmp_path: Path) -> None:
@@ -143,7 +175,7 @@ def test_an_interrupt_is_told_in_a_line_and_keeps_the_checkpoint(blocks_root: Pa
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert told.splitlines()[-1] == "ood-data: interrupted; the same command continues what can be continued"
+    assert told.splitlines()[-1] == "ood-data: interrupted; the same command continues where it was"
     assert list(tmp_path.rglob("checkpoint.pt"))
 
 
@@ -159,11 +191,12 @@ def test_options_have_the_type_of_their_defaults(blocks_root: Path, tmp_path: Pa
 
 def test_a_kind_that_was_asked_for_and_cant_be_is_not_done(blocks_root: Path, tmp_path: Path) -> None:
     plan = planned(blocks_root, tmp_path, "cnn")
-    impossible = replace(plan, runs=(), impossible=(("blocks", "composition", "why not"),))
-    told = outcomes_told(impossible, [])
-    assert not told.ok
-    assert told.lines == ("not done: blocks, composition: why not",)
-    assert outcomes_told(replace(impossible, kinds_named=False), []).ok
+    gap = Gap("impossible", "blocks", "composition", "why not", asked=True)
+    summary = summarize_outcomes(replace(plan, runs=(), gaps=(gap,)), [])
+    assert not summary.ok
+    assert summary.lines == ("not done: blocks, composition: why not",)
+    assert summary.data["impossible"] == [["blocks", "composition", "why not"]]
+    assert summarize_outcomes(replace(plan, runs=(), gaps=(replace(gap, asked=False),)), []).ok
 
 
 def test_a_model_may_exit_and_import_what_lies_beside_it(blocks_root: Path, my_folder: Path) -> None:
@@ -264,12 +297,10 @@ def test_what_a_model_prints_stays_off_stdout(ood_data: CommandLine, blocks_root
 
 def test_every_run_counts_the_same_in_the_bar(blocks_root: Path, tmp_path: Path) -> None:
     (run,) = planned(blocks_root, tmp_path, "pcl", overrides=[*TINY, "score.batch=10"]).runs
-    assert run.phases == {"train": 20, "readout": 20, "score": 21}  # batches of 10, of train and of test
-    assert [run.done("train", 0), run.done("readout", 5), run.done("score", 0), run.done("score", 21)] == [0, 25 / 61, 40 / 61, 1]
-    seen = []
-    run.execute(CPU, lambda phase, step, steps: seen.append(run.done(phase, step)))
-    assert seen == sorted(seen)
-    assert len(seen) == 61
+    seen: list[float] = []
+    run.execute(CPU, seen.append)
+    # 20 steps of training, 20 of the readout, 21 batches of 10, of test and of train
+    assert seen == pytest.approx([*(step / 61 for step in range(1, 41)), *(step / 61 for step in range(40, 61))])
 
 
 def test_what_is_missing_is_named_and_the_rest_is_done(ood_data: CommandLine, blocks_root: Path, tmp_path: Path) -> None:
@@ -290,9 +321,10 @@ def test_an_unfinished_store_is_told_from_none(blocks_root: Path, tmp_path: Path
     (tmp_path / "data/blocks.manifest.jsonl").unlink()
     with pytest.raises(FileNotFoundError, match=r"blocks in .* is not whole: run the command that makes it again"):
         planned(tmp_path / "data", tmp_path / "runs", "mlp")
-    told = planned(tmp_path / "data", tmp_path / "runs", "mlp", datasets=["blocks", "dsprites"])
-    assert "run the command that makes it again" in told.unfinished["blocks"]
-    assert list(told.absent) == ["dsprites"]
+    plan = planned(tmp_path / "data", tmp_path / "runs", "mlp", datasets=["blocks", "dsprites"])
+    assert "run the command that makes it again" in gaps(plan, "unfinished")["blocks"]
+    assert list(gaps(plan, "absent")) == ["dsprites"]
+    assert [gap.dataset for gap in plan.refused] == ["dsprites", "blocks"]
     (tmp_path / "data/blocks.zarr/images/zarr.json").write_text("{")
     with pytest.raises(FileNotFoundError, match=r"blocks in .* is not whole: .* is damaged or missing: --overwrite"):
         planned(tmp_path / "data", tmp_path / "runs", "mlp")
@@ -309,7 +341,7 @@ def test_list_says_what_each_is(ood_data: CommandLine) -> None:
     told = json.loads(ood_data("bench", "--list", "--json").stdout)["models"]
     assert len(told) == 17
     assert next(model for model in told if model["name"] == "cnn")["parameters"] == 380_615
-    assert find("coordconv").reconstruction in ood_data("bench", "--list").stdout
+    assert find("coordconv").reconstruction in " ".join(ood_data("bench", "--list").stdout.split())
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,9 +32,10 @@ from harness.data.store import verify
 from harness.data.writer import Writer
 from harness.formats import convert as convert_module
 from harness.formats import dsprites, readers
-from harness.formats.catalog import File, Source
+from harness.formats.catalog import CATALOG, File
 from harness.formats.convert import convert
 from harness.formats.export import export
+from harness.io import atomic
 from splits.arrays import BadFile
 
 Make = Callable[[Path, splits.SplitSpec], tuple[Path, np.ndarray]]
@@ -145,6 +147,25 @@ def test_round_trip_through_the_published_layout(tmp_path: Path, layout: str, ki
     assert splits.published.compare(spec.split(kind), tmp_path / "published").ok
     back = convert(files[0], None, tmp_path / "back", spec_file)
     np.testing.assert_array_equal(back.read(0, 60), images)
+
+
+def test_values_of_pictures_may_have_names(tmp_path: Path) -> None:
+    spec_file = small_spec(tmp_path)
+    spec_file.write_text(spec_file.read_text().replace("size = 3\n", 'size = 3\nvalues = ["red", "green", "blue"]\n', 1))
+    grid = splits.load_spec(spec_file).grid
+    (tmp_path / "png").mkdir()
+    rows = []
+    for cell, (color, size, x) in enumerate(grid.factors(np.arange(60)).tolist()):
+        Image.fromarray(pictures()[cell]).save(tmp_path / f"png/{cell}.png")
+        rows.append(f"{cell}.png,{('red', '1', ' blue ')[color]},{size},{x}")
+    table = tmp_path / "png/labels.csv"
+    table.write_text("\n".join(["file,color,size,x", *rows]))
+    np.testing.assert_array_equal(convert(tmp_path / "png", None, tmp_path / "data", spec_file).read(0, 60), pictures())
+    table.write_text(table.read_text().replace(",red,", ",reed,"))
+    with pytest.raises(
+        BadFile, match=r"color is 'reed'; an index from 0 to 2, or the name of a value, is expected; did you mean 'red'"
+    ):
+        convert(tmp_path / "png", None, tmp_path / "data", spec_file)
 
 
 def test_round_trip_through_pictures(tmp_path: Path) -> None:
@@ -367,9 +388,9 @@ def test_a_known_checksum_of_another_dataset_is_refused(tmp_path: Path, monkeypa
     spec_file = small_spec(tmp_path)
     path, _ = LAYOUTS["mpi3d flat"](tmp_path, splits.load_spec(spec_file))
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
-    toy = Source("MPI3D (toy)", (File("mpi3d_toy.npz", (), (f"md5:{md5}",)),), "", "", "", compress=True)
-    monkeypatch.setattr(convert_module, "SOURCES", {"mpi3d_toy": toy})
-    with pytest.raises(BadFile, match="mpi3d_toy's official file, not toy's: give --dataset mpi3d_toy"):
+    toy = replace(CATALOG["mpi3d_toy"], files=(File("mpi3d_toy.npz", (), (f"md5:{md5}",)),))
+    monkeypatch.setattr(convert_module, "CATALOG", {"mpi3d_toy": toy})
+    with pytest.raises(BadFile, match="mpi3d_toy's official file, not toy's: give `dataset` mpi3d_toy"):
         convert(path, None, tmp_path / "data", spec_file)
 
 
@@ -389,7 +410,7 @@ def test_another_file_into_a_store_is_refused(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_a_store_that_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec_file = small_spec(tmp_path)
     path, images = LAYOUTS["3dshapes"](tmp_path, splits.load_spec(spec_file))
-    write, calls = writer.write_atomically, 0
+    write, calls = atomic.write_atomically, 0
 
     def full(target: Path, data: bytes) -> None:
         nonlocal calls
@@ -407,7 +428,7 @@ def test_a_full_disk_leaves_a_store_that_continues(tmp_path: Path, monkeypatch: 
 def test_no_space_from_the_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec_file = small_spec(tmp_path)
     path, _ = LAYOUTS["mpi3d flat"](tmp_path, splits.load_spec(spec_file))
-    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(OSError, match="not enough space"):
         convert(path, None, tmp_path / "data", spec_file)
     assert not contents(tmp_path / "data")
@@ -431,7 +452,7 @@ def test_pictures_of_two_splits_are_not_mixed(tmp_path: Path) -> None:
     convert(path, None, tmp_path / "data", spec_file)
     export(tmp_path / "data", "toy", "composition", "png", tmp_path / "png")
     before = contents(tmp_path / "png")
-    with pytest.raises(ValueError, match="holds pictures already: choose another --out"):
+    with pytest.raises(ValueError, match="holds pictures already: choose another"):
         export(tmp_path / "data", "toy", "extrapolation", "png", tmp_path / "png")
     assert contents(tmp_path / "png") == before
 
@@ -453,7 +474,7 @@ def test_the_command_converts_and_exports(tmp_path: Path, ood_data: CommandLine)
 @pytest.mark.parametrize(
     "arguments, code, words",
     [
-        (("convert", "real.npz"), 2, ("give --dataset NAME",)),
+        (("convert", "real.npz"), 2, ("name it by --dataset", "--spec")),
         (("convert", "real.npz", "--dataset", "mpi3D"), 2, ("did you mean 'mpi3d'",)),
         (("convert", "real.npz", "--dataset", "mpi3d"), 2, ("1,036,800 of this dataset", "another dataset?")),
         (("convert", "none.npz", "--dataset", "mpi3d"), 1, ("there is no file none.npz",)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from conftest import CommandLine, assert_one_clear_line
 
 import splits
 from harness.data.store import Store, verify
+from harness.data.writer import Writer
 from harness.formats import dsprites
 
 # Of the 320 frames of the dataset's own animation, packed by numpy.packbits.
@@ -97,6 +99,22 @@ def test_the_command_makes_the_store_and_continues_it(tmp_path: Path, ood_data: 
     assert verify(tmp_path, "dsprites") == []
 
 
+def test_the_room_that_a_store_needs_is_estimated_honestly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for orientations in (40, 1):
+        description = dsprites.describe(orientations)
+        for shard in (0, description.shards // 2, description.shards - 1):
+            first = shard * description.rows
+            images = dsprites.render(first, min(first + description.rows, description.shape[0]), orientations)
+            assert len(description.encode(images)) < description.expected_bytes
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=15_000_000))
+        with pytest.raises(OSError, match=r"not enough space .* 2\d,\d{3},\d{3} bytes are needed, 15,000,000 are free"):
+            dsprites.generate(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=30_000_000))
+    with Writer(tmp_path, dsprites.describe()) as writer:
+        assert len(writer.missing) == 180
+
+
 def test_a_part_of_the_orientations_is_a_dataset_of_its_own(tmp_path: Path, ood_data: CommandLine) -> None:
     made = ood_data("generate", "dsprites", "--orientations", 10, "--out", tmp_path)
     assert made.returncode == 0, made.stderr
@@ -107,7 +125,7 @@ def test_a_part_of_the_orientations_is_a_dataset_of_its_own(tmp_path: Path, ood_
     store = Store(tmp_path, "dsprites10")
     spec = splits.spec_from_dict(store.spec)
     assert len(store) == 3 * 6 * 10 * 32 * 32
-    assert spec.split("extrapolation").rule.held_out["orientation"] == (8, 9)
+    assert spec.split("extrapolation").held_out["orientation"] == (8, 9)
     assert spec.split("extrapolation").counts.train == 3 * 4 * 8 * 25 * 25
     cells = spec.grid.factors(np.arange(9_000, 180_000, 5_000))
     for index, image in zip(spec.grid.index(cells), splits.load_spec("dsprites").grid.index(cells), strict=True):

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import email.utils
+import gzip
 import hashlib
 import http.client
+import logging
 import os
 import random
+import re
+import shutil
 import ssl
 import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import official
@@ -25,10 +34,11 @@ import splits
 from cli import main
 from harness.data.store import Store
 from harness.formats import catalog as sources
-from harness.formats.catalog import File, Source
+from harness.formats.catalog import File
 from harness.formats.fetch import fetch_dataset
-from harness.io import download
-from harness.io.download import DownloadError, fetch
+from harness.io import download, part
+from harness.io.download import fetch
+from harness.io.web import DownloadError
 from splits.arrays import BadFile
 
 CONTENT = random.Random(0).randbytes(300_000)
@@ -38,11 +48,13 @@ class Server:
     """Serves `content` at `url`; each request takes one behaviour from `script`, the last one for good.
 
     Behaviours: "ok"; a number n: drop the connection after n bytes; "503"; "404"; "html"; "short": claim more than is sent;
-    "no range": answer ranges with everything; "ignore if-range": serve ranges of whatever it has.
+    "no range": answer ranges with everything; "ignore if-range": serve ranges of whatever it has; or a function of the request.
     """
 
-    def __init__(self) -> None:
-        self.content, self.etag, self.script, self.sent, self.requests = CONTENT, '"1"', ["ok"], 0, 0
+    def __init__(self, certificate: Path | None = None) -> None:
+        self.content, self.sent, self.requests = CONTENT, 0, 0
+        self.etag: str | None = '"1"'
+        self.script: list[Any] = ["ok"]
         self.pause = 0.0
         server = self
 
@@ -54,12 +66,19 @@ class Server:
                 pass
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/file"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.http.socket = context.wrap_socket(self.http.socket, server_side=True)
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self.http.server_port}/file"
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.requests += 1
         how = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if callable(how):
+            how(request)
+            return
         if how in ("503", "404"):
             request.send_response(int(how))
             request.send_header("Retry-After", "0")
@@ -96,14 +115,32 @@ class Server:
             self.sent += len(block)
             time.sleep(self.pause)
 
+    def pour(self, request: BaseHTTPRequestHandler, block: bytes) -> None:
+        """Send it again and again, until nobody listens."""
+        with contextlib.suppress(ConnectionError):
+            while True:
+                request.wfile.write(block)
+                self.sent += len(block)
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(download, "WAIT", 0.001)
     server = Server()
     yield server
-    server.http.shutdown()
-    server.http.server_close()
+    server.close()
+
+
+def head(request: BaseHTTPRequestHandler, status: int = 200, **headers: object) -> None:
+    """The head of an answer; an underscore for a hyphen."""
+    request.send_response(status)
+    for name, value in headers.items():
+        request.send_header(name.replace("_", "-"), str(value))
+    request.end_headers()
 
 
 def left(folder: Path) -> list[str]:
@@ -198,7 +235,7 @@ def test_a_killed_process_is_continued(server: Server, tmp_path: Path) -> None:
 def test_a_file_that_changes_is_never_mixed(server: Server, tmp_path: Path, how: str) -> None:
     server.content = bytes(300_000)
     server.script = [100_000, "404"]
-    with pytest.raises(DownloadError):
+    with pytest.raises(DownloadError, match="what came of it is kept, run it again to continue"):
         fetch([server.url], tmp_path / "f", check)
     assert (tmp_path / "f.part").stat().st_size == 100_000
     server.content, server.etag, server.script = CONTENT, '"2"', [how]
@@ -227,7 +264,7 @@ BAD: dict[str, tuple[list[object], str]] = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_what_cannot_be_had_is_one_sentence_and_absent(server: Server, tmp_path: Path, case: str) -> None:
-    server.script, words = BAD[case]  # type: ignore[assignment]
+    server.script, words = BAD[case]
     with pytest.raises(DownloadError, match=words) as caught:
         fetch([server.url], tmp_path / "f", check)
     assert "\n" not in str(caught.value)
@@ -244,8 +281,9 @@ def test_wrong_sizes_are_refused_before_the_download(server: Server, tmp_path: P
 
 def test_nobody_there_and_mirrors(server: Server, tmp_path: Path) -> None:
     nobody = "http://127.0.0.1:9/file"
-    with pytest.raises(DownloadError, match="refused"):
+    with pytest.raises(DownloadError, match="refused") as caught:
         fetch([nobody], tmp_path / "f", check)
+    assert "kept" not in str(caught.value)  # nothing came
     assert left(tmp_path) == []
     fetch([nobody, server.url], tmp_path / "f", check)
     assert (tmp_path / "f").read_bytes() == CONTENT
@@ -270,6 +308,240 @@ def test_two_downloads_of_one_file(server: Server, tmp_path: Path) -> None:
     assert (tmp_path / "f").read_bytes() == CONTENT
 
 
+# Limits
+
+
+def endless(server: Server, chunked: bool) -> Callable[[BaseHTTPRequestHandler], None]:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.protocol_version = "HTTP/1.1"
+        head(request, 200, **({"Transfer_Encoding": "chunked"} if chunked else {}))
+        server.pour(request, b"10000\r\n" + bytes(65536) + b"\r\n" if chunked else bytes(65536))
+
+    return answer
+
+
+@pytest.mark.parametrize("size", [len(CONTENT), None], ids=["size known", "not known"])
+@pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "without a length"])
+def test_an_answer_without_end_is_cut_off(server: Server, tmp_path: Path, size: int | None, chunked: bool) -> None:
+    server.script = [endless(server, chunked)]
+    with pytest.raises(DownloadError, match=r": (at most )?300,000 bytes are expected, and the server sends more"):
+        fetch([server.url], tmp_path / "f", check, size, most=300_000)
+    assert server.sent < 20_000_000  # of which most is in the buffers of the connection
+    assert left(tmp_path) == []
+
+
+def test_more_than_a_file_can_have_is_not_begun(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="the server has 300,000 bytes, and at most 299,999 are expected"):
+        fetch([server.url], tmp_path / "f", check, most=299_999)
+    assert left(tmp_path) == []
+
+
+def test_a_range_without_end_is_cut_off(server: Server, tmp_path: Path) -> None:
+    def more(request: BaseHTTPRequestHandler) -> None:
+        head(request, 206, Content_Range=f"bytes 100000-299999/{len(CONTENT)}", ETag=server.etag)
+        server.pour(request, bytes(65536))
+
+    server.script = [100_000, more, "404"]
+    with pytest.raises(DownloadError, match="the server sends more"):
+        fetch([server.url], tmp_path / "f", check)
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("length", [True, False], ids=["length known", "not known"])
+def test_a_disk_that_fills_up_is_noticed_before_it_is_full(
+    server: Server, tmp_path: Path, length: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.content = content = random.Random(1).randbytes(5_000_000)
+    monkeypatch.setattr(part, "SPARE", 1_000_000)
+    start = 6_000_000 if length else 3_500_000
+
+    def free(folder: Path) -> Any:
+        there = sum(path.stat().st_size for path in Path(folder).iterdir())
+        taken = 3_000_000 if there > 2_000_000 and length else 0  # by another program, meanwhile
+        return types.SimpleNamespace(free=start - there - taken)
+
+    def no_length(request: BaseHTTPRequestHandler) -> None:
+        head(request)
+        request.wfile.write(content)
+
+    server.script = ["ok"] if length else [no_length]
+    monkeypatch.setattr(shutil, "disk_usage", free)
+    with pytest.raises(OSError, match=r"bytes are needed, [\d,]+ are free \(run it again to continue\)") as caught:
+        fetch([server.url], tmp_path / "f")
+    assert caught.value.filename == str(tmp_path / "f.part")
+    assert 1_000_000 < (tmp_path / "f.part").stat().st_size < 4_500_000
+    monkeypatch.undo()
+    fetch([server.url], tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == content
+
+
+def drip_body(request: BaseHTTPRequestHandler) -> None:
+    head(request, Content_Length=len(CONTENT))
+    drip(request, CONTENT)
+
+
+def drip_head(request: BaseHTTPRequestHandler) -> None:
+    drip(request, b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000)
+
+
+def drip_chunk(request: BaseHTTPRequestHandler) -> None:
+    request.protocol_version = "HTTP/1.1"
+    head(request, Transfer_Encoding="chunked")
+    drip(request, b"1000;" + b"x" * 10_000)
+
+
+def drip(request: BaseHTTPRequestHandler, data: bytes) -> None:
+    with contextlib.suppress(ConnectionError):
+        for byte in data:
+            request.wfile.write(bytes([byte]))
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", [drip_body, drip_head, drip_chunk])
+def test_a_server_that_drips_is_left(
+    server: Server, tmp_path: Path, how: Callable[[BaseHTTPRequestHandler], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "TIMEOUT", 0.4)
+    server.script = [how]
+    start = time.monotonic()
+    with pytest.raises(DownloadError, match=r"fewer than 4,096 bytes a second came for 0\.4 seconds.*run it again to continue"):
+        fetch([server.url], tmp_path / "f", check)
+    assert time.monotonic() - start < 10
+    assert server.requests == 3
+    server.script = [how, "ok"]
+    fetch([server.url], tmp_path / "f", check)
+    assert left(tmp_path) == ["f"]
+
+
+def test_a_server_that_gives_a_byte_each_time_is_left(server: Server, tmp_path: Path) -> None:
+    server.script = [1]
+    with pytest.raises(DownloadError, match="dropped, 8 times in a row"):
+        fetch([server.url], tmp_path / "f", check)
+    assert server.requests == 8
+
+
+@pytest.mark.parametrize("asked", ["86400", "date"])
+def test_a_server_that_asks_for_a_day_is_told_and_left(server: Server, tmp_path: Path, asked: str) -> None:
+    def later(request: BaseHTTPRequestHandler) -> None:
+        head(request, 503, Retry_After=email.utils.formatdate(time.time() + 86_400, usegmt=True) if asked == "date" else asked)
+
+    server.script = [later, "ok"]
+    with pytest.raises(DownloadError, match=r"answers 503 and asks to come back in 86,\d{3} seconds: run it again then"):
+        fetch([server.url], tmp_path / "f", check)
+    fetch([server.url], tmp_path / "f", check)
+
+
+def test_a_server_that_asks_for_some_seconds_is_heard(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", lambda seconds: waited.append(seconds))
+    server.script = [lambda request: head(request, 429, Retry_After=200), "ok"]
+    with caplog.at_level(logging.INFO):
+        fetch([server.url], tmp_path / "f", check)
+    assert waited[0] == 200
+    assert "127.0.0.1: the server answers 429; trying again in 200 seconds" in caplog.text
+
+
+# Lies
+
+
+def to(url: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    return lambda request: head(request, 302, Location=url)
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1:9/x", "data:text/plain,hello", "gopher://127.0.0.1:9/x"])
+def test_redirections_lead_nowhere_but_to_servers(server: Server, tmp_path: Path, url: str) -> None:
+    server.script = [to(url)]
+    with pytest.raises(DownloadError, match=re.escape(url)) as caught:
+        fetch([server.url], tmp_path / "f")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(DownloadError, match="no address of a file"):
+        fetch([url], tmp_path / "f")
+    assert left(tmp_path) == []
+
+
+def test_https_is_not_left(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate = Path(__file__).with_name("localhost.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    secure = Server(certificate)
+    secure.script = [to(server.url), to(secure.url), "ok"]
+    with pytest.raises(DownloadError, match="which is not followed: not https"):
+        fetch([secure.url], tmp_path / "f", check)
+    assert server.requests == 0
+    server.script = [to(secure.url)]
+    fetch([server.url], tmp_path / "f", check)
+    assert (tmp_path / "f").read_bytes() == CONTENT
+    secure.close()
+
+
+@pytest.mark.parametrize("name", ["f.npz", "f.npy", "f.h5", "f.hdf5", "f.pb"])
+def test_a_page_that_is_not_said_to_be_one_is_known_by_its_first_bytes(server: Server, tmp_path: Path, name: str) -> None:
+    server.content, server.pause = b"\n<!DOCTYPE html><html>sorry</html>" * 100_000, 0.001
+    with pytest.raises(DownloadError, match=f"begins with .*so it is no {name}: a web page"):
+        fetch([server.url], tmp_path / name)
+    assert server.sent < len(server.content)
+    assert server.requests == 2
+    assert left(tmp_path) == []
+    server.content = b""
+    with pytest.raises(DownloadError, match="begins with b''"):
+        fetch([server.url], tmp_path / name)
+
+
+def packed(request: BaseHTTPRequestHandler) -> None:
+    content = gzip.compress(CONTENT)
+    head(request, Content_Encoding="gzip", Content_Length=len(content))
+    request.wfile.write(content)
+
+
+@pytest.mark.parametrize(
+    "how, words",
+    [
+        (packed, "packed as gzip, unasked"),
+        (lambda request: head(request, 204), "answers 204, without the file"),
+        (lambda request: request.wfile.write(b"HTTP/1.1 404 \x1b[2J oh\r\n\r\n"), r"answers 404 \[2J oh;"),
+    ],
+    ids=["packed", "nothing", "a control sequence"],
+)
+def test_other_answers_are_refused(server: Server, tmp_path: Path, how: Callable[..., None], words: str) -> None:
+    server.script = [how]
+    with pytest.raises(DownloadError, match=words):
+        fetch([server.url], tmp_path / "f")
+    assert left(tmp_path) == []
+
+
+def test_chunks_that_stop_in_the_middle_are_not_the_end(server: Server, tmp_path: Path) -> None:
+    def cut(request: BaseHTTPRequestHandler) -> None:
+        request.protocol_version = "HTTP/1.1"
+        head(request, Transfer_Encoding="chunked")
+        request.wfile.write(b"10000\r\n" + CONTENT[:65536] + b"\r\n10000\r\n")
+
+    server.script = [cut, "ok"]
+    fetch([server.url], tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("kind", ["link", "second name", "fifo", "folder"])
+@pytest.mark.parametrize("name", ["f.part", "f.part.json.partial"])
+def test_what_lies_in_the_way_is_not_written_to(server: Server, tmp_path: Path, kind: str, name: str) -> None:
+    victim, there = tmp_path / "victim", tmp_path / name
+    victim.write_text("precious")
+    make: dict[str, Callable[[], object]] = {
+        "link": lambda: there.symlink_to(victim),
+        "second name": lambda: there.hardlink_to(victim),
+        "fifo": lambda: os.mkfifo(there),
+        "folder": there.mkdir,
+    }
+    make[kind]()
+    if name == "f.part" or kind == "folder":
+        with pytest.raises(OSError, match=r"f\.part"):
+            fetch([server.url], tmp_path / "f", check)
+        there.rmdir() if kind == "folder" else there.unlink()
+    fetch([server.url], tmp_path / "f", check)
+    assert victim.read_text() == "precious"
+    assert left(tmp_path) == ["f", "victim"]
+
+
 # Datasets
 
 Known = Callable[..., None]
@@ -285,8 +557,9 @@ def toy(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Know
     monkeypatch.setattr(splits, "load_spec", lambda name: spec)
 
     def known(*checksums: str) -> None:
-        source = Source("MPI3D", (File("real.npz", (server.url,), checksums),), "CC BY 4.0", "Gondal et al.", "https://…", False)
-        monkeypatch.setitem(sources.SOURCES, "mpi3d", source)
+        file = File("real.npz", (server.url,), checksums)
+        info = replace(sources.CATALOG["mpi3d"], files=(file,), license="CC BY 4.0", citation="Gondal et al.")
+        monkeypatch.setitem(sources.CATALOG, "mpi3d", info)
 
     known()
     return known
@@ -330,10 +603,11 @@ def test_damaged_archives_are_not_accepted(toy: Known, server: Server, tmp_path:
 
 
 def test_the_facts_are_well_formed() -> None:
-    assert set(sources.SOURCES) == set(splits.DATASETS)
-    for source in sources.SOURCES.values():
-        assert all((source.title, source.license, source.citation, source.homepage, source.files))
-        for file in source.files:
+    assert set(sources.CATALOG) == set(splits.DATASETS)
+    for name, info in sources.CATALOG.items():
+        assert all((info.name == name, info.title, info.license, info.citation, info.homepage, info.files))
+        assert info.command.startswith(("ood-data generate ", "ood-data data fetch "))
+        for file in info.files:
             assert all(url.startswith("https://") for url in file.urls)
             for checksum in file.checksums:
                 kind, digits = checksum.split(":")
@@ -343,7 +617,10 @@ def test_the_facts_are_well_formed() -> None:
 
 @pytest.mark.parametrize(
     "arguments, words",
-    [(("mpi3b",), "did you mean 'mpi3d'"), (("dsprites", "--variant", "toy"), "only mpi3d has variants")],
+    [
+        (("mpi3b",), "did you mean 'mpi3d'"),
+        (("dsprites", "--variant", "toy"), "dsprites has no variant 'toy': mpi3d has real, realistic, toy"),
+    ],
 )
 def test_wrong_use_is_one_clear_line(arguments: tuple[str, ...], words: str) -> None:
     result = CliRunner().invoke(main, ["data", "fetch", *arguments])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +22,14 @@ from diffusers.utils import logging
 from PIL import Image
 
 import splits
+from celebglow.directions import Directions
 from celebglow.generate import Population, generate
+from celebglow.glow import Glow
+from celebglow.info import SavedFlow
 from celebglow.pipeline import CelebGlowPipeline
 from cli import main
 from harness.data.store import Store, verify
+from splits.errors import InputError
 
 
 def make(root: Path, pipeline: CelebGlowPipeline, part: tuple[int, int] = (1, 1), **changes: object) -> bool:
@@ -43,7 +50,8 @@ def test_the_grid_is_the_pipelines_pictures_in_row_major_order(tmp_path: Path, p
     values = (-0.5, 0.5, 1.5)
     for index in (0, 17, 30, 80):
         person, *levels = grid.factors(index)
-        expected = pipeline(person=int(person), **{n: values[v] for n, v in zip(grid.names[1:], levels, strict=True)}).images[0]
+        chosen: dict[str, Any] = {n: values[v] for n, v in zip(grid.names[1:], levels, strict=True)}
+        expected = pipeline(person=int(person), **chosen).images[0]
         # one image alone and a batch may round differently (vector widths); 1 in 255 at most
         assert np.abs(np.asarray(expected, dtype=int) - store.read(index, index + 1)[0]).max() <= 1
 
@@ -65,7 +73,7 @@ def test_a_persons_bytes_do_not_depend_on_the_run(tmp_path: Path, pipeline: Cele
 def test_every_parameter_that_changes_pixels_is_checked(tmp_path: Path, pipeline: CelebGlowPipeline) -> None:
     make(tmp_path, pipeline)
     before = contents(tmp_path)
-    for change, word in [
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"seed": 1}, "seed"),
         ({"temperature": 0.5}, "temperature"),
         ({"range": (-2.0, 1.0)}, "range"),
@@ -74,7 +82,8 @@ def test_every_parameter_that_changes_pixels_is_checked(tmp_path: Path, pipeline
         ({"resolution": 8}, "resolution"),
         ({"precision": "bf16"}, "decode"),
         ({"persons": 2}, "more than"),
-    ]:
+    ]
+    for change, word in changes:
         with pytest.raises(ValueError, match=word):
             make(tmp_path, pipeline, **change)
     with pytest.raises(ValueError, match="flow_sha256"):
@@ -153,7 +162,8 @@ def test_pipeline_gives_pil_or_numpy(pipeline: CelebGlowPipeline) -> None:
 def test_save_and_load(tmp_path: Path, pipeline: CelebGlowPipeline, flow_folder: Path) -> None:
     loaded = CelebGlowPipeline.from_pretrained(flow_folder)
     assert loaded.sha256() == pipeline.sha256()
-    assert np.array_equal(loaded(person=1, age=1.0, output_type="np").images, pipeline(person=1, age=1.0, output_type="np").images)
+    one, other = (np.asarray(each(person=1, age=1.0, output_type="np").images) for each in (loaded, pipeline))
+    assert np.array_equal(one, other)
 
 
 # The command
@@ -194,6 +204,53 @@ def test_wrong_use_is_one_clear_line(tmp_path: Path, arguments: tuple[str, ...],
     result = CliRunner().invoke(main, ["generate", "celebglow", "--persons", "2", "--out", str(out), *arguments])
     assert_one_clear_line(subprocess.CompletedProcess([], result.exit_code, result.stdout, result.stderr), 2, *words)
     assert not (tmp_path / "data").exists()
+
+
+def test_what_a_flow_is_is_read_from_its_files(tmp_path: Path) -> None:
+    """The same as the loaded pipeline says, but at once; half precision and a flow without directions too."""
+    for config in ({}, {"coupling": "affine", "border": True, "learn_top": False}):
+        pipeline = random_pipeline(**config)
+        pipeline.flow.half()
+        pipeline.save_pretrained(tmp_path / "flow")
+        assert SavedFlow.open(tmp_path / "flow").info() == CelebGlowPipeline.from_pretrained(tmp_path / "flow").info()
+    glow = Glow.from_pretrained(tmp_path / "flow/flow", low_cpu_mem_usage=False).float()
+    trained = CelebGlowPipeline(glow, Directions((), glow.num_latents))
+    assert SavedFlow.open(tmp_path / "flow/flow", to_walk=False).info() == trained.info()
+    with pytest.raises(InputError, match="has no attribute directions: first run ood-data flow directions"):
+        SavedFlow.open(tmp_path / "flow/flow")
+    weights = next((tmp_path / "flow/flow").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match="cannot be read"):
+        SavedFlow.open(tmp_path / "flow").info()
+    (tmp_path / "flow/directions/config.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        SavedFlow.open(tmp_path / "flow")
+
+
+@pytest.mark.parametrize(
+    "index, code",
+    [
+        ({"flow": ["evil", "Glow"]}, "evil.py"),
+        ({"flow": ["os", "system"]}, None),
+        ({"scheduler": ["evil", "Glow"]}, "evil.py"),
+        ({"_class_name": ["evil", "Glow"]}, "tiny/evil.py"),
+        ({}, "tiny/flow/celebglow.glow.py"),
+        ({}, "tiny/None.py"),
+    ],
+)
+def test_a_strangers_flow_runs_no_code(
+    flow_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: dict[str, object], code: str | None
+) -> None:
+    folder = shutil.copytree(flow_folder, tmp_path / "tiny")
+    file = folder / "model_index.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | index))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    if code:
+        Path(code).write_text("open('CANARY', 'w')\nfrom celebglow.glow import Glow\n")
+    with pytest.raises(InputError, match=r"which is no class of celebglow's|is code, which is not run"):
+        CelebGlowPipeline.from_pretrained(folder)
+    assert not Path("CANARY").exists()
 
 
 def test_a_flow_that_is_not_ready_says_what_to_run(tmp_path: Path) -> None:
@@ -297,7 +354,7 @@ def test_a_wheel_generates_outside_the_checkout(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT], check=True, capture_output=True)
     wheel = next(tmp_path.glob("ood_data-*.whl"))
     site = tmp_path / "site"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel]
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": str(site)}
     for command in (

@@ -102,6 +102,7 @@ def test_weights_of_odd_shapes_are_refused(tmp_path: Path) -> None:
         read_port(save(state, tmp_path / "model.pt"), SIDE)
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor:UserWarning")
 @pytest.mark.parametrize(
     "odd",
     [

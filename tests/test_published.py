@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import io
+import itertools
 import json
 import subprocess
 import threading
@@ -12,13 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from conftest import assert_one_clear_line, random_glow
 from graphs import GlowGraph
 
+from celebglow.convert import openai
 from celebglow.convert.openai import openai_flow
+from celebglow.convert.openai_directions import nhwc_to_nchw
+from celebglow.glow import Glow
 from celebglow.pipeline import CelebGlowPipeline
 from cli import main
+from harness.data.store import Store
 
 
 class Server:
@@ -122,11 +129,93 @@ def test_generate_from_the_published_flow(tmp_path: Path, published: Server) -> 
     assert not list((tmp_path / "home").rglob("*.part*"))
 
 
-def test_a_damaged_download_is_refused_and_the_way_out_named(tmp_path: Path, published: Server) -> None:
-    published.files["/large3/graph_unoptimized.pb"] = published.files["/large3/graph_unoptimized.pb"][:9000]
-    with pytest.raises(ValueError, match=r"truncated.*Remove .*openai to download it again"):
+@pytest.mark.slow  # a graph of the published size: 256 x 256, six levels of 32 steps, but narrow
+def test_the_whole_route_at_full_depth(tmp_path: Path, published: Server) -> None:
+    torch.manual_seed(0)
+    flow = Glow(resolution=256, steps=(32,) * 6, widths=4, border=True).eval()
+    with torch.no_grad():
+        for name, parameter in flow.named_parameters():
+            if "conv3" in name or "prior" in name:  # no part is the identity, and 192 steps still don't blow up
+                parameter.add_(0.01 * torch.randn_like(parameter))
+    GlowGraph(flow, conditioned=True).save(tmp_path / "graph.pb")
+    table = 0.02 * np.random.default_rng(0).normal(size=(40, flow.num_latents)).astype(np.float32)
+    np.save(tmp_path / "z.npy", table)
+    published.files["/large3/graph_unoptimized.pb"] = (tmp_path / "graph.pb").read_bytes()
+    published.files["/z_manipulate.npy"] = (tmp_path / "z.npy").read_bytes()
+    arguments = [
+        "--persons",
+        "1",
+        "--levels",
+        "2",
+        "--attributes",
+        "Smiling,Wearing_Hat,Eyeglasses",
+        "--out",
+        str(tmp_path / "data"),
+    ]
+    result = CliRunner().invoke(main, ["generate", "celebglow", "--flow", "openai", *arguments])
+    assert result.exit_code == 0, result.output
+    pipeline = CelebGlowPipeline.from_pretrained(openai_flow())
+    assert isinstance(pipeline.flow, Glow)
+    images = Store(tmp_path / "data", "celebglow").read(0, 8)
+    rows = nhwc_to_nchw(table[[31, 35, 15]], flow.latent_shapes)
+    latent = pipeline.person(0)
+    for index, values in enumerate(itertools.product((-1.0, 1.0), repeat=3)):
+        walked = latent + torch.tensor(values) @ torch.from_numpy(rows)
+        expected = flow.postprocess(flow.decode(walked[None]))[0].permute(1, 2, 0).numpy()
+        assert (np.abs(images[index].astype(int) - expected.astype(int)) > 0).mean() < 1e-4
+
+
+@pytest.mark.parametrize("what", ["a page", "cut", "the table"])
+@pytest.mark.parametrize("wrong", ["large3/graph_unoptimized.pb", "z_manipulate.npy"])
+def test_what_cannot_be_converted_is_set_aside_and_fetched_anew(tmp_path: Path, published: Server, wrong: str, what: str) -> None:
+    right = dict(published.files)
+    content = right[f"/{wrong}"]
+    bad = {
+        "a page": b"<html>sorry</html>",
+        "cut": content[:9000],
+        "the table": right["/z_manipulate.npy"] if wrong.endswith(".pb") else npy(np.zeros((40, 7), np.float32)),
+    }
+    published.files[f"/{wrong}"] = bad[what]
+    root, name = tmp_path / "home" / "openai", Path(wrong).name
+    noticed_at_once = what == "a page" or (what == "the table" and wrong.endswith(".pb"))
+    result = CliRunner().invoke(main, ["flow", "info", "openai"])
+    assert result.exit_code == 1
+    if noticed_at_once:
+        assert f"so it is no {name}: a web page?" in result.stderr
+    else:
+        assert f"It was set aside as {root / name}.rejected: the same command downloads it anew" in result.stderr
+        assert (root / f"{name}.rejected").read_bytes() == bad[what]
+        again = CliRunner().invoke(main, ["flow", "info", "openai"])
+        assert again.exit_code == 1
+        assert "the server has sent the same bytes again, so please report it" in again.stderr
+    assert not (root / name).exists()
+    published.files |= right
+    assert CliRunner().invoke(main, ["flow", "info", "openai"]).exit_code == 0
+    assert sorted(path.name for path in root.iterdir()) == ["downloads.json", "flow", "graph_unoptimized.pb", "z_manipulate.npy"]
+    assert len(json.loads((root / "downloads.json").read_bytes())) == 2
+
+
+def test_a_cache_that_holds_a_page_heals(tmp_path: Path, published: Server) -> None:
+    root = tmp_path / "home" / "openai"
+    root.mkdir(parents=True)
+    (root / "graph_unoptimized.pb").write_bytes(b"<html>kept by an older version</html>")
+    with pytest.raises(OSError, match="It was set aside"):
         openai_flow()
-    assert not (tmp_path / "home" / "openai" / "flow").exists()
+    assert (openai_flow() / "model_index.json").is_file()
+
+
+def test_the_second_address_is_tried(tmp_path: Path, published: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OOD_DATA_OPENAI_URL")
+    monkeypatch.setattr(openai, "BASES", ("http://127.0.0.1:9/", published.url))
+    openai_flow()
+    records = json.loads((tmp_path / "home" / "openai" / "downloads.json").read_text())
+    assert [entry["url"].startswith(published.url) for entry in records] == [True, True]
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

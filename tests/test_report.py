@@ -13,11 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CommandLine, assert_one_clear_line
+from matplotlib.figure import Figure
 
 from harness.bench.execute import execute
 from harness.bench.plan import plan as plan_bench
+from harness.report import figures
 from harness.report.html import report
-from harness.report.results import PUBLISHED, collect, entries, number, score_table
+from harness.report.results import PUBLISHED, collect, leaderboard, score_table, score_text
+from harness.runs.presets import Settings
+from harness.runs.records import RunScores
 
 TINY = ["train.steps=3", "train.batch=16", "readout.steps=3", "train.precision=fp32"]
 
@@ -26,7 +30,8 @@ TINY = ["train.steps=3", "train.batch=16", "readout.steps=3", "train.precision=f
 def runs(blocks_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Finished runs of two models, two kinds, three seeds."""
     out = tmp_path_factory.mktemp("runs")
-    plan = plan_bench(["mlp", "pcl"], blocks_root, out, kinds=["composition", "extrapolation"], seeds=3, overrides=TINY)
+    kinds = ["composition", "extrapolation"]
+    plan = plan_bench(["mlp", "pcl"], blocks_root, out, kinds=kinds, seeds=3, settings=Settings(overrides=tuple(TINY)))
     outcomes = execute(plan.runs, torch.device("cpu"), jobs=1, progress=False)
     assert not any(outcome.error for outcome in outcomes)
     return out
@@ -56,31 +61,31 @@ def test_means_and_deviations_over_seeds(runs: Path) -> None:
     row = rows[0]
     scores = [json.loads(path.read_text()) for path in sorted((runs / "blocks/composition" / row.model).glob("*/scores.json"))]
     values = [run["r2"]["mean"] for run in scores]
-    assert row.mean("r2", "mean") == pytest.approx(statistics.mean(values))
-    assert row.deviation("r2", "mean") == pytest.approx(statistics.stdev(values))
-    assert rows[0].mean("r2", "mean") >= rows[1].mean("r2", "mean")  # best first
+    assert row.r2 == row.mean(lambda run: run.r2.mean) == pytest.approx(statistics.mean(values))
+    assert row.deviation(lambda run: run.r2.mean) == pytest.approx(statistics.stdev(values))
+    assert rows[0].r2 >= rows[1].r2  # best first
 
 
 def test_published_numbers_stand_beside_ours(runs: Path) -> None:
-    folder = next((runs / "blocks/extrapolation/pcl").iterdir())
-    scores = json.loads((folder / "scores.json").read_text()) | {"dataset": "dsprites"}
-    (row,) = entries([(folder.name, scores)])
+    scores = RunScores.read(next((runs / "blocks/extrapolation/pcl").glob("*/scores.json")))
+    (row,) = leaderboard([scores.model_copy(update={"dataset": "dsprites"})])
     assert row.published == 0.667
-    header, line, *references = score_table([row])
+    header, line, *baselines = score_table([row])
     assert line[header.index("published")] == "0.667"
-    assert [reference[2] for reference in references] == ["(train-mean)", "(ood-to-mean)", "(clip)"]
+    assert [baseline[2] for baseline in baselines] == ["(train-mean)", "(ood-to-mean)", "(clip)"]
     assert sum(len(models) for models in PUBLISHED.values()) == 6
 
 
 def test_runs_of_another_config_are_another_row(runs: Path) -> None:
-    folder = next((runs / "blocks/extrapolation/pcl").iterdir())
-    scores = json.loads((folder / "scores.json").read_text())
-    assert len(entries([("0-aaaa", scores), ("1-aaaa", scores | {"seed": 1}), ("0-bbbb", scores)])) == 2
+    scores = RunScores.read(next((runs / "blocks/extrapolation/pcl").glob("*/scores.json")))
+    others = [scores.model_copy(update=change) for change in ({"seed": 7}, {"fingerprint": "bbbb"})]
+    assert [len(row.runs) for row in leaderboard([scores, *others])] == [2, 1]
 
 
 def test_rows_of_one_model_say_in_what_they_differ(blocks_root: Path, tmp_path: Path) -> None:
     for settings in (["model.beta=1"], ["model.beta=2"], ["model.beta=2", "train.batch=8"]):
-        plan = plan_bench(["beta-vae"], blocks_root, tmp_path, kinds=["random"], overrides=[*TINY, *settings])
+        chosen = Settings(overrides=(*TINY, *settings))
+        plan = plan_bench(["beta-vae"], blocks_root, tmp_path, kinds=["random"], settings=chosen)
         execute(plan.runs, torch.device("cpu"), jobs=1, progress=False)
     labels = {row.label for row in collect(tmp_path)}
     assert labels == {f"beta-vae (beta={beta}, train.batch={batch})" for beta, batch in ((1.0, 16), (2.0, 16), (2.0, 8))}
@@ -94,15 +99,16 @@ def test_rows_of_another_store_say_how_many_images_it_had(blocks_root: Path, run
     shutil.copytree(runs, tmp_path / "runs")
     folder = next((tmp_path / "runs/blocks/composition/mlp").glob("0-*"))
     other = shutil.copytree(folder, folder.with_name("0-0123abcd"))
-    described = json.loads((other / "config.json").read_text()) | {"images": 1000}
-    (other / "config.json").write_text(json.dumps(described))
+    for name, change in (("config.json", {"images": 1000}), ("scores.json", {"fingerprint": "0123abcd"})):
+        (other / name).write_text(json.dumps(json.loads((other / name).read_text()) | change))
     labels = {row.label for row in collect(tmp_path / "runs") if (row.kind, row.model) == ("composition", "mlp")}
     assert labels == {"mlp (images=200)", "mlp (images=1,000)"}
 
 
 def test_numbers_as_text() -> None:
-    values = [number(0.12345), number(0.1, 0.02), number(None), number(float("nan")), number(-0.0001)]
+    values = [score_text(0.12345), score_text(0.1, 0.02), score_text(None), score_text(float("nan")), score_text(-0.0001)]
     assert values == ["0.123", "0.100 ± 0.020", "–", "–", "0.000"]
+    assert [score_text(-1e20), score_text(-1e20, 1e19)] == ["-1e+20", "-1e+20 ± 1e+19"]
 
 
 def test_the_report_is_whole_and_needs_nothing_else(runs: Path, tmp_path: Path) -> None:
@@ -123,7 +129,7 @@ def test_the_report_is_whole_and_needs_nothing_else(runs: Path, tmp_path: Path) 
     assert "not the paper's budget" in page
     scores = list(csv.DictReader(files["scores.csv"].decode().splitlines()))
     assert [line["model"] for line in scores if line["model"].startswith("(")] == ["(train-mean)", "(ood-to-mean)", "(clip)"] * 2
-    means = {(row.kind, row.model, row.config): row.mean("r2", "mean") for row in collect(runs)}
+    means = {(row.kind, row.model, row.fingerprint): row.r2 for row in collect(runs)}
     assert means == {(row["kind"], row["model"], row["config"]): float(row["r2"]) for row in scores if row["config"]}
     assert {row["steps"] for row in scores if row["config"]} == {"3"}
     lines = list(csv.DictReader(files["factors.csv"].decode().splitlines()))
@@ -154,9 +160,66 @@ def test_the_command(ood_data: CommandLine, runs: Path, tmp_path: Path) -> None:
     assert_one_clear_line(only, 1, "is not JSON", "bench again", "no finished run")
 
 
+BEFORE = Path(__file__).parent / "golden/before/runs"
+MARKUP = '<script>alert(1)</script>"><img src=x onerror=alert(1)>$\\frac{$'
+
+
+def test_names_are_escaped_where_they_are_written(tmp_path: Path) -> None:
+    """Though the reader refuses such ones: what checks a name and what writes it are two places."""
+    scores = RunScores.read(next(BEFORE.glob("blocks/extrapolation/mlp/*/scores.json")))
+    factors = {MARKUP if name == "shape" else name: value for name, value in scores.r2.factors.items()}
+    numbers = scores.r2.model_copy(update={"factors": factors})
+    baselines = {name: each.model_copy(update={"factors": factors}) for name, each in scores.reference.items()}
+    change = {"r2": numbers, "r2_sklearn": numbers, "mse": numbers, "train": scores.train.model_copy(update={"r2": numbers})}
+    hostile = scores.model_copy(update=change | {"model": MARKUP, "reference": baselines})
+    formula = scores.model_copy(update={"model": '=HYPERLINK("http://127.0.0.1/","x")'})
+    report(leaderboard([hostile, formula]), tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;" in page
+    lines = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
+    assert {line["model"] for line in lines if line["config"]} == {MARKUP, '\'=HYPERLINK("http://127.0.0.1/","x")'}
+    assert any(float(line["r2"]) < 0 for line in lines)  # a number may begin with −
+
+
+def test_an_old_report_leaves_no_pictures(tmp_path: Path) -> None:
+    rows = collect(BEFORE)
+    report(rows, tmp_path)
+    old = {path.name for path in tmp_path.iterdir()}
+    foreign = {"mine.png": b"\x89PNG", "our-random-factors.png": b"\x89PNG of mine", "notes.partial": b""}
+    for name, content in foreign.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "blocks-composition-factors.png.partial").touch()  # killed meanwhile
+    files = report([row for row in rows if row.kind == "extrapolation"], tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in files} | set(foreign)
+    assert old - {path.name for path in files} == {f"blocks-composition-{name}.png" for name in ("leaderboard", "factors")}
+
+
+def test_a_model_that_was_not_trained_says_so() -> None:
+    scores = RunScores.read(next(BEFORE.glob("blocks/extrapolation/mlp/*/scores.json")))
+    (row,) = leaderboard([scores.model_copy(update={"steps": 0})])
+    assert row.label == "mlp (untrained)"
+    assert score_table([row])[1][2] == "mlp (untrained)"
+
+
+def test_a_copy_of_a_run_is_no_second_seed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    runs = shutil.copytree(BEFORE, tmp_path / "runs")
+    before = [len(row.runs) for row in collect(runs)]
+    folder = next(runs.glob("blocks/extrapolation/mlp/0-*"))
+    RunScores.read(folder / "scores.json").write(folder / "scores.json")  # as it is written today
+    shutil.copytree(folder, folder.with_name(f"{folder.name} copy"))
+    assert [len(row.runs) for row in collect(runs)] == before
+    assert "is a copy of another run of the same seed" in caplog.text
+
+
+def test_a_picture_is_no_larger_than_can_be_drawn() -> None:
+    assert figures.render(Figure(figsize=(1, 500)), "png").startswith(b"\x89PNG")  # as of 1,600 rows
+
+
 def test_a_run_that_cant_be_read_is_left_out_of_the_report(runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copytree(runs, tmp_path / "runs")
     file = next((tmp_path / "runs").glob("*/*/mlp/*/scores.json"))
     file.write_text('{"format": 0}')
     assert [len(row.runs) for row in collect(tmp_path / "runs")].count(2) == 1
-    assert f"left out: {file} is not of format 1" in caplog.text
+    assert f"left out: {file} is not of format 1 or 2" in caplog.text

@@ -1,8 +1,11 @@
 """The losses of the representation models, against Monte Carlo, torch.distributions and arithmetic by hand."""
 
+# mypy: allow-untyped-calls
+
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -51,7 +54,7 @@ def test_slowvaes_cross_entropy_by_hand() -> None:
 
 
 def test_slowvaes_loss_is_the_sum_of_its_parts() -> None:
-    network = models.find("slowvae").build(1, 3)
+    network: Any = models.find("slowvae").build(1, 3)
     parts = network.loss(torch.rand(4, 1, 64, 64), torch.rand(4, 1, 64, 64))
     expected = 2 * parts["reconstruction"] + 1 * parts["kl"] + 10 * parts["transition"]
     torch.testing.assert_close(parts["loss"], expected)
@@ -75,7 +78,7 @@ def test_ada_gvae_averages_means_too_and_judges_each_pair_by_itself() -> None:
 
 
 def test_ada_gvaes_loss_halves_both_terms() -> None:
-    network = models.find("ada-gvae").build(1, 3, beta=3.0)
+    network: Any = models.find("ada-gvae").build(1, 3, beta=3.0)
     first, partner = torch.rand(4, 1, 64, 64), torch.rand(4, 1, 64, 64)
     torch.manual_seed(1)
     parts = network.loss(first, partner)
@@ -87,7 +90,7 @@ def test_ada_gvaes_loss_halves_both_terms() -> None:
 
 
 def test_beta_vae_reconstruction_is_summed_over_pixels() -> None:
-    network = models.find("beta-vae").build(1, 3)
+    network: Any = models.find("beta-vae").build(1, 3)
     with torch.no_grad():
         for parameter in network.decoder.parameters():
             parameter.zero_()  # logit 0: ln 2 nats per pixel
@@ -97,7 +100,7 @@ def test_beta_vae_reconstruction_is_summed_over_pixels() -> None:
 
 
 def test_pcls_logits_by_hand() -> None:
-    network = models.find("pcl").build(1, 3, latents=2)
+    network: Any = models.find("pcl").build(1, 3, latents=2)
     after, before = torch.tensor([[1.0, 2.0], [3.0, -1.0]]), torch.tensor([[0.5, 2.0], [0.0, 0.0]])
     # −(|1 − .5| + |2 − 2|) + 1 + 4; −(3 + 1) + 9 + 1
     torch.testing.assert_close(network.logits(after, before), torch.tensor([4.5, 6.0]))
@@ -111,7 +114,7 @@ def test_pcls_logits_by_hand() -> None:
 
 
 def test_pcls_negatives_are_the_batch_rolled_by_one() -> None:
-    network = models.find("pcl").build(1, 3)
+    network: Any = models.find("pcl").build(1, 3)
     before, after = torch.rand(3, 1, 64, 64), torch.rand(3, 1, 64, 64)
     parts = network.loss(before, after)
     h_before, h_after = network.encode(torch.cat([before, after])).chunk(2)
@@ -123,18 +126,18 @@ def test_pcls_negatives_are_the_batch_rolled_by_one() -> None:
 
 def test_pcls_latents_are_normalised_or_left() -> None:
     images = torch.rand(64, 1, 64, 64)
-    normalised = models.find("pcl").build(1, 3, batch_norm=True)
+    normalised: Any = models.find("pcl").build(1, 3, batch_norm=True)
     for factor in (1000, 1e-4):  # nor does the encoder escape by shrinking
         with torch.no_grad():
             normalised.encoder[-1].weight.mul_(factor)
             normalised.encoder[-1].bias.zero_()
         torch.testing.assert_close(normalised.encode(images).std(0, correction=0), torch.ones(10), rtol=1e-2, atol=1e-2)
-    plain = models.find("pcl").build(1, 3)
+    plain: Any = models.find("pcl").build(1, 3)
     torch.testing.assert_close(plain.encode(images), plain.encoder(images)[:, :10])
 
 
 def test_initialisation_of_the_vaes() -> None:
-    network = models.find("beta-vae").build(3, 3)
+    network: Any = models.find("beta-vae").build(3, 3)
     first = network.encoder[0]
     assert first.weight.std().item() == pytest.approx(math.sqrt(2 / (3 * 16)), rel=0.1)
     assert first.bias.abs().max() == 0
@@ -143,7 +146,7 @@ def test_initialisation_of_the_vaes() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_can_learn_a_few_pairs_by_heart(name: str) -> None:
-    network = models.find(name).build(1, 3)
+    network: Any = models.find(name).build(1, 3)
     # Four images of a bar, and their partners: the same ones. PCL tells these pairs from shuffled ones.
     images = torch.zeros(4, 1, 64, 64)
     for position in range(4):
@@ -163,6 +166,6 @@ def test_it_can_learn_a_few_pairs_by_heart(name: str) -> None:
 
 
 def test_what_the_readout_is() -> None:
-    network = models.find("pcl").build(1, 4)
+    network: Any = models.find("pcl").build(1, 4)
     widths = [layer.out_features for layer in network.readout if isinstance(layer, torch.nn.Linear)]
     assert widths == [*representation.READOUT, 4]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import random
-from collections.abc import Iterator
+import shutil
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,31 +18,40 @@ import torch
 import harness
 import splits
 from harness.data import batches as feeding
+from harness.io.checkpoints import interrupted_between_steps
+from harness.io.locks import locked
 from harness.models import MODELS, find
 from harness.models.backbones import Normalized
-from harness.runs.config import Config, Preset, fingerprint, resolve
+from harness.models.lookup import code_hash, code_of
+from harness.runs.config import Config, Preset, fingerprint, images_of
+from harness.runs.presets import resolve
+from harness.runs.records import RunSetup
 from harness.runs.run import Run
-from harness.runs.trainer import Trainer, noise_seed, seed_all
+from harness.runs.trainer import RunTrainer, noise_seed, seed_all
+from splits.errors import InputError, OodDataError
 
+BEFORE = Path(__file__).parent / "golden/before"
 CPU = torch.device("cpu")
 TINY = ("train.steps=6", "train.batch=16", "train.log_every=3", "readout.steps=6", "readout.batch=16", "train.precision=fp32")
 
 
 def run_of(root: Path, out: Path, model: str = "cnn", kind: str = "extrapolation", seed: int = 0, *settings: str) -> Run:
-    return Run(root, out, "blocks", kind, model, seed, resolve(find(model), "quick", [*TINY, *settings]))
+    config = resolve(find(model), "quick", [*TINY, *settings])
+    digest = fingerprint(config, find(model), images_of(harness.open("blocks", root)))
+    return Run(root, out, "blocks", kind, model, seed, config, digest)  # type: ignore[arg-type]
 
 
-def trainer_of(root: Path, folder: Path, model: str, kind: str, *settings: str, **options: object) -> Trainer:
+def trainer_of(root: Path, folder: Path, model: str, kind: str, *settings: str, **options: object) -> RunTrainer:
     data = harness.open("blocks", root)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     network = find(model).build(1, 4)
     config = resolve(find(model), "quick", [*TINY, *settings])
-    return Trainer(network, data, data.split(kind), config, 0, folder, CPU, **options)  # type: ignore[arg-type]
+    return RunTrainer(network, data, data.split(kind), config, 0, folder, CPU, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def gathered(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[np.ndarray]]:
+def gathered(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """The indices of all images that are looked at meanwhile."""
     seen: list[np.ndarray] = []
     gather = feeding.Pixels.gather
@@ -74,7 +84,7 @@ class Interrupted(Exception):
 def test_an_interrupted_training_ends_as_an_unbroken_one(blocks_root: Path, tmp_path: Path, model: str, at: int) -> None:
     calls = 0
 
-    def interrupt(phase: str, step: int, steps: int) -> None:
+    def interrupt(phase: str, step: int) -> None:
         nonlocal calls
         calls += 1
         if calls == at:
@@ -136,16 +146,20 @@ def test_options_of_training_work_for_every_family(blocks_root: Path, tmp_path: 
 
 def test_a_run_leaves_a_folder_that_stands_alone(blocks_root: Path, tmp_path: Path) -> None:
     run = run_of(blocks_root, tmp_path, "pcl")
-    assert run.state == "new"
+    states = [run.state]
     scores = run.execute(CPU)
-    assert run.state == "done"
+    states.append(run.state)
+    assert states == ["new", "done"]
     assert run.folder.parent == tmp_path / "blocks/extrapolation/pcl"
     assert sorted(path.name for path in run.folder.iterdir()) == ["config.json", "log.jsonl", "model.safetensors", "scores.json"]
-    assert json.loads((run.folder / "scores.json").read_text()) == scores
-    assert list(scores) == [
-        "format", "dataset", "kind", "model", "seed", "preset", "steps", "n_test", "r2", "r2_sklearn", "mse", "train", "reference",
-        "modularity", "by_held_out_count", "by_distance", "seconds", "images_per_second", "device",
+    written = json.loads((run.folder / "scores.json").read_text())
+    assert written == scores.to_dict()
+    assert list(written) == [
+        "format", "dataset", "kind", "model", "seed", "fingerprint", "preset", "steps", "n_test", "r2", "r2_sklearn", "mse", "train",
+        "reference", "modularity", "by_held_out_count", "by_distance", "seconds", "images_per_second", "device",
     ]  # fmt: skip
+    assert list(written["train"]) == ["n", "r2", "r2_sklearn", "mse"]
+    assert run.folder.name == f"0-{written['fingerprint']}"
     config = json.loads((run.folder / "config.json").read_text())
     assert config["config"]["model"] == {"latents": 10, "batch_norm": False}
     assert {"torch", "python"} <= set(config["versions"])
@@ -154,8 +168,8 @@ def test_a_run_leaves_a_folder_that_stands_alone(blocks_root: Path, tmp_path: Pa
     network.load_state_dict(safetensors.torch.load_file(run.folder / "model.safetensors"))
     data = harness.open("blocks", blocks_root)
     again = harness.score(network.eval(), data, data.split("extrapolation"))
-    assert again["r2"]["factors"] == pytest.approx(scores["r2"]["factors"])
-    assert again["by_held_out_count"].keys() == scores["by_held_out_count"].keys()
+    assert again["r2"]["factors"] == pytest.approx(written["r2"]["factors"])
+    assert again["by_held_out_count"].keys() == written["by_held_out_count"].keys()
 
 
 def test_a_finished_run_is_not_run_again(blocks_root: Path, tmp_path: Path) -> None:
@@ -169,19 +183,19 @@ def test_a_finished_run_is_not_run_again(blocks_root: Path, tmp_path: Path) -> N
 def test_a_run_folder_has_one_owner(blocks_root: Path, tmp_path: Path) -> None:
     run = run_of(blocks_root, tmp_path)
     run.folder.mkdir(parents=True)
-    descriptor = os.open(run.folder, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    with pytest.raises(BlockingIOError, match="another process"):
+    with locked(run.folder / ".lock"), pytest.raises(BlockingIOError, match="being run by another process"):
         run.execute(CPU)
-    os.close(descriptor)
+    assert list(run.folder.iterdir()) == []
+    (run.folder / ".lock").touch()  # left by a killed process
     run.execute(CPU)
+    assert sorted(path.name for path in run.folder.iterdir()) == ["config.json", "log.jsonl", "model.safetensors", "scores.json"]
 
 
 def test_seeds_differ_and_repeat(blocks_root: Path, tmp_path: Path) -> None:
     first = run_of(blocks_root, tmp_path / "one").execute(CPU)
     again = run_of(blocks_root, tmp_path / "two").execute(CPU)
     other = run_of(blocks_root, tmp_path / "one", "cnn", "extrapolation", 1).execute(CPU)
-    assert first["r2"] == again["r2"] != other["r2"]
+    assert first.r2 == again.r2 != other.r2
 
 
 def test_a_users_model_may_draw_from_any_generator(blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +251,12 @@ def test_presets_and_overrides() -> None:
         ("train.precision=fp8", "'auto' or 'fp32' or 'bf16' is expected, got 'fp8'"),
         ("train.compile=1", "bool is expected"),
         ("model.width=3", "cnn has no option model.width"),
+        ("train.learning_rate=nan", "train.learning_rate: a number of at least 0 is expected, got nan"),
+        ("train.learning_rate=inf", "a number of at least 0 and below inf is expected, got inf"),
+        ("train.betas=[0.9, 2]", "train.betas: a number of at least 0 and below 1 is expected, got 2.0"),
+        ("train.steps=" + "9" * 30, "at least 0 and below 9223372036854775808 is expected, got one of many digits"),
+        ("train.steps=" + "9" * 5000, r"int is expected, got '9{78}…$"),
+        ("train.batch=" + "[" * 100_000, r"int is expected, got '\[{78}…$"),
     ],
 )
 def test_wrong_settings_are_told(setting: str, message: str) -> None:
@@ -260,7 +280,7 @@ def test_a_count_of_none_is_told_before_the_run(setting: str) -> None:
 
 def test_precision_follows_the_device_that_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     def on_cpu(*flags: str) -> str:
-        monkeypatch.setattr("harness.runs.config._cpu_flags", lambda: set(flags))
+        monkeypatch.setattr("harness.machine.cpuinfo", lambda name: " ".join(flags))
         return resolve(find("cnn"), "quick", ["train.precision=auto"], CPU).train.precision
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # of no consequence
@@ -292,7 +312,111 @@ def test_a_finished_run_is_loaded_as_it_was_scored(blocks_root: Path, tmp_path: 
     network = harness.load(run.folder)
     assert not network.training
     data = harness.open("blocks", blocks_root)
-    assert harness.score(network, data, data.split("extrapolation"))["mse"] == scores["mse"]
+    assert harness.score(network, data, data.split("extrapolation"))["mse"] == scores.mse.to_dict()
+
+
+def test_a_strangers_run_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shutil.copytree(next((BEFORE / "runs/blocks/extrapolation/my_network.build").iterdir()), tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_network", raising=False)
+    evil = "open('CANARY', 'w')\ndef build(*arguments): ...\n"
+    for file in (Path("my_network.py"), Path("pack/__init__.py"), Path("pack/inner/net.py")):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(evil)
+    for trust in (False, True):
+        with pytest.raises(InputError, match=r"my_network:build is not the code that was trained .*my_network\.py changed since"):
+            harness.load(folder, trust_code=trust)
+    setup = RunSetup.read(folder / "config.json")
+    for model in ("my_network:build", "pack.inner.net:build", "os:system", "../../x:build", "x.py:build", "absent:build", ":"):
+        code = code_hash(code_of(model)) if model[0] in "mp" else ""  # as a stranger would write it who brings both
+        setup.model_copy(update={"model": model, "code": code}).write(folder / "config.json")
+        with pytest.raises(InputError) as error:
+            harness.load(folder)
+        if code:
+            assert str(Path.cwd() / f"{model.partition(':')[0].replace('.', '/')}.py") in str(error.value)
+            assert "trust_code=True" in str(error.value)
+    assert not Path("CANARY").exists()
+    assert not {"pack", "pack.inner", "my_network"} & set(sys.modules)
+
+
+def test_a_model_without_a_file_is_not_trusted_either(tmp_path: Path) -> None:
+    folder = shutil.copytree(next((BEFORE / "runs/blocks/extrapolation/my_network.build").iterdir()), tmp_path / "run")
+    setup = RunSetup.read(folder / "config.json")
+    setup.model_copy(update={"model": "sys:exit", "code": ""}).write(folder / "config.json")
+    with pytest.raises(InputError, match=r"the code in no file\. If you trust"):
+        harness.load(folder)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"widths": [10**9]}, "is not of the network that"),
+        ({"widths": ["x"]}, "has options that mlp can't be built with"),
+        ({"hidden": 10**12}, "mlp has no option model.hidden"),
+        ({"widths": 5}, "list is expected"),
+    ],
+)
+def test_a_strangers_options_take_no_memory(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    folder = shutil.copytree(next((BEFORE / "runs/blocks/extrapolation/mlp").iterdir()), tmp_path / "run")
+    document = json.loads((folder / "config.json").read_text())
+    document["config"]["model"] = change
+    (folder / "config.json").write_text(json.dumps(document))
+    with pytest.raises(OodDataError, match=message):
+        harness.load(folder)
+
+
+@pytest.mark.parametrize("weights", [b"", b"\x80\x04cos\nsystem\n", (2**63).to_bytes(8, "little") + b"{}", None])
+def test_weights_that_are_none(tmp_path: Path, weights: bytes | None) -> None:
+    folder = shutil.copytree(next((BEFORE / "runs/blocks/extrapolation/mlp").iterdir()), tmp_path / "run")
+    (folder / "model.safetensors").unlink()
+    if weights is not None:
+        (folder / "model.safetensors").write_bytes(weights)
+    with pytest.raises(OSError, match=r"model.safetensors is (damaged|missing).*bench again"):
+        harness.load(folder)
+
+
+def test_ctrl_c_saves_the_step_that_it_met(blocks_root: Path, tmp_path: Path) -> None:
+    def press(phase: str, step: int) -> None:
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    rarely = "train.checkpoint_seconds=1000"
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer_of(blocks_root, tmp_path, "mlp", "random", rarely, progress=press).run()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    seen: list[int] = []
+    trainer_of(blocks_root, tmp_path, "mlp", "random", rarely, progress=lambda phase, step: seen.append(step)).run()
+    assert seen == [5, 6]
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with interrupted_between_steps() as interrupted:
+            assert not interrupted()
+            signal.raise_signal(signal.SIGINT)
+            assert interrupted()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of a job in the background
+        with interrupted_between_steps() as interrupted:
+            signal.raise_signal(signal.SIGINT)
+            assert not interrupted()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def test_what_a_kill_after_the_scores_leaves_is_removed(blocks_root: Path, tmp_path: Path) -> None:
+    run = run_of(blocks_root, tmp_path, "mlp")
+    scores = run.execute(CPU)
+    for name in ("checkpoint.pt", ".lock"):
+        (run.folder / name).touch()
+    assert run.execute(CPU) == scores
+    assert sorted(path.name for path in run.folder.iterdir()) == ["config.json", "log.jsonl", "model.safetensors", "scores.json"]
 
 
 def test_a_users_model_is_loaded_unless_its_code_changed(
@@ -304,11 +428,12 @@ def test_a_users_model_is_loaded_unless_its_code_changed(
     run = run_of(blocks_root, tmp_path / "runs", name)
     scores = run.execute(CPU)
     data = harness.open("blocks", blocks_root)
-    assert harness.score(harness.load(run.folder), data, data.split("extrapolation"))["mse"] == scores["mse"]
+    loaded = harness.load(run.folder, trust_code=True)
+    assert harness.score(loaded, data, data.split("extrapolation"))["mse"] == scores.mse.to_dict()
     (file,) = Path.cwd().glob("*.py")
     file.write_text(file.read_text() + "\n# edited\n")
     with pytest.raises(ValueError, match="is not the code that was trained"):
-        harness.load(run.folder)
+        harness.load(run.folder, trust_code=True)
     assert run_of(blocks_root, tmp_path / "runs", name).state == "new"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from small import blocks_spec
 
 import harness
 import splits
-from harness.scoring import baselines
-from harness.scoring.baselines import NAMES, references
+from harness.scoring.baselines import BASELINES, baselines
+from harness.scoring.baselines import predictions as predictions_of
 from harness.scoring.r2 import grid_variance
 from harness.scoring.scores import Scorer, sample
 
@@ -37,8 +38,9 @@ KNOWN = {
 
 
 def nearest_seen(truth: np.ndarray, train: np.ndarray) -> np.ndarray:
-    seen = train > 0
-    return truth[seen][np.abs(truth[:, None] - truth[seen]).argmin(axis=1)]
+    seen = truth[train > 0]
+    nearest: np.ndarray = seen[np.abs(truth[:, None] - seen).argmin(axis=1)]
+    return nearest
 
 
 def noisy(split: splits.Split, indices: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -66,11 +68,11 @@ def test_streamed_scores_are_the_definition(kind: str) -> None:
     errors = scored(split, indices, predictions).errors()
     variance = split.grid.targets(np.arange(len(split.grid))).var(axis=0)
     mse = ((predictions - targets) ** 2).mean(axis=0)
-    assert list(errors["r2"]["factors"].values()) == pytest.approx(1 - mse / variance, rel=1e-12)
-    assert errors["r2"]["mean"] == pytest.approx((1 - mse / variance).mean(), rel=1e-12)
-    assert errors["r2"]["mean_excl_categorical"] == pytest.approx((1 - mse / variance)[1:].mean(), rel=1e-12)
-    assert list(errors["mse"]["factors"].values()) == pytest.approx(mse, rel=1e-12)
-    ours = list(errors["r2_sklearn"]["factors"].values())
+    assert list(errors.r2.factors.values()) == pytest.approx(1 - mse / variance, rel=1e-12)
+    assert errors.r2.mean == pytest.approx((1 - mse / variance).mean(), rel=1e-12)
+    assert errors.r2.mean_excl_categorical == pytest.approx((1 - mse / variance)[1:].mean(), rel=1e-12)
+    assert list(errors.mse.factors.values()) == pytest.approx(mse, rel=1e-12)
+    ours = list(errors.r2_sklearn.factors.values())
     assert ours == pytest.approx(r2_score(targets, predictions, multioutput="raw_values"), rel=1e-9)
 
 
@@ -79,14 +81,14 @@ def test_where_a_target_is_constant_sklearn_is_followed_too() -> None:
     indices = split.test[:1]
     truth = split.grid.targets(indices)
     perfect, wrong = scored(split, indices, truth).errors(), scored(split, indices, truth + 0.1).errors()
-    assert (perfect["r2_sklearn"]["mean"], wrong["r2_sklearn"]["mean"]) == (1, 0)
+    assert (perfect.r2_sklearn.mean, wrong.r2_sklearn.mean) == (1, 0)
 
 
 def test_groups_against_a_loop_over_samples() -> None:
     split = SPEC.split("extrapolation")
     indices = split.test
     predictions = noisy(split, indices)
-    groups = scored(split, indices, predictions).groups()
+    groups = scored(split, indices, predictions).groups().to_dict()
     variance = grid_variance(split.grid)
     held_out = split.held_out_count[indices]
     squares = (predictions - split.grid.targets(indices)) ** 2
@@ -112,17 +114,17 @@ def test_groups_against_a_loop_over_samples() -> None:
 def test_no_groups_where_a_held_out_value_does_not_make_a_sample_test(kind: str) -> None:
     split = SPEC.split(kind)
     groups = scored(split, split.test, noisy(split, split.test)).groups()
-    assert groups == {"modularity": None, "by_held_out_count": {}, "by_distance": []}
+    assert groups.to_dict() == {"modularity": None, "by_held_out_count": {}, "by_distance": []}
 
 
 @pytest.mark.parametrize("dataset, kind", KNOWN)
-def test_references_are_those_that_are_known(dataset: str, kind: str) -> None:
-    found = references(splits.load(dataset, kind))
-    assert [found[name]["mean"] for name in NAMES] == pytest.approx(KNOWN[dataset, kind], abs=5e-4)
+def test_baselines_are_those_that_are_known(dataset: str, kind: str) -> None:
+    found = baselines(splits.load(dataset, kind))
+    assert [found[name].mean for name in BASELINES] == pytest.approx(KNOWN[dataset, kind], abs=5e-4)
 
 
 @pytest.mark.parametrize("kind", splits.KINDS)
-def test_references_are_what_their_predictions_score(kind: str) -> None:
+def test_baselines_are_what_their_predictions_score(kind: str) -> None:
     split = SPEC.split(kind)
     indices, grid = split.test, split.grid
     targets, train = grid.targets(indices), grid.targets(split.train)
@@ -131,21 +133,21 @@ def test_references_are_what_their_predictions_score(kind: str) -> None:
     known = np.stack([np.isin(column, values) for column, values in zip(targets.T, seen, strict=True)], axis=1)
     nearest = [values[np.abs(column[:, None] - values).argmin(axis=1)] for column, values in zip(targets.T, seen, strict=True)]
     predictions = {"train_mean": mean, "ood_to_mean": np.where(known, targets, mean), "clip": np.stack(nearest, axis=1)}
-    found = references(split)
-    for name, answers in predictions.items():
-        scorer = scored(split, indices, answers)
-        assert found[name]["factors"] == pytest.approx(scorer.errors()["r2"]["factors"])
-        by_distance = {(entry["factor"], entry["steps"]): entry["mse"] for entry in scorer.groups()["by_distance"]}
-        ours = {(entry["factor"], entry["steps"]): entry["mse"] for entry in found[name]["by_distance"]}
+    found = baselines(split)
+    for name in BASELINES:
+        scorer = scored(split, indices, predictions[name])
+        assert found[name].factors == pytest.approx(scorer.errors().r2.factors)
+        by_distance = {(error.factor, error.steps): error.mse for error in scorer.groups().by_distance}
+        ours = {(error.factor, error.steps): error.mse for error in found[name].by_distance}
         assert ours == pytest.approx(by_distance, abs=1e-12)
 
 
 def test_a_factor_of_one_value_counts_in_no_mean() -> None:
     spec = splits.derive_spec("one", [splits.Factor("a", 1), splits.Factor("b", 5), splits.Factor("c", 5)], 0.2)
     split = spec.split("extrapolation")
-    r2 = scored(split, split.test, split.grid.targets(split.test)).errors()["r2"]
-    assert r2 == {"mean": 1, "mean_excl_categorical": 1, "factors": {"a": None, "b": 1, "c": 1}}
-    assert references(split)["clip"]["factors"]["a"] is None
+    r2 = scored(split, split.test, split.grid.targets(split.test)).errors().r2
+    assert r2.to_dict() == {"mean": 1, "mean_excl_categorical": 1, "factors": {"a": None, "b": 1, "c": 1}}
+    assert baselines(split)["clip"].factors["a"] is None
 
 
 def test_a_sample_is_drawn_by_its_seed() -> None:
@@ -167,7 +169,9 @@ def test_what_is_wrong_with_predictions_is_said() -> None:
     ):
         Scorer(split).update(split.test[:2], np.zeros((2, 3)))
     with pytest.raises(FloatingPointError, match=f"not finite, first for sample {split.test[1]}"):
-        Scorer(split).update(split.test[:2], [[0, 0, 0, 0], [0, np.nan, 0, 0]])
+        Scorer(split).update(split.test[:2], np.array([[0, 0, 0, 0], [0, np.nan, 0, 0]]))
+    with pytest.raises(FloatingPointError, match=f"beyond ±1e\\+70, first for sample {split.test[0]}"):
+        Scorer(split).update(split.test[:1], np.array([[0, -1e200, 0, 0]]))
     with pytest.raises(ValueError, match="no sample"):
         Scorer(split).errors()
 
@@ -208,8 +212,8 @@ def test_clip_is_the_nearest_value_of_train_to_the_bit() -> None:
     for size in [2, 3, 6, 40, 1000, *rng.integers(2, 60, 100)]:
         truth, train = np.arange(size) / max(size - 1, 1), rng.integers(0, 2, size)
         train[rng.integers(size)] = 1
-        np.testing.assert_array_equal(baselines.predictions(truth, train)["clip"], nearest_seen(truth, train))
-    assert baselines.predictions(np.arange(10**6) / 10**6, np.arange(10**6) % 2)["clip"].shape == (10**6,)  # by no square of them
+        np.testing.assert_array_equal(predictions_of(truth, train)["clip"], nearest_seen(truth, train))
+    assert predictions_of(np.arange(10**6) / 10**6, np.arange(10**6) % 2)["clip"].shape == (10**6,)  # by no square of them
 
 
 def test_images_are_scored_some_at_a_time_to_the_same_bits(blocks_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,9 +226,12 @@ def test_images_are_scored_some_at_a_time_to_the_same_bits(blocks_root: Path, mo
 
     at_once = harness.score(predict, data, split, batch_size=7)
     batches = data.batches
-    monkeypatch.setattr(
-        data, "batches", lambda part, *args, **options: (held.append(len(part)), batches(part, *args, **options))[1]
-    )
+
+    def counted(part: np.ndarray, *args: Any, **options: Any) -> Any:
+        held.append(len(part))
+        return batches(part, *args, **options)
+
+    monkeypatch.setattr(data, "batches", counted)
     monkeypatch.setattr("harness.scoring.scores.IMAGES_HELD", 20 * 64 * 64)
     assert harness.score(predict, data, split, batch_size=7) == at_once
     assert len(held) > 1

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hostile import npy_header, npz, peak_of, zeros
 from test_split_specs import GOOD
 from test_splits import COUNTS
 
 import splits
+from cli import main
 from splits.export import replacing, write
 from splits.plot import plot
 from splits.published import compare, labels_file
@@ -24,9 +26,8 @@ ROOT = Path(splits.__file__).parents[1]
 
 
 def ood_data(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cli", "split", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    result = CliRunner().invoke(main, ["split", *map(str, arguments)])
+    return subprocess.CompletedProcess([], result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture
@@ -214,11 +215,21 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_is_not_there_is_one_plain_line(tmp_path: Path) -> None:
-    done = ood_data("celebglow", "--kind", "composition", "--out", tmp_path / "absent" / "split.npz")
+def test_a_folder_that_is_not_there_is_made(tmp_path: Path) -> None:
+    out, picture = tmp_path / "absent/deeper/split.npz", tmp_path / "pictures/split.png"
+    done = ood_data("celebglow", "--kind", "composition", "--out", out, "--plot", picture)
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [f"{out} is written", f"{picture} is drawn"]
+    assert out.is_file()
+    assert picture.is_file()
+
+
+def test_a_file_where_a_folder_is_to_be_is_one_plain_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = ood_data("celebglow", "--kind", "composition", "--out", tmp_path / "file" / "split.npz")
     assert done.returncode == 1
+    assert done.stderr.startswith(f"ood-data: File exists: {tmp_path / 'file'}; it is in the way")
     assert len(done.stderr.splitlines()) == 1
-    assert done.stderr == f"ood-data: No such file or directory: {tmp_path / 'absent'}\n"
 
 
 # --- --explain
@@ -311,9 +322,9 @@ def test_check_reads_no_more_than_the_split_has(published: Path) -> None:
         ((2**22, 5), "<i8", "got shape (4194304, 5)"),
         ((3, 4), "<U9999999", "whole numbers are expected"),
     ):
-        npz(path, arr_0=[npy_header(shape, descr), *zeros(min(2**25, math.prod(shape) * np.dtype(descr).itemsize))])
-        told: list[str] = []
-        assert peak_of(lambda told=told: told.extend(compare(split, published).data["differences"])) < 10**8
+        npz(path, {"arr_0": [npy_header(shape, descr), *zeros(min(2**25, math.prod(shape) * np.dtype(descr).itemsize))]})
+        assert peak_of(compare, split, published) < 10**8
+        told = compare(split, published).data["differences"]
         assert any(words in line or "bytes" in line for line in told), told
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import pickle
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -17,16 +21,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.data import writer
+from harness.data.manifest import Entry, finished, read_finished
 from harness.data.store import Description, Problem, Store, overview, verify
 from harness.data.writer import Writer, remove
 from harness.io import atomic as files
-from splits.errors import DamagedError
+from splits.errors import DamagedError, MissingError
 
 ROWS, SIDE = 5, 4
 SPEC = {"name": "toy", "factor": [{"name": "a", "size": 4, "kind": "ordinal"}]}
 
 
-def description(images: int = 20, compress: bool = False, **source: object) -> Description:
+def description(images: int = 20, compress: bool = False, **source: Any) -> Description:
     return Description("toy", (images, SIDE, SIDE, 3), ROWS, compress, SPEC, {"seed": 0} | source)
 
 
@@ -45,6 +50,17 @@ def write(root: Path, images: int = 20, part: tuple[int, int] = (1, 1), compress
         return one.finish(lambda _: "# toy\n", lambda s: s.read(0, 1).tobytes())
 
 
+def counting(hashed: list[str]) -> Callable[..., object]:
+    """In the place of `hashlib.file_digest`, to see of which files the hashes are asked."""
+    digest = hashlib.file_digest
+
+    def counted(file: BinaryIO, name: str) -> object:
+        hashed.append(Path(file.name).name)
+        return digest(file, name)  # type: ignore[arg-type]
+
+    return counted
+
+
 def contents(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
@@ -58,7 +74,7 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, images: int, compr
     expected = np.concatenate([pictures(shard, rows_of(images, shard)) for shard in range(-(-images // ROWS))])
     assert len(opened) == images
     np.testing.assert_array_equal(opened.read(0, images), expected)
-    np.testing.assert_array_equal(zarr.open(root / "toy.zarr", mode="r")["images"][:], expected)  # as other programs read it
+    np.testing.assert_array_equal(zarr.open_array(root / "toy.zarr/images", mode="r"), expected)  # as other programs read it
     assert opened.spec == SPEC
     assert verify(root, "toy") == []
 
@@ -166,6 +182,159 @@ def test_missing_swapped_truncated_and_foreign_files_are_named(tmp_path: Path) -
     assert damaged(lambda root: (root / "toy.manifest.jsonl").write_bytes(b""))[0].path == "toy.manifest.jsonl"
 
 
+def _swapped_for(make: Callable[[Path], object]) -> Callable[[Path], object]:
+    def harm(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return harm
+
+
+def _moved_and_linked(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+    path.symlink_to(path.with_name("moved"))
+
+
+STRANGE: dict[str, Callable[[Path], object]] = {
+    "a folder": Path.mkdir,
+    "a folder with something in it": lambda path: (path / "x").mkdir(parents=True),
+    "a dangling link": lambda path: path.symlink_to("/nowhere"),
+    "a link to a folder": lambda path: path.symlink_to(path.parents[1]),
+    "a fifo": os.mkfifo,
+    "a file": lambda path: path.write_text("x"),
+}
+
+
+@pytest.mark.parametrize("what", STRANGE)
+@pytest.mark.parametrize("where", ["toy.zarr/extra", "toy.zarr/images/extra"])
+def test_strange_things_in_the_group_are_named(tmp_path: Path, what: str, where: str) -> None:
+    write(tmp_path)
+    STRANGE[what](tmp_path / where)
+    assert verify(tmp_path, "toy") == [Problem(where, "does not belong to the store: delete it")]
+
+
+@pytest.mark.parametrize("what", ["a folder", "a fifo", "a link"])
+@pytest.mark.parametrize("where", ["images/c.1.0.0.0", "images/zarr.json", "zarr.json"])
+def test_what_stands_for_a_file_is_named(tmp_path: Path, what: str, where: str) -> None:
+    """A link to equal bytes too: whoever changes its target changes the store."""
+    write(tmp_path)
+    path = tmp_path / "toy.zarr" / where
+    path.rename(tmp_path / "moved")
+    if what == "a link":
+        path.symlink_to(tmp_path / "moved")
+    else:
+        STRANGE[what](path)
+    assert Problem(f"toy.zarr/{where}", f"is {what}, not a file") in verify(tmp_path, "toy")
+
+
+FORGED: dict[str, Callable[[list[Entry], dict[str, str]], object]] = {
+    "without bytes": lambda entries, files: entries[0].pop("bytes"),
+    "a path that is a number": lambda entries, files: entries[0].update(path=5),
+    "a path outside": lambda entries, files: entries[0].update(path="../../../etc/passwd"),
+    "a length that is true": lambda entries, files: entries[0].update(bytes=True),
+    "a hash that is none": lambda entries, files: entries[0].update(sha256="x"),
+    "no shards": lambda entries, files: entries.clear(),
+    "no documents": lambda entries, files: files.clear(),
+    "a document's hash that is none": lambda entries, files: files.update({"zarr.json": "1"}),
+    "a file outside": lambda entries, files: files.update({"../secret": "0" * 64}),
+    "no card": lambda entries, files: files.pop("toy.md"),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_manifest_that_agrees_with_itself_and_is_none_is_named(tmp_path: Path, what: str) -> None:
+    write(tmp_path)
+    manifest = tmp_path / "toy.manifest.jsonl"
+    entries, hashes = read_finished(manifest)
+    FORGED[what](entries, hashes)
+    manifest.write_bytes(finished(entries, hashes))
+    assert {problem.path for problem in verify(tmp_path, "toy")} == {"toy.manifest.jsonl"}
+
+
+def test_a_shard_that_the_manifest_forgot_is_named_and_never_black(tmp_path: Path) -> None:
+    write(tmp_path)
+    manifest, shard = tmp_path / "toy.manifest.jsonl", tmp_path / "toy.zarr/images/c.1.0.0.0"
+    entries, hashes = read_finished(manifest)
+    manifest.write_bytes(finished([entries[0], *entries[2:]], hashes))
+    shard.unlink()
+    assert verify(tmp_path, "toy") == [Problem("toy.zarr/images/c.1.0.0.0", "is not in the manifest")]
+    with pytest.raises(DamagedError, match="lists other shards"):
+        Store(tmp_path, "toy")
+
+
+def test_a_manifest_nested_without_end_is_damaged(tmp_path: Path) -> None:
+    write(tmp_path / "one")
+    write(tmp_path / "two")
+    shutil.copytree(tmp_path / "two/toy.zarr", tmp_path / "one/bad.zarr")
+    (tmp_path / "one/bad.manifest.jsonl").write_bytes(b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"\n")
+    assert {store["name"]: store["complete"] for store in overview(tmp_path / "one")} == {"toy": True, "bad": False}
+    assert verify(tmp_path / "one", "bad")[0].path == "bad.manifest.jsonl"
+
+
+HARMS: dict[str, Callable[[Path], object]] = {
+    "emptied": lambda path: os.truncate(path, 0),
+    "cut": lambda path: os.truncate(path, 100),
+    "grown": lambda path: path.open("ab").write(b"x"),
+    "flipped": lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
+    "another's": lambda path: shutil.copy(path.with_name("c.3.0.0.0"), path),
+    "missing": Path.unlink,
+    "a folder": _swapped_for(Path.mkdir),
+    "a fifo": _swapped_for(os.mkfifo),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("compress", [False, True], ids=["raw", "zstd"])
+def test_a_damaged_shard_is_never_read(tmp_path: Path, harm: str, compress: bool) -> None:
+    """However it is damaged and whichever way it is read, it is an error that names it: never black, nor another's images."""
+    write(tmp_path, compress=compress)
+    before = Store(tmp_path, "toy")
+    HARMS[harm](tmp_path / "toy.zarr/images/c.1.0.0.0")
+    for opened in (before, Store(tmp_path, "toy")):
+        reads: list[Callable[[], object]] = [
+            lambda opened=opened: opened.read(0, 20),  # type: ignore[misc]
+            lambda opened=opened: opened.read(7, 8),  # type: ignore[misc]
+            lambda opened=opened: opened.images[6],  # type: ignore[misc]
+            lambda opened=opened: opened.images[::4],  # type: ignore[misc]
+            lambda opened=opened: opened.images.oindex[[1, 7]],  # type: ignore[misc]
+            lambda opened=opened: np.asarray(opened.images),  # type: ignore[misc]
+        ]
+        for read in reads:
+            with pytest.raises((DamagedError, MissingError), match=r"c\.1\.0\.0\.0 .*data verify toy"):
+                read()
+        np.testing.assert_array_equal(opened.images[10:15], pictures(2))  # the others can be read
+    (listed,) = overview(tmp_path)
+    if harm not in ("flipped", "another's"):  # what can be seen without reading
+        assert not listed["complete"]
+        assert "1 of 4 shards can't be read, first images/c.1.0.0.0" in listed["damage"]
+
+
+def test_a_shard_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path)
+    hashed: list[str] = []
+    monkeypatch.setattr("harness.data.shards.hashlib.file_digest", counting(hashed))
+    opened = Store(tmp_path, "toy")
+    assert not hashed
+    for _ in range(3):
+        opened.read(3, 7)
+        assert np.asarray(opened.images[4]).shape == (SIDE, SIDE, 3)
+    assert len(hashed) == 2
+    shutil.copy(opened.shard(0), tmp_path / "copy")
+    (tmp_path / "copy").replace(opened.shard(0))  # another file is another matter
+    opened.read(0, 20)
+    assert len(hashed) == 5
+
+
+def test_images_can_be_pickled(tmp_path: Path) -> None:
+    """As dask and spawned workers do."""
+    write(tmp_path)
+    images = pickle.loads(pickle.dumps(Store(tmp_path, "toy").images))
+    np.testing.assert_array_equal(images[5:10], pictures(1))
+    (tmp_path / "toy.zarr/images/c.2.0.0.0").unlink()
+    with pytest.raises(MissingError):
+        images[10:15]
+
+
 def test_other_parameters_are_refused_by_name_and_nothing_changes(tmp_path: Path) -> None:
     write(tmp_path)
     before = contents(tmp_path)
@@ -212,7 +381,7 @@ def test_a_store_of_another_tool_is_left_alone(tmp_path: Path) -> None:
 def test_no_space_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "old", 10)
     before = contents(tmp_path)
-    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     for root in (tmp_path / "new", tmp_path / "old"):
         with pytest.raises(OSError, match=r"not enough space.*bytes are needed, 1,000 are free"):
             Writer(root, description(20))
@@ -236,7 +405,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, monkeypatch: pytest.
                 raise OSError(errno.ENOSPC, "No space left on device")  # as a failing write: it names no file
             fsync(descriptor)
 
-        monkeypatch.setattr(files.os, "fsync", full)
+        monkeypatch.setattr(os, "fsync", full)
         try:
             write(root)
         except OSError as error:
@@ -293,14 +462,82 @@ def test_killed_between_any_two_writes_it_continues(tmp_path: Path, monkeypatch:
         assert fatal > 5
 
 
-def test_a_refused_extension_changes_nothing(tmp_path: Path) -> None:
+def test_a_store_can_be_read_while_it_is_extended(tmp_path: Path) -> None:
+    """And after the extension was killed: until it is finished, the store is what it was."""
     write(tmp_path, 10)
-    manifest = tmp_path / "toy.manifest.jsonl"
-    manifest.write_bytes(manifest.read_bytes().replace(b'"first":5', b'"first":6'))
     before = contents(tmp_path)
-    with pytest.raises(DamagedError, match=r"toy\.manifest\.jsonl is damaged"):
-        Writer(tmp_path, description(20))
+    with Writer(tmp_path, description(20)) as one:
+        one.publish(2, pictures(2))
+        opened = Store(tmp_path, "toy")
+        assert len(opened) == 10
+        np.testing.assert_array_equal(opened.read(0, 10), np.concatenate([pictures(0), pictures(1)]))
+        assert zarr.open_array(tmp_path / "toy.zarr/images", mode="r").shape[0] == 10  # for other programs too
+        assert overview(tmp_path)[0] | {"complete": True, "images": 10, "damage": ""} == overview(tmp_path)[0]
+        assert [problem.path for problem in verify(tmp_path, "toy")] == ["toy.manifest.1-of-1.jsonl"]  # and no shard is foreign
+    assert contents(tmp_path).items() >= before.items()
+    with pytest.raises(ValueError, match="being extended to, 20 images, more than the 15 asked for"):
+        Writer(tmp_path, description(15))
+    assert write(tmp_path, 20)
+    write(tmp_path / "one", 20)
+    assert {name: data for name, data in contents(tmp_path).items() if not name.startswith("one/")} == contents(tmp_path / "one")
+
+
+def test_an_extension_that_an_older_version_began_is_continued(tmp_path: Path) -> None:
+    """It wrote the new documents first."""
+    write(tmp_path / "old", 10)
+    with Writer(tmp_path / "old", description(20)) as one:
+        one.publish(2, pictures(2))
+        for name, document in one.description.metadata().items():
+            (tmp_path / "old/toy.zarr" / name).write_bytes(document)
+    (tmp_path / "old/.toy.pending.json").unlink()
+    with pytest.raises(MissingError, match="is being changed"):
+        Store(tmp_path / "old", "toy")
+    assert write(tmp_path / "old", 20)
+    write(tmp_path / "one", 20)
+    assert contents(tmp_path / "old") == contents(tmp_path / "one")
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+def test_what_consolidated_metadata_adds_does_not_stop_a_reader(tmp_path: Path) -> None:
+    write(tmp_path)
+    before = contents(tmp_path)
+    zarr.consolidate_metadata(tmp_path / "toy.zarr", zarr_format=3)
+    zarr.open_group(tmp_path / "toy.zarr").attrs["note"] = "mine"
+    np.testing.assert_array_equal(Store(tmp_path, "toy").images[5:10], pictures(1))
+    assert [problem.path for problem in verify(tmp_path, "toy")] == ["toy.zarr/zarr.json"]
+    assert write(tmp_path)
     assert contents(tmp_path) == before
+
+
+def test_a_changed_document_stops_a_reader(tmp_path: Path) -> None:
+    """Another spec is another split, another shape other images."""
+    write(tmp_path)
+    for name, old, new in (
+        ("zarr.json", b'"size": 4', b'"size": 5'),
+        ("images/zarr.json", b'"data_type": "uint8"', b'"data_type": "int8"'),
+    ):
+        document = tmp_path / "toy.zarr" / name
+        whole = document.read_bytes()
+        document.write_bytes(whole.replace(old, new))
+        if name == "zarr.json":
+            with pytest.raises(DamagedError, match=r"zarr\.json is missing or damaged"):
+                Store(tmp_path, "toy")
+        else:  # what the manifest proves is read, not what is there
+            assert Store(tmp_path, "toy").images.dtype == np.uint8
+        document.write_bytes(whole)
+
+
+def test_a_complete_store_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it may lie on a read-only disk: nothing is locked, opened for writing or made."""
+    write(tmp_path)
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("locked", "write_atomically", "_check_space"):
+        monkeypatch.setattr(writer, name, refused)
+    monkeypatch.setattr(os, "open", refused)
+    assert write(tmp_path)
 
 
 def test_two_processes_with_other_lengths_do_not_mix(tmp_path: Path) -> None:
@@ -342,27 +579,67 @@ def test_a_damaged_shard_is_named_deleted_and_made_again(tmp_path: Path) -> None
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("damaged", ["toy.zarr/zarr.json", "toy.zarr/images/zarr.json", "toy.manifest.jsonl"])
-def test_a_damaged_store_is_listed_refused_and_overwritten(tmp_path: Path, damaged: str) -> None:
-    write(tmp_path)
-    before = contents(tmp_path)
-    (tmp_path / damaged).write_bytes(b"\xff\x00 not json")
-    assert [store["complete"] for store in overview(tmp_path)] == [False]
-    with pytest.raises((ValueError, DamagedError), match=r"damaged|not a dataset store"):
-        Writer(tmp_path, description())
-    with Writer(tmp_path, description(), overwrite=True) as again:
-        for shard in again.missing:
-            again.publish(shard, pictures(shard))
-        again.finish(lambda _: "# toy\n", lambda s: s.read(0, 1).tobytes())
-    assert contents(tmp_path) == before
-
-
 def test_a_finished_store_is_left_as_it_is(tmp_path: Path) -> None:
     write(tmp_path)
     before = contents(tmp_path)
     for part in ((1, 1), (1, 3)):
         assert write(tmp_path, part=part)
         assert contents(tmp_path) == before
+
+
+def test_names_of_other_stores_are_not_parts(tmp_path: Path) -> None:
+    write(tmp_path)
+    other = Description("toy.manifest.1-of-2", (5, SIDE, SIDE, 3), ROWS, False, SPEC)
+    with Writer(tmp_path, other) as one:
+        one.publish(0, pictures(0))
+        one.finish(lambda _: "", lambda _: b"")
+    assert len(Store(tmp_path, "toy")) == 20
+    assert verify(tmp_path, "toy") == verify(tmp_path, other.name) == []
+    assert [store["complete"] for store in overview(tmp_path)] == [True, True]
+
+
+def test_a_name_is_not_a_pattern(tmp_path: Path) -> None:
+    odd = Description("t[o]y", (5, SIDE, SIDE, 3), ROWS, False, SPEC)
+    with Writer(tmp_path, odd) as one:
+        one.publish(0, pictures(0))
+    (part,) = tmp_path.glob("*.jsonl")
+    with Writer(tmp_path, odd) as one:
+        assert one.missing == []
+        assert one.finish(lambda _: "", lambda _: b"")
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("inside", ["toy.zarr", "toy.zarr/images"])
+def test_a_link_is_not_written_through(tmp_path: Path, inside: str) -> None:
+    write(tmp_path / "theirs")
+    (tmp_path / "theirs/toy.zarr/images/c.1.0.0.0").unlink()
+    (tmp_path / "theirs/toy.zarr/images/c.99.0.0.0").write_text("not ours")
+    write(tmp_path / "ours")
+    linked = tmp_path / "ours" / inside
+    shutil.rmtree(linked)
+    linked.symlink_to(tmp_path / "theirs" / inside)
+    before = contents(tmp_path / "theirs")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="is a link"):
+            Writer(tmp_path / "ours", description(), overwrite=overwrite)
+    assert contents(tmp_path / "theirs") == before
+
+
+def test_what_is_not_named_as_ours_is_not_deleted(tmp_path: Path) -> None:
+    write(tmp_path, limit=2)
+    images = tmp_path / "toy.zarr/images"
+    foreign = ["c.notes", "c.01.0.0.0", "mine.partial", "c.99.0.0.0.bak"]
+    for name in foreign:
+        (images / name).write_text("mine")
+    (images / "c.98.0.0.0").mkdir()
+    ours = ["c.97.0.0.0", "c.3.0.0.0.partial"]
+    for name in ours:
+        (images / name).write_text("left by a kill")
+    assert write(tmp_path)
+    assert all((images / name).read_text() == "mine" for name in foreign)
+    assert not any((images / name).exists() for name in ours)
+    named = {problem.path.rpartition("/")[2] for problem in verify(tmp_path, "toy")}
+    assert named == {*foreign, "c.98.0.0.0"}
 
 
 def test_removing_is_whole(tmp_path: Path) -> None:
@@ -376,7 +653,7 @@ def test_wrong_shards_are_refused(tmp_path: Path) -> None:
     with Writer(tmp_path, description()) as one:
         for wrong in (pictures(0).astype(np.int32), pictures(0)[:, :2], pictures(0, 6), pictures(0)[:0]):
             with pytest.raises(ValueError, match="a shard of toy is uint8"):
-                one.publish(0, wrong)
+                one.publish(0, wrong)  # type: ignore[arg-type]
         assert one.missing == [0, 1, 2, 3]
 
 

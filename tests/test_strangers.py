@@ -132,7 +132,7 @@ def _pictures(**first: Any) -> Callable[[Path, splits.SplitSpec], Path]:
 
 def _labels_of_4_gib(folder: Path, spec: splits.SplitSpec) -> Path:
     images = [npy_header((60, 8, 8)), bytes(60 * 64)]
-    return npz(folder / "x.npz", imgs=images, latents_classes=[npy_header((2**20, 4), "<i8"), *zeros(2**25)])
+    return npz(folder / "x.npz", {"imgs": images, "latents_classes": [npy_header((2**20, 4), "<i8"), *zeros(2**25)]})
 
 
 STRANGE: dict[str, tuple[Callable[[Path, splits.SplitSpec], Path], str]] = {
@@ -160,7 +160,7 @@ STRANGE: dict[str, tuple[Callable[[Path, splits.SplitSpec], Path], str]] = {
     ),
     "a chunk of more": (_h5_bomb, "a chunk of images holds more than the 11,520 bytes"),
     "labels of another size": (_labels_of_4_gib, r"latents classes \(1048576, 4\) of int64, not numbers \(60, 4\)"),
-    "many arrays": (lambda folder, spec: npz(folder / "x.npz", **{f"a{n}": [b""] for n in range(2000)}), "and 1,950 more"),
+    "many arrays": (lambda folder, spec: npz(folder / "x.npz", {f"a{n}": [b""] for n in range(2000)}), "and 1,950 more"),
     "a path outside": (_pictures(name="../outside.png"), "row 1 names '../outside.png'; a file in .* is expected"),
     "a path around": (_pictures(name="../png/0.png"), "row 1 names '../png/0.png'"),
     "an absolute path": (_pictures(name="/etc/passwd"), "row 1 names '/etc/passwd'"),
@@ -191,7 +191,7 @@ def test_strangers_files_are_refused_by_name_and_take_no_memory(tmp_path: Path, 
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 1500
     assert not (tmp_path / "data").exists() or not contents(tmp_path / "data")
-    assert peak_of(lambda: convert(path, None, tmp_path / "data", spec_file)) < 5 * 10**7
+    assert peak_of(convert, path, None, tmp_path / "data", spec_file) < 5 * 10**7
 
 
 def test_images_have_a_largest_size() -> None:

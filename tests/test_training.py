@@ -1,11 +1,15 @@
 """Training a flow and finding its directions, on images made here."""
 
+# mypy: allow-untyped-calls
+
 from __future__ import annotations
 
 import csv
 import json
 import os
+import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +49,7 @@ def faces(count: int = 60, side: int = 16, seed: int = 0) -> LabelledImages:
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     data = faces()
-    np.savez(tmp_path / "faces.npz", images=data.images, **data.columns)
+    np.savez(tmp_path / "faces.npz", images=data.images, **data.columns)  # type: ignore[arg-type]
     return tmp_path / "faces.npz"
 
 
@@ -68,6 +72,65 @@ def test_a_resumed_training_repeats_an_unbroken_one(tmp_path: Path) -> None:
     one, two = (Glow.from_pretrained(tmp_path / run / "flow", low_cpu_mem_usage=False).state_dict() for run in ("one", "two"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert (tmp_path / "one/flow/config.json").exists()
+
+
+def test_ctrl_c_saves_the_step_that_it_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(faces(), CONFIG, tmp_path / "two", CPU, save_every=1000)
+    step = trainer._train_step
+
+    def press() -> torch.Tensor:
+        if trainer.step == 4:
+            signal.raise_signal(signal.SIGINT)
+        return step()
+
+    monkeypatch.setattr(trainer, "_train_step", press)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run(log_every=2, progress=False)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    resumed = train(tmp_path / "two")
+    assert resumed.step == 12
+    assert Trainer(faces(), CONFIG, tmp_path / "two", CPU).step == 12
+    train(tmp_path / "one")
+    one, two = (Glow.from_pretrained(tmp_path / run / "flow", low_cpu_mem_usage=False).state_dict() for run in ("one", "two"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    log = [json.loads(line)["step"] for line in (tmp_path / "two/log.jsonl").read_text().splitlines()]
+    assert log == [2, 4, 6, 12]
+
+
+@pytest.mark.parametrize("log_bytes", [True, False])
+def test_the_log_goes_on_where_the_checkpoint_was(tmp_path: Path, log_bytes: bool) -> None:
+    """Also where a version before saved it, which didn't say how long the log was."""
+    trainer = Trainer(faces(), CONFIG, tmp_path, CPU)
+    line = '{{"step": {}}}\n'
+    (tmp_path / "log.jsonl").write_text(line.format(3) + line.format(6))
+    trainer.step = 6
+    trainer._save()
+    if not log_bytes:
+        saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+        del saved["log_bytes"]
+        torch.save(saved, tmp_path / "checkpoint.pt")
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write(line.format(9) + line.format(12)[:5])
+    assert Trainer(faces(), CONFIG, tmp_path, CPU).step == 6
+    assert (tmp_path / "log.jsonl").read_text() == line.format(3) + line.format(6)
+
+
+def test_a_log_without_a_checkpoint_begins_again(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 6}\n')
+    Trainer(faces(), CONFIG, tmp_path, CPU)
+    assert (tmp_path / "log.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\x80\x02cos\nsystem\n(S'touch CANARY'\ntR."])
+def test_a_checkpoint_that_is_none_is_named(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"can't continue from .*checkpoint.pt, delete it to start again"):
+        Trainer(faces(), CONFIG, tmp_path, CPU)
+    assert not (tmp_path / "CANARY").exists()
 
 
 def test_another_config_is_not_continued(tmp_path: Path) -> None:
@@ -147,8 +210,8 @@ def test_mixing_replaces_the_face_and_keeps_the_rest() -> None:
     two[:, ::2] = 130
     batches = Batches(np.stack([one, two]), np.stack([points, points]).astype(np.float32), side, replace(NO_AUGMENTATION, mix=1.0))
     grid = batches._grid(1, torch.Generator())
-    mixed = batches._mix(torch.from_numpy(one)[None].permute(0, 3, 1, 2).float(), grid, torch.tensor([0]), torch.tensor([1]))
-    mixed = mixed[0, 0].numpy()
+    pictures = torch.from_numpy(one)[None].permute(0, 3, 1, 2).float()
+    mixed = batches._mix(pictures, grid, torch.tensor([0]), torch.tensor([1]))[0, 0].numpy()
     np.testing.assert_allclose(mixed[:4], one[:4, :, 0], atol=1)  # far from the face
     centre = mixed[38:46, 26:38]
     assert np.ptp(centre.mean(axis=0)) > 20 > np.ptp(centre.mean(axis=1))  # the other's stripes
@@ -172,7 +235,7 @@ def test_folders_are_read_in_order_and_cropped(tmp_path: Path) -> None:
     ],
 )
 def test_archives_that_are_not_images(tmp_path: Path, arrays: dict[str, np.ndarray], words: str) -> None:
-    np.savez(tmp_path / "x.npz", **arrays)
+    np.savez(tmp_path / "x.npz", **arrays)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=words):
         read_images(tmp_path / "x.npz", 8)
 
@@ -185,13 +248,12 @@ def test_columns_are_looked_at_before_they_are_unpacked(tmp_path: Path) -> None:
         ([npy_header((2,), "<U10000"), *zeros(80_000)], "'column' is longer than"),
         ([npy_header((2,), "|O")], "Python objects"),
     ):
-        path = npz(tmp_path / "x.npz", images=images, column=column)
+        path = npz(tmp_path / "x.npz", {"images": images, "column": column})
         with pytest.raises(ValueError, match=words):
             read_images(path, 8)
-        assert peak_of(lambda path=path: read_images(path, 8)) < 2**24
-    landmarks = npz(
-        tmp_path / "x.npz", images=images, landmarks=[npy_header((2, MESH_POINTS, 2), "<U1"), *zeros(2 * MESH_POINTS * 8)]
-    )
+        assert peak_of(read_images, path, 8) < 2**24
+    marks = [npy_header((2, MESH_POINTS, 2), "<U1"), *zeros(2 * MESH_POINTS * 8)]
+    landmarks = npz(tmp_path / "x.npz", {"images": images, "landmarks": marks})
     with pytest.raises(ValueError, match="'landmarks' must be numbers"):
         read_images(landmarks, 8)
 
@@ -250,7 +312,7 @@ def test_regression_finds_a_direction_free_of_its_confounder() -> None:
 def test_directions_do_not_depend_on_the_batches() -> None:
     latents, _, labels = synthetic_latents()
     old = Label.of("old", labels["old"])
-    one, many = (fit_directions(lambda n=n: latents.split(n), [old]).directions.table for n in (400, 7))
+    one, many = (fit_directions(partial(latents.split, n), [old]).directions.table for n in (400, 7))
     torch.testing.assert_close(one, many, atol=1e-6, rtol=1e-5)
 
 
@@ -357,7 +419,7 @@ def test_from_images_to_faces_by_the_documented_commands(tmp_path: Path, ood_dat
         (("--attribute", "radios"), "no column 'radios'"),
         (("--attribute", "who=person"), "holds text"),
         (("--attribute", "seed=radius"), "cannot be called 'seed'"),
-        (("--attribute", "radius", "--strength", "bright=2"), "no such --attribute"),
+        (("--attribute", "radius", "--strength", "bright=2"), "--strength names 'bright', which --attribute does not"),
         (("--attribute", "radius", "--strength", "radius=much"), "a number is expected"),
         (("--attribute", "radius", "--fit-on", "person=nobody"), "no image is left"),
     ],

@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from celebglow.convert.graph_compiler import compile_graph
+from celebglow.convert.graph_compiler import Program, compile_graph
 from celebglow.convert.graph_glow import GraphGlow
 from celebglow.convert.graph_rewrite import NotRecognised, recognise
+from celebglow.convert.graph_simplify import simplify
 from celebglow.convert.openai_directions import read_table
 from celebglow.convert.pytorch_checkpoints import read_port
 from celebglow.decoder import Decoder
 from celebglow.flow import Flow
 from celebglow.glow import Glow
-from celebglow.pipeline import CelebGlowPipeline, directions_command, no_progress_bars
+from celebglow.info import directions_command
+from celebglow.pipeline import CelebGlowPipeline, no_progress_bars
 from splits.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -88,6 +91,32 @@ def convert(path: str | Path, resolution: int | None = None, bits: int | None = 
 @torch.no_grad()
 def _convert_graph(path: Path) -> Conversion:
     program = compile_graph(path)
+    graph, latents, expected = _executed(program, path)
+    try:
+        simple = simplify(program)
+        gathered = GraphGlow.from_program(simple)
+        if _largest(gathered.decode(latents) - expected) <= TOLERANCE * max(1.0, _largest(expected)):
+            graph = gathered
+        flow = recognise(simple)
+        del program, simple
+        difference = _largest(Decoder(flow)(latents) - expected)
+    except NotRecognised as reason:
+        return Conversion(graph, GRAPH, 0.0, f"executed as a graph, its structure being unknown: {reason}")
+    except Exception as error:  # a structure so unlike a Glow's that the walk stumbles: the graph itself runs all the same
+        logger.debug("the walk stumbled", exc_info=True)
+        name = type(error).__name__
+        return Conversion(graph, GRAPH, 0.0, f"executed as a graph, its structure being unknown ({name} where it was compared)")
+    if not difference <= TOLERANCE * max(1.0, _largest(expected)):
+        return Conversion(graph, GRAPH, 0.0, f"executed as a graph: rewritten, its images differ by {difference:.1e}")
+    return Conversion(flow, GRAPH, difference)
+
+
+def _executed(program: Program, path: Path) -> tuple[GraphGlow, Tensor, Tensor]:
+    """The graph as it is written, some latents, and the images that it makes of them.
+
+    Raises:
+        ValueError: if it can't be run in batches, or makes no numbers.
+    """
     graph = GraphGlow.from_program(program)
     latents = _latents(graph, 2)
     alone = graph.decode(latents[1:])
@@ -97,21 +126,13 @@ def _convert_graph(path: Path) -> Conversion:
         raise InputError(f"{path} decodes one image but not two: it cannot be run in batches") from error
     if not expected.isfinite().all():
         raise InputError(f"{path} decodes latents to what is not finite: it is damaged")
-    between = float((alone - expected[1:]).abs().max())
-    if between > BATCH_DIFFERENCE * max(1.0, float(alone.abs().max())):
+    if _largest(alone - expected[1:]) > BATCH_DIFFERENCE * max(1.0, _largest(alone)):
         raise InputError(f"{path} decodes an image differently beside another: it cannot be run in batches")
-    try:
-        flow = recognise(program)
-        difference = float((Decoder(flow)(latents) - expected).abs().max())
-    except NotRecognised as reason:
-        return Conversion(graph, GRAPH, 0.0, f"executed as a graph, its structure being unknown: {reason}")
-    except Exception as error:  # a structure so unlike a Glow's that the walk stumbles: the graph itself runs all the same
-        logger.debug("the walk stumbled", exc_info=True)
-        name = type(error).__name__
-        return Conversion(graph, GRAPH, 0.0, f"executed as a graph, its structure being unknown ({name} where it was compared)")
-    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
-        return Conversion(graph, GRAPH, 0.0, f"executed as a graph: rewritten, its images differ by {difference:.1e}")
-    return Conversion(flow, GRAPH, difference)
+    return graph, latents, expected
+
+
+def _largest(x: Tensor) -> float:
+    return float(x.abs().max())
 
 
 @torch.no_grad()

@@ -9,25 +9,27 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from celebglow.convert.graphdef import Node, read_graph
-from celebglow.convert.tfops import OPERATIONS, TORCH_DTYPES, ints, slices
+from celebglow.convert.graphdef import Constant, Graph, Node, NotAGraph, read_graph
+from celebglow.convert.tfops import IDENTITIES, OPERATIONS, TORCH_DTYPES, ints, slices
 from splits.errors import InputError
 
-OUTPUT = "model_1/Cast_1"  # the published graph's; another graph's image is its one unused cast to uint8
-LATENTS = re.compile(r"Placeholder(?:_(\d+))?")
+OUTPUT = "model_1/Cast_1"  # the published graph's; another graph's image is its last cast to uint8
+# In the published graph they are Placeholder, Placeholder_1, …; the public code calls them dec_eps_0, … (model.py, f_decode).
+LATENTS = re.compile(r"(?:.*/)?(?:Placeholder(?:_(?P<placeholder>\d+))?|dec_eps_(?P<eps>\d+))")
 PUBLISHED_SHAPES = [(128, 128, 6), (64, 64, 12), (32, 32, 24), (16, 16, 48), (8, 8, 96), (4, 4, 384)]
 GRAY = 128  # of the low-resolution image that the published graph can be conditioned on: preprocessed, it is 0
 INLINE = 64  # numbers; longer ones than shapes and axes are never inlined
-OPTIMIZED = "graph_optimized.pb needs a discontinued library of GPU operations: take graph_unoptimized.pb"
+TYPES = [*TORCH_DTYPES, *([name] for name in TORCH_DTYPES)]
+GPU_OPERATIONS = "its operations are of a discontinued GPU library: take graph_unoptimized.pb"
+REPORT = "`ood-data flow doctor` prints a page about the file, to be pasted into a report"
 
 
 class UnsupportedGraph(InputError):
@@ -36,6 +38,8 @@ class UnsupportedGraph(InputError):
 
 @dataclass(frozen=True)
 class Instruction:
+    """``output``, an attribute, is the number of the result that is meant where an operation has several."""
+
     op: str
     inputs: tuple[Any, ...]
     attributes: dict[str, Any]
@@ -67,11 +71,36 @@ class Program:
             return self.constants[int(value[1:])] if value[0] == "#" else None
         return torch.tensor(value)
 
+    def pruned(self) -> Program:
+        """The same without instructions and constants that the output does not need."""
+        first = len(self.latent_shapes)
+        wanted, keep = {self.output}, []
+        for index in range(len(self.instructions) - 1, -1, -1):
+            if f"%{index + first}" in wanted:
+                keep.append(index)
+                wanted.update(value for value in self.instructions[index].inputs if isinstance(value, str))
+        keep.reverse()
+        used = sorted(int(value[1:]) for value in wanted if value[0] == "#")
+        names = {f"%{first + old}": f"%{first + new}" for new, old in enumerate(keep)}
+        names |= {f"#{old}": f"#{new}" for new, old in enumerate(used)}
+        instructions = [
+            replace(each, inputs=tuple(names.get(v, v) if isinstance(v, str) else v for v in each.inputs))
+            for each in (self.instructions[index] for index in keep)
+        ]
+        return Program(
+            self.latent_shapes,
+            instructions,
+            [self.constants[index] for index in used],
+            names.get(self.output, self.output),
+            self.output_shape,
+        )
+
 
 def run(instruction: Instruction, lookup: Mapping[str, Tensor]) -> Tensor:
     """Its value, given those of its inputs."""
     inputs = [lookup[value] if isinstance(value, str) else value for value in instruction.inputs]
-    return OPERATIONS[instruction.op](instruction.attributes, *inputs)
+    result = OPERATIONS[instruction.op](instruction.attributes, *inputs)
+    return result[instruction.attributes.get("output", 0)] if isinstance(result, tuple) else result
 
 
 def compile_graph(path: str | Path) -> Program:
@@ -83,37 +112,56 @@ def compile_graph(path: str | Path) -> Program:
     """
     path = Path(path)
     graph = read_graph(path)
-    output = _output(graph, path)
-    order = _ancestors(graph, output, path)
-    unknown = sorted({node.op for node in order} - OPERATIONS.keys() - {"Const", "Placeholder"})
-    optimized = "optimized" in path.name and "unoptimized" not in path.name
-    if unknown or optimized:
-        reason = f"{path} needs unknown operations ({', '.join(unknown)})" if unknown else str(path)
-        raise UnsupportedGraph(f"{reason}. {OPTIMIZED}" if unknown else f"{reason}: {OPTIMIZED}")
-    return _Compiler(path, order).program(output)
+    try:
+        output = find_output(graph)
+        order = ancestors(graph, [output])
+        if unknown := unknown_operations(order):
+            raise UnsupportedGraph(_about_unknown(unknown, path))
+        return Compiler(order).program(output)
+    except InputError as error:
+        raise type(error)(f"{path}: {error}") from error.__cause__
 
 
-def _output(graph: Mapping[str, Node], path: Path) -> str:
-    if OUTPUT in graph:
+def find_output(graph: Graph) -> str:
+    """The name of the node that is the decoded image.
+
+    Raises:
+        UnsupportedGraph: if there is none, or several could be it.
+    """
+    casts = [name for name, node in graph.items() if node.op == "Cast" and node.attributes.get("DstT") == "|u1"]
+    reached: dict[str, set[str]] = {}
+    for name in casts:
+        reached[name] = {node.name for node in ancestors(graph, [name], whole=False)}
+    decoded = [name for name in casts if any(latent_number(graph[node]) is not None for node in reached[name])]
+    decoded = [name for name in decoded if not any(name in reached[other] for other in decoded if other != name)]
+    if OUTPUT in decoded:
         return OUTPUT
-    used = {_source(name) for node in graph.values() for name in node.inputs}
-    ends = [name for name, node in graph.items() if node.op == "Cast" and node.attributes.get("DstT") == "|u1" and name not in used]
-    if len(ends) != 1:
+    if not decoded:
         raise UnsupportedGraph(
-            f"{path} has no image at its end ({OUTPUT}, or one cast to uint8): it is another model, or truncated"
+            "it has no image at its end: a cast to uint8 that depends on latents (Placeholder, Placeholder_1, …, or dec_eps_0, …); "
+            "it is another model, or truncated"
         )
-    return ends[0]
+    if len(decoded) > 1:
+        raise UnsupportedGraph(f"it has several images at its end ({', '.join(decoded)}), and which is decoded is not known")
+    return decoded[0]
 
 
-def _source(name: str) -> str:
-    return name.removeprefix("^").partition(":")[0]
+def latent_number(node: Node) -> int | None:
+    """Which of the latents a node is, from 0; None for any other."""
+    if node.op != "Placeholder" or node.attributes.get("dtype", "<f4") != "<f4" or not (match := LATENTS.fullmatch(node.name)):
+        return None
+    return int(match["placeholder"] or match["eps"] or 0)
 
 
-def _ancestors(graph: Mapping[str, Node], output: str, path: Path) -> list[Node]:
-    """What the output needs, inputs first."""
+def ancestors(graph: Graph, outputs: Sequence[str], whole: bool = True) -> list[Node]:
+    """What the outputs need, inputs first.
+
+    Raises:
+        UnsupportedGraph: if something is missing (unless not ``whole``), or there is a loop.
+    """
     order: list[Node] = []
     state: dict[str, bool] = {}  # False: being visited
-    stack = [(output, False)]
+    stack = [(name, False) for name in reversed(outputs)]
     while stack:
         name, leave = stack.pop()
         if leave:
@@ -121,17 +169,40 @@ def _ancestors(graph: Mapping[str, Node], output: str, path: Path) -> list[Node]
             order.append(graph[name])
         elif name not in state:
             if name not in graph:
-                raise UnsupportedGraph(f"{path} lacks the node {name}: it is truncated")
+                if not whole:
+                    continue
+                raise UnsupportedGraph(f"it lacks the node {name}: it is truncated")
             state[name] = False
             stack.append((name, True))
             for source in graph[name].inputs:
-                if source.partition(":")[2] not in ("", "0"):
-                    raise UnsupportedGraph(f"{path}: {name} uses a second output ({source}), which no supported operation has")
                 if not source.startswith("^"):
-                    if state.get(_source(source)) is False:
-                        raise UnsupportedGraph(f"{path} has a loop at {name}")
-                    stack.append((_source(source), False))
+                    if state.get(node_of(source)) is False:
+                        if not whole:
+                            continue
+                        raise UnsupportedGraph(f"it has a loop at {name}")
+                    stack.append((node_of(source), False))
     return order
+
+
+def node_of(source: str) -> str:
+    """The node that an input names: ``Split:1`` is the second output of ``Split``."""
+    return source.removeprefix("^").partition(":")[0]
+
+
+def unknown_operations(order: Iterable[Node]) -> dict[str, Node]:
+    """The operations that are not known here, each with the first node that has it."""
+    unknown: dict[str, Node] = {}
+    for node in order:
+        if node.op not in OPERATIONS and node.op not in ("Const", "Placeholder"):
+            unknown.setdefault(node.op, node)
+    return unknown
+
+
+def _about_unknown(unknown: Mapping[str, Node], path: Path) -> str:
+    named = ", ".join(f"{op} (first at {node.name})" for op, node in unknown.items())
+    optimized = "optimized" in path.name and "unoptimized" not in path.name
+    advice = GPU_OPERATIONS if optimized or any("lock" in op or op.startswith("Ew") for op in unknown) else REPORT
+    return f"it needs operations that are not known here: {named}. {advice[0].upper()}{advice[1:]}"
 
 
 def _shape(node: Node) -> tuple[int, ...]:
@@ -140,98 +211,148 @@ def _shape(node: Node) -> tuple[int, ...]:
     return shape if isinstance(shape, tuple) else ()
 
 
-class _Compiler:
-    def __init__(self, path: Path, order: list[Node]) -> None:
-        self.path = path
+class Compiler:
+    """Compiles nodes that are given inputs first.
+
+    ``given``: latents by name, where they are not to be found by their names, with their shapes (H, W, C); ``fed``: the values of
+    other inputs, where they are not to be the demo's.
+    """
+
+    def __init__(
+        self, order: Sequence[Node], given: Mapping[str, tuple[int, ...]] | None = None, fed: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.order = order
-        self.known: dict[str, Tensor] = {}  # nodes that don't depend on the latents
-        self.values: dict[str, str] = {}  # the others' values, "%3"
-        self.shapes: dict[str, Tensor] = {}  # their shapes, as tensors without content
+        self.known: dict[str, Tensor] = {}  # what doesn't depend on the latents, by node, or "node:1"
+        self.values: dict[str, str] = {}  # what does, as a value ("%3")
+        self.shapes: dict[str, Tensor] = {}  # of values and constants, as tensors without content
         self.instructions: list[Instruction] = []
         self.constants: list[Tensor] = []
         self.references: dict[str, Any] = {}
         placeholders = {node.name: node for node in order if node.op == "Placeholder"}
-        latents = sorted((int(match[1] or 0), name) for name in placeholders if (match := LATENTS.fullmatch(name)))
-        if not latents:
-            raise UnsupportedGraph(
-                f"the image of {path} does not depend on latents (Placeholder, Placeholder_1, …): it is another model"
-            )
-        self.latent_shapes = self._latent_shapes([placeholders.pop(name) for _, name in latents])
-        for index, (_, name) in enumerate(latents):
+        latents = dict(given) if given else self._latents(placeholders)
+        self.latent_shapes = list(latents.values())
+        for index, (name, shape) in enumerate(latents.items()):
             self.values[name] = f"%{index}"
-            self.shapes[self.values[name]] = torch.zeros(1, *self.latent_shapes[index], device="meta")
-        for node in placeholders.values():
-            self.known[node.name] = self._condition(node)
+            self.shapes[self.values[name]] = torch.zeros(1, *shape, device="meta")
+        for name, node in placeholders.items():
+            if name not in latents:
+                self.known[name] = fed[name] if fed and name in fed else self._condition(node)
 
-    def _latent_shapes(self, nodes: list[Node]) -> list[tuple[int, int, int]]:
-        shapes = [_shape(node)[1:] for node in nodes]
-        if all(len(shape) == 3 and min(shape) > 0 for shape in shapes):
-            return [(height, width, channels) for height, width, channels in shapes]
-        if len(nodes) != len(PUBLISHED_SHAPES):
+    def _latents(self, placeholders: Mapping[str, Node]) -> dict[str, tuple[int, ...]]:
+        numbered = {name: number for name, node in placeholders.items() if (number := latent_number(node)) is not None}
+        names = sorted(numbered, key=lambda name: numbered[name])
+        if not names:
             raise UnsupportedGraph(
-                f"{self.path} does not say the shapes of its latents, and they are not six as in the published model"
+                "its image does not depend on latents (Placeholder, Placeholder_1, …, or dec_eps_0, …): it is another model"
             )
-        return PUBLISHED_SHAPES
+        if len(set(numbered.values())) < len(names):
+            raise UnsupportedGraph(f"which of its inputs comes first is not clear: {', '.join(names)}")
+        shapes = [_shape(placeholders[name])[1:] for name in names]
+        if not all(len(shape) == 3 and min(shape) > 0 for shape in shapes):
+            shapes = self._usual_shapes(len(names))
+        return dict(zip(names, shapes, strict=True))
+
+    def _usual_shapes(self, count: int) -> list[tuple[int, ...]]:
+        """Those of a Glow with that image: optimizers drop the shapes of placeholders, and reshapes keep them."""
+        constants = {node.name: node.attributes.get("value") for node in self.order if node.op == "Const"}
+        reshaped = [constants.get(node_of(node.inputs[1])) for node in self.order if node.op == "Reshape" and len(node.inputs) > 1]
+        sides = [
+            (height, width, channels)
+            for shape in reshaped
+            if isinstance(shape, Constant) and shape.shape == (4,)
+            for _, height, width, channels in [shape.array().tolist()]
+            if min(height, width, channels) > 0
+        ]
+        if not sides:
+            if count == len(PUBLISHED_SHAPES):
+                return list(PUBLISHED_SHAPES)
+            raise UnsupportedGraph("it does not say the shapes of its latents, and they are not six as in the published model")
+        height, width, channels = max(sides, key=lambda shape: shape[0] * shape[1])
+        shapes = [(height >> level, width >> level, channels << level) for level in range(1, count + 1)]
+        *finer, (height, width, channels) = shapes
+        return [*finer, (height, width, 2 * channels)]
 
     def _condition(self, node: Node) -> Tensor:
         """The value of an input that is not a latent, as the published demo sets it."""
         dtype = TORCH_DTYPES.get(str(node.attributes.get("dtype")), torch.float32)
         name = node.name.rpartition("/")[2]
-        if "label" in name:
-            return torch.zeros(1, dtype=dtype)
+        shape = tuple(abs(size) for size in _shape(node)[1:])
         if "downsampled" in name:
-            shape = _shape(node)[1:]
-            if len(shape) != 3 or min(shape) < 1:
-                shape = (*self.latent_shapes[0][:2], 3)
-            return torch.full((1, *shape), GRAY, dtype=dtype)
-        raise UnsupportedGraph(f"{self.path} needs an input that is not known here: {node.name}")
+            return torch.full((1, *(shape if len(shape) == 3 else (*self.latent_shapes[0][:2], 3))), GRAY, dtype=dtype)
+        if "label" in name or name == "y":
+            return torch.zeros(1, *shape, dtype=dtype)
+        if dtype == torch.bool:  # whether it is training
+            return torch.zeros(shape, dtype=dtype)
+        raise UnsupportedGraph(f"it needs an input that is not known here: {node.name}")
 
     def program(self, output: str) -> Program:
+        """The program that computes an image.
+
+        Raises:
+            UnsupportedGraph: if a node cannot be run, or what comes out is no image that the latents determine and vice versa.
+        """
+        value = self.compile(output)
+        shape = tuple(self.shapes[value].shape) if value else ()
+        if value is None or len(shape) != 4 or shape[1:] != self._image_shape():
+            raise UnsupportedGraph(f"from latents {self.latent_shapes} an image {shape} is no invertible map")
+        if shape[0] != 1:
+            raise UnsupportedGraph("it mixes the images of a batch")
+        latents = [(height, width, channels) for height, width, channels in self.latent_shapes]
+        return Program(latents, self.instructions, self.constants, value, shape)
+
+    def compile(self, output: str) -> str | None:
+        """Compile every node; returns the value of one, None if it does not depend on the latents."""
         for node in self.order:
             if node.op == "Const":
-                value = node.attributes.get("value")
-                if not isinstance(value, np.ndarray):
-                    raise UnsupportedGraph(f"{self.path}: the constant {node.name} has no value: the file is truncated")
-                self.known[node.name] = torch.from_numpy(value.copy())
+                constant = node.attributes.get("value")
+                if not isinstance(constant, Constant):
+                    raise UnsupportedGraph(f"the constant {node.name} has no value: the file is truncated")
+                self.known[node.name] = torch.from_numpy(constant.array().copy())
             elif node.op != "Placeholder":
                 try:
                     self._add(node)
+                except NotAGraph:
+                    raise
                 except Exception as error:  # whatever odd inputs and attributes make torch raise
                     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-                    raise UnsupportedGraph(f"{self.path}: {node.name} ({node.op}) cannot be run: {reason}") from error
-        value = self.values.get(output)
-        shape = tuple(self.shapes[value].shape) if value else ()
-        if value is None or len(shape) != 4 or shape[1:] != self._image_shape():
-            raise UnsupportedGraph(f"{self.path}: from latents {self.latent_shapes} an image {shape} is no invertible map")
-        return Program(self.latent_shapes, self.instructions, self.constants, value, shape)
+                    raise UnsupportedGraph(f"{node.name} ({node.op}) cannot be run: {reason}") from error
+        return self.values.get(output)
 
     def _image_shape(self) -> tuple[int, int, int]:
         height, width, _ = self.latent_shapes[0]
         return 2 * height, 2 * width, sum(math.prod(shape) for shape in self.latent_shapes) // (4 * height * width)
 
     def _add(self, node: Node) -> None:
-        sources = [_source(name) for name in node.inputs if not name.startswith("^")]
+        sources = [name.removesuffix(":0") for name in node.inputs if not name.startswith("^")]
         attributes = {key: value.decode() if isinstance(value, bytes) else value for key, value in node.attributes.items()}
         if not any(source in self.values for source in sources):
-            self.known[node.name] = OPERATIONS[node.op](attributes, *(self.known[source] for source in sources))
-            return
-        if node.op == "Identity":
+            result = OPERATIONS[node.op](attributes, *(self.known[source] for source in sources))
+            for index, each in enumerate(result if isinstance(result, tuple) else [result]):
+                self.known[_numbered(node.name, index)] = each
+        elif node.op in IDENTITIES:
             self.values[node.name] = self.values[sources[0]]
-            return
-        if node.op == "Shape":
-            shape = self.shapes[self.values[sources[0]]].shape
-            self.known[node.name] = torch.tensor(shape, dtype=torch.int32)
-            return
+        elif node.op in ("Shape", "ShapeN", "Rank", "Size"):  # of one image: constants broadcast over a batch
+            arguments = [self.shapes[self.values[each]] if each in self.values else self.known[each] for each in sources]
+            result = OPERATIONS[node.op](attributes, *arguments)
+            for index, each in enumerate(result if isinstance(result, tuple) else [result]):
+                self.known[_numbered(node.name, index)] = each
+        else:
+            self._emit(node, sources, attributes)
+
+    def _emit(self, node: Node, sources: list[str], attributes: dict[str, Any]) -> None:
         inputs = tuple(self.values[source] if source in self.values else self._reference(source) for source in sources)
-        kept = {key: value for key, value in attributes.items() if isinstance(value, str | int | float | list) and key[0] != "_"}
-        instruction = self._keep_batch(Instruction(node.op, inputs, kept))
-        value = f"%{len(self.latent_shapes) + len(self.instructions)}"
-        result = run(instruction, self.shapes)
-        if not result.ndim or result.shape[0] != 1:
-            raise InputError("it mixes the images of a batch")
-        self.shapes[value] = result
-        self.values[node.name] = value
-        self.instructions.append(instruction)
+        kept = {key: _plain(value) for key, value in attributes.items() if _counts(key, value)}
+        instruction = self._keep_batch(_canonical(Instruction(node.op, inputs, kept)))
+        result = OPERATIONS[instruction.op](
+            instruction.attributes, *(self.shapes[each] if isinstance(each, str) else each for each in instruction.inputs)
+        )
+        outputs = result if isinstance(result, tuple) else (result,)
+        for index, shape in enumerate(outputs):
+            value = f"%{len(self.latent_shapes) + len(self.instructions)}"
+            self.shapes[value] = shape.to("meta")
+            self.values[_numbered(node.name, index)] = value
+            several = {"output": index} if isinstance(result, tuple) else {}
+            self.instructions.append(replace(instruction, attributes=instruction.attributes | several))
 
     def _reference(self, source: str) -> Any:
         """A constant as an instruction's input: shapes and single numbers as themselves, others by number."""
@@ -247,26 +368,47 @@ class _Compiler:
 
     def _keep_batch(self, instruction: Instruction) -> Instruction:
         """Where the batch size 1 of compilation stands for any batch, say so."""
+        first = instruction.inputs[0] if instruction.inputs else None
         if instruction.op == "Reshape":
             x, shape = instruction.inputs
             resolved = self.shapes[x].reshape(ints(shape)).shape
-            return Instruction("Reshape", (x, [-1, *resolved[1:]]), {})
+            return replace(instruction, inputs=(x, [-1, *resolved[1:]]), attributes={})
         if instruction.op == "StridedSlice":
             x, begin, end, strides = instruction.inputs
-            first = slices(instruction.attributes, begin, end, strides)[0]
-            if isinstance(first, slice) and range(1)[first] == range(1):
+            cut = slices(instruction.attributes, begin, end, strides)[0]
+            if isinstance(cut, slice) and range(1)[cut] == range(1):
                 mask = {key: instruction.attributes.get(key, 0) | 1 for key in ("begin_mask", "end_mask")}
-                return Instruction("StridedSlice", (x, begin, end, strides), instruction.attributes | mask)
+                return replace(instruction, attributes=instruction.attributes | mask)
+        if instruction.op == "Slice" and isinstance(first, str):
+            _, begin, size = instruction.inputs
+            if ints(begin)[0] == 0 and ints(size)[0] == 1:
+                return replace(instruction, inputs=(first, begin, [-1, *ints(size)[1:]]))
+        if instruction.op == "Conv2DBackpropInput" and isinstance(instruction.inputs[0], list):
+            return replace(instruction, inputs=([-1, *instruction.inputs[0][1:]], *instruction.inputs[1:]))
         return instruction
 
 
-def needed(program: Program) -> Iterable[int]:
-    """The numbers of the instructions that the output needs, in order."""
-    latents = len(program.latent_shapes)
-    wanted = {program.output}
-    keep = []
-    for index in range(len(program.instructions) - 1, -1, -1):
-        if f"%{index + latents}" in wanted:
-            keep.append(index)
-            wanted.update(value for value in program.instructions[index].inputs if isinstance(value, str))
-    return reversed(keep)
+def _canonical(instruction: Instruction) -> Instruction:
+    """One spelling for what versions and optimizers of TensorFlow write in several ways."""
+    op, inputs = instruction.op, instruction.inputs
+    if op == "Concat":
+        return Instruction("ConcatV2", (*inputs[1:], inputs[0]), {})
+    if op == "Gather":
+        return Instruction("GatherV2", (*inputs, 0), {})
+    if op == "AddV2" or (op == "BiasAdd" and instruction.attributes.get("data_format", "NHWC") == "NHWC"):
+        return Instruction("Add", inputs, {})
+    return instruction
+
+
+def _numbered(name: str, index: int) -> str:
+    return f"{name}:{index}" if index else name
+
+
+def _counts(key: str, value: Any) -> bool:
+    """Whether an attribute can change the result: those of types are implied by the inputs, but for a cast."""
+    return isinstance(value, str | int | float | list) and key[0] != "_" and (key == "DstT" or value not in TYPES)
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as JSON has it."""
+    return [each.decode() if isinstance(each, bytes) else each for each in value] if isinstance(value, list) else value

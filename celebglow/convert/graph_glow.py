@@ -7,7 +7,8 @@ rewrites it into a `Glow`, which is faster.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from diffusers import ModelMixin  # noqa: F401  # loading a pipeline looks the b
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from celebglow.convert.graph_compiler import Instruction, Program, compile_graph, needed, run
+from celebglow.convert.graph_compiler import Instruction, Program, compile_graph, run
+from celebglow.convert.graph_simplify import simplify
 from celebglow.flow import Flow
 
 
@@ -65,32 +67,20 @@ class GraphGlow(Flow):
     def from_program(cls, program: Program) -> GraphGlow:
         """The decoder of a program, without the cast to uint8 where that is the usual one."""
         output, bits = pixels_before_rounding(program)
-        image = program if output is None else Program(**vars(program) | {"output": output})
-        keep = list(needed(image))
-        first = len(image.latent_shapes)
-        used = dict.fromkeys(
-            value for i in keep for value in image.instructions[i].inputs if isinstance(value, str) and value[0] == "#"
-        )
-        renamed = {f"%{i}": f"%{i}" for i in range(first)}
-        renamed |= {f"%{first + old}": f"%{first + new}" for new, old in enumerate(keep)}
-        renamed |= {old: f"#{new}" for new, old in enumerate(used)}
-        constants = [image.constants[int(value[1:])] for value in used]
+        image = replace(program, output=output or program.output).pruned()
         _, height, _, channels = image.output_shape
         graph = cls(
             resolution=height,
             channels=channels,
             bits=bits,
             latent_shapes=[(c, h, w) for h, w, c in image.latent_shapes],
-            instructions=[
-                (each.op, [renamed[v] if isinstance(v, str) else v for v in each.inputs], each.attributes)
-                for each in (image.instructions[i] for i in keep)
-            ],
-            constant_shapes=[tuple(constant.shape) for constant in constants],
-            output=renamed[image.output],
+            instructions=[(each.op, list(each.inputs), each.attributes) for each in image.instructions],
+            constant_shapes=[tuple(constant.shape) for constant in image.constants],
+            output=image.output,
             # an image of whole numbers: its 256 levels are those of 8 bits
             **({"scale": 1 / 256, "offset": -0.5} if output is None else {}),
         )
-        for parameter, constant in zip(graph.constants, constants, strict=True):
+        for parameter, constant in zip(graph.constants, image.constants, strict=True):
             parameter.data.copy_(constant)
         return graph.eval()
 
@@ -101,10 +91,11 @@ class GraphGlow(Flow):
         Raises:
             ValueError: if it is damaged or cannot be run, saying why.
         """
-        return cls.from_program(compile_graph(path))
+        return cls.from_program(simplify(compile_graph(path)))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, D) to images in the flow's range (B, C, H, W)."""
+        self._lay_out()
         values = {f"%{index}": part.permute(0, 2, 3, 1) for index, part in enumerate(self.split_latents(latents))}
         values |= {f"#{index}": constant for index, constant in enumerate(self.constants)}
         for name, instruction, released in zip(self._names, self.instructions, self._released, strict=True):
@@ -118,35 +109,66 @@ class GraphGlow(Flow):
 
     forward = decode
 
+    def _lay_out(self) -> None:
+        """Kernels as convolutions want them: once, as loading lays them out anew, and rounding depends on it."""
+        for parameter in self.constants:
+            if parameter.ndim == 4 and not parameter.is_contiguous(memory_format=torch.channels_last):
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
 
 def pixels_before_rounding(program: Program) -> tuple[str | None, int]:
-    """The value whose rounding to 2**bits levels is the program's image, and the bits; (None, 8) if that is not how it ends."""
-    x: Any = program.output
-    numbers: list[float] = []
-    expected: list[tuple[set[str], Callable[[float], bool]]] = [
-        ({"Maximum", "Minimum"}, lambda n: n in (0.0, 255.0)),
-        ({"Maximum", "Minimum"}, lambda n: n in (0.0, 255.0)),
-        ({"Mul"}, lambda n: n > 0),
-        ({"Floor"}, lambda n: True),
-        ({"Mul"}, lambda n: n > 0),
-        ({"Add", "AddV2"}, lambda n: n == 0.5),
-    ]
-    cast = program.instruction(x)
+    """The value whose rounding down to 2**bits levels is the program's image, and the bits; (None, 8) if that is not how it ends.
+
+    The original code ends in cast(clip(floor((x + 1/2) * bins) * (256 / bins), 0, 255)); optimizers leave out what does nothing, and
+    versions of TensorFlow write the clipping in one operation or two.
+    """
+    cast = program.instruction(program.output)
     if cast is None or cast.op != "Cast":
         return None, 8
-    x = cast.inputs[0]
-    for ops, fits in expected:
-        instruction = program.instruction(x)
-        if instruction is None or instruction.op not in ops:
-            return None, 8
-        values = [value for value in instruction.inputs if isinstance(value, str)]
-        number = next((float(value) for value in instruction.inputs if not isinstance(value, str)), 0.0)
-        if len(values) != 1 or not fits(number):
-            return None, 8
-        numbers.append(number)
-        x = values[0]
-    per_level, bins = numbers[2], numbers[4]
-    bits = round(math.log2(bins))
-    if set(numbers[:2]) != {0.0, 255.0} or bins != 2**bits or per_level * bins != 256 or not 1 <= bits <= 8:
+    value, low, high = _clipped(program, cast.inputs[0])
+    value, per_level, none = _scaled(program, value)
+    floor = program.instruction(value)
+    if floor is None or floor.op != "Floor":
         return None, 8
-    return str(x), bits
+    value, bins, shift = _scaled(program, floor.inputs[0])
+    bits = round(math.log2(bins)) if bins > 0 else 0
+    usual = bins == 2**bits and shift == bins / 2 and per_level * bins == 256 and none == 0 and (low, high) == (0, 255)
+    return (str(value), bits) if usual and 1 <= bits <= 8 and isinstance(value, str) else (None, 8)
+
+
+def _clipped(program: Program, value: Any) -> tuple[Any, float, float]:
+    """What a value is before it is clipped, and the bounds."""
+    low, high = -math.inf, math.inf
+    while (each := program.instruction(value)) is not None:
+        numbers = [x for x in each.inputs if isinstance(x, int | float)]
+        if each.op == "ClipByValue" and len(numbers) == 2:
+            low, high = max(low, numbers[0]), min(high, numbers[1])
+        elif each.op in ("Maximum", "Minimum") and len(numbers) == 1:
+            low, high = (max(low, numbers[0]), high) if each.op == "Maximum" else (low, min(high, numbers[0]))
+        else:
+            break
+        value = next(x for x in each.inputs if isinstance(x, str))
+    return value, low, high
+
+
+def _scaled(program: Program, value: Any) -> tuple[Any, float, float]:
+    """x, a and b where a value is a * x + b by single numbers."""
+    factor, shift = 1.0, 0.0
+    while (each := program.instruction(value)) is not None:
+        numbers = [x for x in each.inputs if isinstance(x, int | float)]
+        if len(each.inputs) != 2 or len(numbers) != 1:
+            break
+        first = isinstance(each.inputs[0], str)  # the value comes first
+        number = float(numbers[0])
+        if each.op in ("Add", "AddV2"):
+            shift += factor * number
+        elif each.op == "Sub" and first:
+            shift -= factor * number
+        elif each.op == "Mul":
+            factor *= number
+        elif each.op in ("Div", "RealDiv") and first and number:
+            factor /= number
+        else:
+            break
+        value = each.inputs[0 if first else 1]
+    return value, factor, shift

@@ -1,7 +1,8 @@
-"""Recognise a Glow in a program and take its weights: a walk from the image back to the latents.
+"""Recognise a Glow in a simplified program and take its weights: a walk from the image back to the latents.
 
-Constants having been evaluated, plain and folded graphs look alike here. The walk only proposes: whether the proposed flow is the
-graph is decided by running both (`celebglow.convert.checkpoints`).
+The program has its convolutions gathered (`celebglow.convert.graph_simplify`), so plain, folded and optimised graphs look alike here,
+and so do couplings that are conditioned on a fixed input: what is left of the condition is a constant map. The walk only proposes:
+whether the proposed flow is the graph is decided by running both (`celebglow.convert.checkpoints`).
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from torch import Tensor
 from celebglow.convert.graph_compiler import Instruction, Program
 from celebglow.convert.graph_glow import pixels_before_rounding
 from celebglow.glow import Glow
-from celebglow.layers import LOG_SCALE, border_channel
+from celebglow.layers import LOG_SCALE, border_channel, spread
+from splits.errors import InputError
 
 State = dict[str, Tensor]
 
 
-class NotRecognised(ValueError):
+class NotRecognised(InputError):
     """The program is no Glow that can be rewritten, or not one written in the known way."""
 
 
 def recognise(program: Program) -> Glow:
-    """The flow that a program seems to decode.
+    """The flow that a simplified program seems to decode.
 
     Raises:
         NotRecognised: where the walk first meets something else, naming it.
@@ -36,19 +38,32 @@ def recognise(program: Program) -> Glow:
 
 
 @dataclass
-class _Level:
-    """What the walk found of a level, the steps in the order of encoding, which is that of the walk."""
+class _Convolution:
+    """conv(x, weight) + bias: ``weight`` (O, I, h, w); ``bias`` (O,), or a map (O, h', w') that `spread` takes."""
 
+    x: Any
+    weight: Tensor
+    bias: Tensor
+    relu: bool
+
+
+@dataclass
+class _Level:
+    """What the walk found of a level, the steps in the order of encoding, which is that of the walk.
+
+    States by the names of `celebglow.layers`, but "bias" may still hold a map; `_settle` makes a border weight and a context of it.
+    """
+
+    side: int
     steps: list[State] = field(default_factory=list)
-    prior: State | None = None
-    width: int | None = None
+    prior: State = field(default_factory=dict)
+    width: int = 1
 
 
 class _Walk:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.couplings: set[str] = set()
-        self.border = False
 
     def flow(self) -> Glow:
         x, bits = pixels_before_rounding(self.program)
@@ -61,28 +76,22 @@ class _Walk:
         top = self._top(x)
         if len(self.couplings) > 1:
             raise NotRecognised("additive and affine couplings are mixed")
+        state, border, contexts = _settle(levels, top)
         _, side, _, channels = self.program.output_shape
         flow = Glow(
             resolution=side,
             channels=channels,
             steps=[len(level.steps) for level in levels],
-            widths=[level.width or 1 for level in levels],
+            widths=[level.width for level in levels],
             coupling=self.couplings.pop() if self.couplings else "additive",
             bits=bits,
-            border=self.border,
+            border=border,
             learn_top=top is not None,
+            contexts=contexts or None,
         )
-        state: State = {} if top is None else {f"top_prior.{name}": value for name, value in top.items()}
-        for number, level in enumerate(levels):
-            for position, step in enumerate(level.steps):
-                state |= {f"levels.{number}.steps.{position}.{name}": value for name, value in step.items()}
-            state |= {f"levels.{number}.prior.conv.{name}": value for name, value in (level.prior or {}).items()}
         expected = flow.state_dict()
-        for name, value in state.items():
-            if name.endswith(("weight", "weight1")) and name in expected and value.shape[1] == expected[name].shape[1] - 1:
-                state[name] = F.pad(value, (0, 0, 0, 0, 0, 1))  # a convolution without the border channel among others with it
         try:
-            flow.load_state_dict(state)
+            flow.load_state_dict({name: torch.zeros_like(value) for name, value in expected.items()} | state)
         except RuntimeError as error:
             raise NotRecognised(str(error).splitlines()[-1].strip()) from error
         return flow.eval()
@@ -95,186 +104,240 @@ class _Walk:
             raise NotRecognised(f"{'a constant or latent' if instruction is None else instruction.op} where {ops[0]} is expected")
         return instruction
 
-    def _with_constant(self, value: Any, *ops: str) -> tuple[Any, Tensor]:
-        """x and c of an operation on one value and one constant, c being (C,) where it is per channel."""
-        instruction = self._is(value, *ops)
-        for x, other in (instruction.inputs, instruction.inputs[::-1]):
-            constant = self.program.constant(other)
-            if constant is not None and self.program.constant(x) is None:
-                if constant.numel() == constant.shape[-1:].numel():
-                    constant = constant.flatten()
-                return x, constant
-        raise NotRecognised(f"{instruction.op} without a constant")
+    def _convolution(self, value: Any) -> _Convolution:
+        instruction = self._is(value, "Convolve")
+        x, weight, bias = instruction.inputs
+        found = self.program.constant(weight), self.program.constant(bias)
+        assert found[0] is not None
+        assert found[1] is not None
+        return _Convolution(x, found[0], found[1], bool(instruction.attributes.get("relu")))
+
+    def _gaussian(self, value: Any, eps: str) -> tuple[Any, Any]:
+        """mean and scale of mean + scale * eps."""
+        first, second = self._is(value, "Add").inputs
+        for mean, scaled in ((first, second), (second, first)):
+            product = self.program.instruction(scaled)
+            if product is not None and product.op == "Mul" and eps in product.inputs:
+                return mean, product.inputs[1 if product.inputs[0] == eps else 0]
+        raise NotRecognised("the latents come in another order")
 
     def _channels(self, value: Any) -> tuple[Any, slice]:
-        """x and the channels that a StridedSlice takes of it."""
-        x, begin, end, strides = self._is(value, "StridedSlice").inputs
-        attributes = self.program.instruction(value).attributes  # type: ignore[union-attr]
-        last = len(begin) - 1
-        opened = [attributes.get(mask, 0) >> last & 1 for mask in ("begin_mask", "end_mask")]
-        return x, slice(0 if opened[0] else begin[-1], None if opened[1] else end[-1], strides[-1])
+        """x and the channels that a slice, or a part of a split, takes of it."""
+        instruction = self._is(value, "StridedSlice", "Slice", "Split", "SplitV")
+        if instruction.op == "StridedSlice":
+            x, begin, end, strides = instruction.inputs
+            last = len(begin) - 1
+            opened = [instruction.attributes.get(mask, 0) >> last & 1 for mask in ("begin_mask", "end_mask")]
+            return x, slice(0 if opened[0] else begin[-1], None if opened[1] else end[-1], strides[-1])
+        if instruction.op == "Slice":
+            x, begin, size = instruction.inputs
+            return x, slice(begin[-1], None if size[-1] < 0 else begin[-1] + size[-1], 1)
+        x = instruction.inputs[1 if instruction.op == "Split" else 0]
+        return x, slice(instruction.attributes["output"], None, None)  # compared by its number only
 
     def _halves(self, first: Any, second: Any, interleaved: bool) -> Any:
         """The value that two slices of channels are the even and odd, or first and second, part of."""
         (x, a), (y, b) = self._channels(first), self._channels(second)
-        fits = (
-            (a.step, b.step, a.start, b.start) == (2, 2, 0, 1) if interleaved else a.stop == b.start and (a.step, b.step) == (1, 1)
-        )
+        if a.step is None:
+            fits = not interleaved and (a.start, b.start) == (0, 1)
+        elif interleaved:
+            fits = (a.step, b.step, a.start, b.start) == (2, 2, 0, 1)
+        else:
+            fits = a.stop == b.start and (a.step, b.step) == (1, 1)
         if x != y or not fits:
             raise NotRecognised("channels are split in another way")
         return x
-
-    def _conv(self, value: Any) -> tuple[Any, Tensor]:
-        """x and the weight (O, I or I + border, h, w) of a convolution with "same" zero padding."""
-        source, kernel = self._is(value, "Conv2D").inputs
-        weight = self.program.constant(kernel)
-        if weight is None or self.program.constant(source) is not None:
-            raise NotRecognised("a convolution whose kernel is computed")
-        weight = weight.permute(3, 2, 0, 1)
-        if self.program.instruction(value).attributes["padding"] == "SAME":  # type: ignore[union-attr]
-            return source, weight
-        x: Any = None
-        kept: list[int] = []
-        ring: list[int] = []
-        position = 0
-        for part, padded in self._parts(source):
-            constant = self.program.constant(part)
-            if constant is None:
-                if x is not None or not padded:
-                    raise NotRecognised("a convolution of several values")
-                x, width = part, weight.shape[1] - sum(self._depth(other) for other, _ in self._parts(source) if other != part)
-                kept = list(range(position, position + width))
-                position += width
-                continue
-            edge = border_channel(torch.zeros(1, 1, constant.shape[1] - 2, constant.shape[2] - 2))[0, 0]
-            for channel in constant[0].permute(2, 0, 1):
-                if channel.any():  # a channel of zeros changes nothing
-                    if ring or padded or not torch.equal(channel, edge):
-                        raise NotRecognised("an extra input that is not zero")
-                    ring = [position]
-                position += 1
-        if x is None:
-            raise NotRecognised("a convolution of constants")
-        self.border |= bool(ring)
-        return x, weight[:, kept + ring]
-
-    def _depth(self, value: Any) -> int:
-        constant = self.program.constant(value)
-        if constant is None:
-            raise NotRecognised("a convolution of several values")
-        return constant.shape[-1]
-
-    def _parts(self, value: Any, padded: bool = False) -> list[tuple[Any, bool]]:
-        """What is concatenated on the channels, and whether it is zero-padded on the way."""
-        instruction = self.program.instruction(value)
-        if instruction is not None and instruction.op == "ConcatV2":
-            if self._is_padding_or_constant(instruction, padded):
-                return [part for each in instruction.inputs[:-1] for part in self._parts(each, padded)]
-        elif instruction is not None and instruction.op == "Pad" and not padded:
-            if instruction.inputs[1] != [[0, 0], [1, 1], [1, 1], [0, 0]]:
-                raise NotRecognised("another padding")
-            return self._parts(instruction.inputs[0], padded=True)
-        return [(value, padded)]
-
-    def _is_padding_or_constant(self, concat: Instruction, padded: bool) -> bool:
-        """Whether a concatenation adds constant channels, and is not the joining of two halves."""
-        return not padded or any(self.program.constant(each) is not None for each in concat.inputs[:-1])
 
     # The parts of a Glow
 
     def _level(self, x: Any, index: int) -> tuple[_Level, Any]:
         for op in ("Reshape", "Transpose", "Reshape"):
             x = self._is(x, op).inputs[0]
-        level = _Level()
-        while (instruction := self.program.instruction(x)) is not None and instruction.op == "Sub":
+        level = _Level(self.program.latent_shapes[index][0])
+        while (instruction := self.program.instruction(x)) is not None and instruction.op == "Convolve":
             step, x, width = self._step(x)
-            if level.width not in (None, width):
+            if level.steps and level.width != width:
                 raise NotRecognised("couplings of several widths in one level")
             level.width = width
             level.steps.append(step)
         if index == len(self.program.latent_shapes) - 1:
             return level, x
         first, second, _ = self._is(x, "ConcatV2").inputs
-        mean, scaled = self._is(second, "AddV2", "Add").inputs
-        exponential, eps = self._is(scaled, "Mul").inputs
-        if eps != f"%{index}":
-            exponential, eps = eps, exponential
-        if eps != f"%{index}":
-            raise NotRecognised("the latents come in another order")
+        mean, exponential = self._gaussian(second, f"%{index}")
         h = self._halves(mean, self._is(exponential, "Exp").inputs[0], interleaved=True)
-        level.prior, source = self._zero_conv(h)
-        if source != first:
+        conv = self._last(h)
+        if conv.x != first:
             raise NotRecognised("a prior of something else than the other half")
+        level.prior = _zero_conv("conv.", conv)
         return level, first
 
+    def _last(self, value: Any) -> _Convolution:
+        """A 3×3 convolution without a ReLU."""
+        conv = self._convolution(value)
+        if conv.relu or conv.weight.shape[2:] != (3, 3):
+            raise NotRecognised("a last convolution of another size, or with a ReLU")
+        return conv
+
     def _step(self, x: Any) -> tuple[State, Any, int]:
-        x, bias = self._with_constant(x, "Sub")
-        x, inverse_scale = self._with_constant(x, "Mul")
-        x, unmix = self._conv(x)
-        state = {"actnorm.bias": bias, "actnorm.logs": -_logs(inverse_scale)}
+        unmix = self._convolution(x)
+        if unmix.relu or unmix.weight.shape[2:] != (1, 1) or unmix.bias.ndim != 1:
+            raise NotRecognised("a step that ends in something else than a 1×1 convolution and an affine map per channel")
+        matrix = unmix.weight[:, :, 0, 0].double()
+        scale = matrix.square().mean(dim=1).sqrt()  # of the ActNorm: how it is shared out between the two changes nothing
         try:
-            state["mix.weight"] = torch.linalg.inv(unmix[:, :, 0, 0].double()).float()
+            mix = torch.linalg.inv(matrix / scale[:, None]).float()
         except RuntimeError as error:
-            raise NotRecognised("a 1x1 convolution that has no inverse") from error
-        z1, changed, _ = self._is(x, "ConcatV2").inputs
+            raise NotRecognised("a 1×1 convolution that has no inverse") from error
+        state = {"actnorm.bias": -unmix.bias, "actnorm.logs": -torch.log(scale).float() / LOG_SCALE, "mix.weight": mix}
+        z1, changed, _ = self._is(unmix.x, "ConcatV2").inputs
         z2, h = self._is(changed, "Sub").inputs
         if (division := self.program.instruction(z2)) is not None and division.op == "RealDiv":
             self.couplings.add("affine")
             z2, sigmoid = division.inputs
-            scale, two = self._with_constant(self._is(sigmoid, "Sigmoid").inputs[0], "AddV2", "Add")
-            if two.numel() != 1 or two.item() != 2.0:
+            shifted = self._is(self._is(sigmoid, "Sigmoid").inputs[0], "Add")
+            scale_part, two = shifted.inputs if isinstance(shifted.inputs[0], str) else shifted.inputs[::-1]
+            if two != 2.0:
                 raise NotRecognised("an affine coupling with another shift of its sigmoid")
-            h = self._halves(h, scale, interleaved=True)
+            h = self._halves(h, scale_part, interleaved=True)
         else:
             self.couplings.add("additive")
         z = self._halves(z1, z2, interleaved=False)
-        conv3, h = self._zero_conv(h)
-        state |= {f"coupling.net.conv3.{name}": value for name, value in conv3.items()}
-        for i in (2, 1):
-            h, scale = self._with_constant(self._is(h, "Relu").inputs[0], "Mul")
-            h, bias = self._with_constant(h, "AddV2", "Add")
-            h, weight = self._conv(h)
-            net = f"coupling.net.norm{i}."
-            state |= {net + "bias": bias, net + "logs": _logs(scale), f"coupling.net.weight{i}": weight}
-        if h != z1:
+        net, read = self._net(h)
+        if read != z1:
             raise NotRecognised("a coupling whose network reads something else than its first half")
-        return state, z, state["coupling.net.weight2"].shape[0]
+        state |= {f"coupling.net.{name}": value for name, value in net.items()}
+        return state, z, net["weight2"].shape[0]
 
-    def _zero_conv(self, value: Any) -> tuple[State, Any]:
-        x, scale = self._with_constant(value, "Mul")
-        x, bias = self._with_constant(x, "AddV2", "Add")
-        x, weight = self._conv(x)
-        return {"weight": weight, "bias": bias, "logs": _logs(scale)}, x
+    def _net(self, value: Any) -> tuple[State, Any]:
+        """A coupling's network, and what it reads: 3×3, ReLU, 1×1, ReLU, 3×3; without the 1×1, an identity takes its place."""
+        last = self._last(value)
+        hidden: list[_Convolution] = []
+        x = last.x
+        while len(hidden) < 2 and (instruction := self.program.instruction(x)) is not None and instruction.op == "Convolve":
+            conv = self._convolution(x)
+            if not conv.relu:
+                raise NotRecognised("a coupling's network with a hidden layer that has no ReLU")
+            hidden.append(conv)
+            x = conv.x
+        if not hidden or hidden[-1].weight.shape[2:] != (3, 3) or (hidden[:-1] and hidden[0].weight.shape[2:] != (1, 1)):
+            raise NotRecognised("a coupling's network of other layers than 3×3, 1×1, 3×3")
+        first = hidden[-1]
+        width = last.weight.shape[1]
+        second = hidden[0] if len(hidden) == 2 else _Convolution(None, torch.eye(width)[:, :, None, None], torch.zeros(width), True)
+        state = {"weight1": first.weight, "norm1.bias": first.bias, "weight2": second.weight, "norm2.bias": second.bias}
+        return state | _zero_conv("conv3.", last), x
 
     def _top(self, value: Any) -> State | None:
-        """The last level's prior, None for N(0, 1)."""
+        """The last level's prior, None for N(0, 1): ``bias`` is a map (2C, H, W), of means, then of log-scales."""
         last = len(self.program.latent_shapes) - 1
         height, width, channels = self.program.latent_shapes[last]
         mean, scale = torch.zeros(()), torch.ones(())
-        if self.program.instruction(value) is not None:
-            value, mean = self._with_constant(value, "AddV2", "Add")
-            if self.program.instruction(value) is not None:
-                value, scale = self._with_constant(value, "Mul")
+        while (instruction := self.program.instruction(value)) is not None:
+            constants = [self.program.constant(each) for each in instruction.inputs]
+            known = next((each for each in constants if each is not None), None)
+            if known is None or len(constants) != 2 or instruction.op not in ("Add", "Mul"):
+                raise NotRecognised("another prior of the last level")
+            if instruction.op == "Mul":
+                scale = scale * known
+            else:
+                mean = mean + scale * known
+            value = instruction.inputs[0 if constants[0] is None else 1]
         if value != f"%{last}" or (scale <= 0).any():
             raise NotRecognised("another prior of the last level")
-        maps = [part.expand(1, height, width, channels)[0] for part in (mean, torch.log(scale))]
-        h = torch.cat(maps, dim=2).reshape(height * width, 2 * channels).double().numpy()
-        if not h.any():
-            return None
-        # the maps as a bias and, at the border, the nine taps of a convolution of the border channel
-        columns = [torch.ones(height * width, 1)]
-        if self.border:
-            ring = border_channel(torch.zeros(1, 1, height, width))
-            columns.append(F.unfold(ring, 3)[0].T)
-        solution = np.linalg.lstsq(torch.cat(columns, dim=1).double().numpy(), h, rcond=None)[0]
-        coefficients = torch.from_numpy(solution).float()
-        state = {"bias": coefficients[0], "logs": torch.zeros(2 * channels)}
-        if self.border:
-            state["border_weight"] = coefficients[1:].T.reshape(2 * channels, 1, 3, 3)
-        return state
+        maps = [part.expand(1, height, width, channels)[0].permute(2, 0, 1) for part in (mean, torch.log(scale))]
+        h = torch.cat(maps)
+        return {"bias": h} if h.any() else None
 
 
-def _logs(scale: Tensor) -> Tensor:
-    if (scale <= 0).any():
-        raise NotRecognised("a scale that is not positive")
-    return torch.log(scale.double()).float() / LOG_SCALE
+def _zero_conv(name: str, conv: _Convolution) -> State:
+    return {f"{name}weight": conv.weight, f"{name}bias": conv.bias}
+
+
+# Maps into border weights and contexts
+
+# Where a map is kept and what it becomes: the bias, the weight whose border channel it may be, the context, and its name in `Glow`.
+_PLACES = [
+    ("coupling.net.norm1.bias", "coupling.net.weight1", "coupling.net.context1", "conv1"),
+    ("coupling.net.norm2.bias", "", "coupling.net.context2", "conv2"),
+    ("coupling.net.conv3.bias", "coupling.net.conv3.weight", "coupling.net.conv3.context", "conv3"),
+]
+
+
+def _settle(levels: list[_Level], top: State | None) -> tuple[State, bool, dict[str, list[int]]]:
+    """The state of the whole flow, whether it has the border channel, and the sides of its contexts.
+
+    Where every map is what a convolution of the border channel gives, it becomes that; else maps that are not constant stay maps.
+    """
+    maps: list[tuple[int, str, str, str, str]] = []  # level, prefix, bias, weight, context
+    state: State = {}
+    for number, level in enumerate(levels):
+        for position, step in enumerate(level.steps):
+            prefix = f"levels.{number}.steps.{position}."
+            state |= {prefix + name: value for name, value in step.items()}
+            maps += [
+                (number, place, prefix + bias, weight and prefix + weight, prefix + context)
+                for bias, weight, context, place in _PLACES
+            ]
+        if level.prior:
+            prefix = f"levels.{number}.prior."
+            state |= {prefix + name: value for name, value in level.prior.items()}
+            maps.append((number, "prior", prefix + "conv.bias", prefix + "conv.weight", prefix + "conv.context"))
+    if top is not None:
+        state["top_prior.bias"] = top["bias"]
+        maps.append((len(levels) - 1, "top", "top_prior.bias", "top_prior.border_weight", "top_prior.context"))
+    sides = [level.side for level in levels]
+    left: dict[str, tuple[int, str, Tensor]] = {}
+    border = False
+    for number, place, bias, weight, context in maps:
+        value = state[bias]
+        if value.ndim == 1:
+            continue
+        taps, state[bias], rest = _border_taps(value, sides[number], has_taps=bool(weight))
+        if taps.any():
+            border = True
+            state[weight] = torch.cat([state[weight], taps], dim=1) if weight in state else taps
+        if rest is not None:
+            left[context] = (number, place, rest)
+    if border:
+        for _, _, _, weight, _ in maps:
+            if weight in state and "top_prior" not in weight and _lacks_border(state, weight):
+                state[weight] = F.pad(state[weight], (0, 0, 0, 0, 0, 1))
+    contexts: dict[str, list[int]] = {}
+    for number, place, rest in left.values():
+        of_levels = contexts.setdefault(place, [0] * len(levels))
+        of_levels[number] = max(of_levels[number], *rest.shape[1:])
+    for name, (number, place, rest) in left.items():
+        side = contexts[place][number]
+        state[name] = spread(rest, side, side)
+    return state, border, contexts
+
+
+def _lacks_border(state: State, weight: str) -> bool:
+    """Whether a weight has no border channel yet: its inputs are then those of what it reads."""
+    if weight.endswith("weight1"):
+        return state[weight].shape[1] == state[weight.replace("coupling.net.weight1", "mix.weight")].shape[0] // 2
+    if weight.endswith("conv3.weight"):
+        return state[weight].shape[1] == state[weight.replace("conv3.weight", "weight2")].shape[0]
+    return state[weight].shape[1] == state[weight].shape[0] // 2
+
+
+def _border_taps(value: Tensor, side: int, has_taps: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A map (C, h, w) as the nine taps (C, 1, 3, 3) of a convolution of the border channel, a bias (C,), and what is left, if anything.
+
+    Fitted by least squares on the smallest image that has the map's border.
+    """
+    small = min(side, max(3, *value.shape[1:]))
+    full = spread(value, small, small)
+    ring = F.unfold(border_channel(torch.zeros(1, 1, small, small)), 3)[0].T.double()
+    columns = torch.cat([torch.ones(small * small, 1, dtype=torch.float64), ring if has_taps else ring[:, :0]], dim=1)
+    target = full.double().flatten(1).T
+    solution = np.linalg.lstsq(columns.numpy(), target.numpy(), rcond=None)[0]
+    fitted = torch.from_numpy(columns.numpy() @ solution)
+    coefficients = torch.from_numpy(solution).float()
+    taps = coefficients[1:].T.reshape(-1, 1, 3, 3) if has_taps else torch.zeros(len(value), 1, 3, 3)
+    rest = (target - fitted).T.reshape(full.shape).float()
+    if rest.abs().max() <= 1e-5 * max(1.0, float(value.abs().max())):
+        return taps, coefficients[0], None
+    # A map that no border channel explains is kept whole: one mechanism a place.
+    middle = value[:, value.shape[1] // 2, value.shape[2] // 2].clone()
+    return torch.zeros_like(taps), middle, value - middle[:, None, None]

@@ -1,7 +1,7 @@
 """Read a frozen TensorFlow graph (a serialized GraphDef) without TensorFlow.
 
-The file is mapped into memory and constants are views of it, so that a graph costs little more than what is used of it. The field
-numbers are those of TensorFlow's graph.proto, node_def.proto, attr_value.proto, tensor.proto and tensor_shape.proto.
+The file is mapped into memory and a constant is a view of it, made when it is asked for, so that a graph costs little more than what
+is used of it. The field numbers are those of TensorFlow's graph.proto, node_def.proto, attr_value.proto, tensor.proto and tensor_shape.proto.
 """
 
 from __future__ import annotations
@@ -20,7 +20,21 @@ from splits.errors import InputError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 LARGEST = 2**31  # bytes of a constant: no GraphDef may be larger, and a damaged shape asks for any
-DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "|u1", 9: "<i8", 10: "|b1", 19: "<f2"}
+LARGEST_FILL = 2**28  # bytes of a constant that is a few numbers repeated: borders and zeros are far smaller
+DTYPES = {
+    1: "<f4",
+    2: "<f8",
+    3: "<i4",
+    4: "|u1",
+    5: "<i2",
+    6: "|i1",
+    9: "<i8",
+    10: "|b1",
+    11: "|i1",  # quantised: qint8, quint8, qint32
+    12: "|u1",
+    13: "<i4",
+    19: "<f2",
+}
 
 
 class NotAGraph(InputError):
@@ -28,12 +42,40 @@ class NotAGraph(InputError):
 
 
 @dataclass(frozen=True)
+class Constant:
+    """A tensor as it lies in the file: ``shape``, a numpy type string ``dtype``, and its bytes or numbers."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    content: memoryview | None = None
+    numbers: tuple[float, ...] = ()
+
+    def array(self) -> NDArray[Any]:
+        """The values, as a view where they lie in the file as bytes, or are one number.
+
+        Raises:
+            NotAGraph: if a few numbers stand for more than any graph holds.
+        """
+        if self.content is not None:
+            return np.frombuffer(self.content, self.dtype).reshape(self.shape)
+        last = np.array(self.numbers[-1] if self.numbers else 0, self.dtype)
+        if len(self.numbers) < 2:
+            return np.broadcast_to(last, self.shape)
+        count = math.prod(self.shape)
+        if len(self.numbers) < count and count * last.itemsize > LARGEST_FILL:
+            raise NotAGraph(f"a constant of the shape {self.shape} is made of {len(self.numbers)} numbers: the graph is damaged")
+        array = np.full(count, last, self.dtype)  # fewer values than elements: the last one repeats
+        array[: len(self.numbers)] = self.numbers[:count]
+        return array.reshape(self.shape)
+
+
+@dataclass(frozen=True)
 class Node:
     """A node of the graph.
 
     ``inputs`` are names of nodes (a control input begins with ``^``, another than the first output ends in ``:n``). ``attributes`` hold
-    numbers, booleans, bytes, lists of them, shapes (a tuple, -1 where unknown; None if even the rank is) and arrays. The type attributes
-    are numpy type strings.
+    numbers, booleans, bytes, lists of them, shapes (a tuple, -1 where unknown; None if even the rank is) and a `Constant`. The type
+    attributes are numpy type strings.
     """
 
     name: str
@@ -42,8 +84,14 @@ class Node:
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
-def read_graph(path: str | Path) -> dict[str, Node]:
-    """The nodes of a GraphDef file by name, in the order of the file.
+class Graph(dict[str, Node]):
+    """Nodes by name, in the order of the file. ``producer``: the version number of the TensorFlow that wrote them, 0 if unknown."""
+
+    producer: int = 0
+
+
+def read_graph(path: str | Path) -> Graph:
+    """The nodes of a GraphDef file.
 
     Raises:
         NotAGraph: if the file is not a whole GraphDef.
@@ -56,14 +104,18 @@ def read_graph(path: str | Path) -> dict[str, Node]:
         except ValueError:  # an empty file cannot be mapped
             raise NotAGraph(f"{path} is empty") from None
     try:
-        nodes = [_node(value) for number, value in _fields(data) if number == 1 and isinstance(value, memoryview)]
+        parts = [(number, value) for number, value in _fields(data) if isinstance(value, memoryview)]
+        nodes = [_node(value) for number, value in parts if number == 1]
+        versions = [dict(_fields(value)) for number, value in parts if number == 4]
     except (IndexError, ValueError, OverflowError) as error:
         raise NotAGraph(f"{path} is not a frozen TensorFlow graph, or it is truncated ({error}): download it again") from error
-    graph = {node.name: node for node in nodes}
+    graph = Graph((node.name, node) for node in nodes)
     if len(graph) < len(nodes):
         raise NotAGraph(f"{path} is not one frozen TensorFlow graph: it has two nodes of one name")
     if not graph or "" in graph or not all(node.op for node in nodes):
         raise NotAGraph(f"{path} is not a frozen TensorFlow graph: it holds no named nodes")
+    producer = versions[-1].get(1, 0) if versions else 0
+    graph.producer = producer if isinstance(producer, int) else 0
     return graph
 
 
@@ -200,8 +252,8 @@ def _shape(data: memoryview) -> tuple[int, ...] | None:
     return tuple(sizes)
 
 
-def _tensor(data: memoryview) -> NDArray[Any]:
-    """A constant: a view of the file where the values lie there as bytes."""
+def _tensor(data: memoryview) -> Constant:
+    """What a constant says of itself is checked here; its values are made when they are asked for."""
     dtype = np.dtype("<f4")
     shape: tuple[int, ...] = ()
     content: memoryview | None = None
@@ -209,7 +261,7 @@ def _tensor(data: memoryview) -> NDArray[Any]:
     for number, value in _fields(data):
         if number == 1:
             if value not in DTYPES:  # strings of assertions and the like: never a part of the flow
-                return np.empty(0)
+                return Constant((0,), "<f4")
             dtype = np.dtype(DTYPES[_signed(value)])
         elif number == 2:
             shape = _shape(_bytes(value)) or ()
@@ -222,12 +274,11 @@ def _tensor(data: memoryview) -> NDArray[Any]:
         elif number == 13:  # half precision comes as the bits of whole numbers
             values += np.array(_numbers(value), "<u2").view("<f2").tolist()
     count = math.prod(shape)
-    if count * dtype.itemsize > LARGEST:
+    if min(shape, default=0) < 0 or count * dtype.itemsize > LARGEST:
         raise ValueError(f"it has a constant of the shape {shape}")
     if content is not None and (len(content) or not count):
-        return np.frombuffer(content, dtype).reshape(shape)
-    array = np.zeros(count, dtype)
-    if values:  # fewer values than elements: the last one repeats
-        array[: len(values)] = values[:count]
-        array[len(values) :] = values[-1]
-    return array.reshape(shape)
+        if len(content) != count * dtype.itemsize:
+            raise ValueError(f"it has a constant of the shape {shape} with {len(content):,} bytes")
+        return Constant(shape, dtype.str, content)
+    np.array(values, dtype)  # numbers that the type does not hold are refused
+    return Constant(shape, dtype.str, None, tuple(values))

@@ -6,63 +6,83 @@ verified by running it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import shutil
-import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from celebglow.convert.checkpoints import convert, save
-from harness.io.atomic import home, locked, sha256, write_atomically
+from harness.io.atomic import home, sha256, write_atomically
 from harness.io.download import fetch
-from splits.errors import InputError
+from harness.io.locks import locked
+from harness.io.progress import move, progress_bar
+from splits.errors import DamagedError
 
 logger = logging.getLogger(__name__)
 
-BASE = "https://openaipublic.azureedge.net/glow-demo/"
+BASES = (
+    "https://openaipublic.azureedge.net/glow-demo/",  # demo/script.sh of openai/glow
+    # A guess, seen nowhere: other files of OpenAI's are served from there, and azureedge.net was to end in January 2025.
+    "https://openaipublic.blob.core.windows.net/glow-demo/",
+)
 GRAPH, TABLE = "large3/graph_unoptimized.pb", "z_manipulate.npy"
+MOST = {  # bytes
+    GRAPH: 2**31,  # of any protocol buffer
+    TABLE: 64_000_000,  # 40 x 196,608 numbers, if of 8 bytes; float32 is what is known of them
+}
 
 
 def openai_flow() -> Path:
     """The folder of the published flow; the first time, it is downloaded and converted.
 
-    ``OOD_DATA_OPENAI_URL`` names another server with the same files.
+    ``OOD_DATA_OPENAI_URL`` names another server with the same files. A file that can't be converted is set aside, as ``….rejected``, and
+    the next call downloads it anew.
 
     Raises:
         DownloadError: if it cannot be fetched.
-        ValueError: if what was fetched cannot be converted, saying why.
+        DamagedError: if what was fetched cannot be converted, saying why.
         OSError: if the folder cannot be written.
     """
     root = home() / "openai"
     folder = root / "flow"
     if (folder / "model_index.json").is_file():
         return folder
-    base = os.environ.get("OOD_DATA_OPENAI_URL") or BASE
+    named = os.environ.get("OOD_DATA_OPENAI_URL")
     root.mkdir(parents=True, exist_ok=True)
-    records = root / "downloads.json"
     with locked(root / ".lock"):
         if (folder / "model_index.json").is_file():  # another process has made it meanwhile
             return folder
-        for name in (GRAPH, TABLE):
-            path = root / Path(name).name
-            if not path.is_file():
-                done = _fetch(base.rstrip("/") + "/" + name, path)
-                known = [entry for entry in _recorded(records) if entry["url"] != done["url"]] + [done]
-                write_atomically(records, json.dumps(known, indent=1).encode() + b"\n")
+        graph, table = (_have(name, (named,) if named else BASES, root) for name in (GRAPH, TABLE))
         logger.info("converting the published graph; the first time only")
-        try:
-            conversion = convert(root / Path(GRAPH).name)
-            logger.info(conversion.summary)
-            shutil.rmtree(folder, ignore_errors=True)
-            save(conversion, folder, root / TABLE)
-        except ValueError as error:
-            raise InputError(f"{error}. Remove {root} to download it again") from error
+        with _set_aside_if_wrong(graph):
+            conversion = convert(graph)
+        logger.info(conversion.summary)
+        shutil.rmtree(folder, ignore_errors=True)
+        with _set_aside_if_wrong(table):
+            save(conversion, folder, table)
+        for path in (graph, table):
+            _rejected(path).unlink(missing_ok=True)
     return folder
+
+
+def _have(name: str, bases: tuple[str, ...], root: Path) -> Path:
+    """One file, downloaded unless it is there, and its line in downloads.json."""
+    path, records = root / Path(name).name, root / "downloads.json"
+    with progress_bar(path.name, "B") as bar:
+        url = fetch([base.rstrip("/") + "/" + name for base in bases], path, progress=partial(move, bar), most=MOST[name])
+    if url is not None:
+        done = {"url": url, "bytes": path.stat().st_size, "sha256": sha256(path)}
+        logger.info("%s: %s bytes, sha256 %s", url, f"{done['bytes']:,}", done["sha256"])
+        done["time"] = datetime.now(UTC).isoformat(timespec="seconds")
+        known = [entry for entry in _recorded(records) if entry["url"] != url]
+        write_atomically(records, json.dumps([*known, done], indent=1).encode() + b"\n")
+    return path
 
 
 def _recorded(records: Path) -> list[dict[str, Any]]:
@@ -74,15 +94,20 @@ def _recorded(records: Path) -> list[dict[str, Any]]:
         return []
 
 
-def _fetch(url: str, path: Path) -> dict[str, Any]:
-    """Download one file; returns what is to be recorded of it."""
-    with tqdm(unit="B", unit_scale=True, desc=path.name, disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
+@contextlib.contextmanager
+def _set_aside_if_wrong(path: Path) -> Iterator[None]:
+    """While a file is converted: what turns out to be wrong with it is the download's fault, or ours, and not the user's."""
+    try:
+        yield
+    except ValueError as error:
+        aside = _rejected(path)
+        again = aside.is_file() and sha256(aside) == sha256(path)
+        path.replace(aside)
+        what_to_do = (
+            "the server has sent the same bytes again, so please report it" if again else "the same command downloads it anew"
+        )
+        raise DamagedError(f"{error}. It was set aside as {aside}: {what_to_do}") from error
 
-        def progress(there: int, total: int | None) -> None:
-            bar.total = total
-            bar.update(there - bar.n)
 
-        fetch([url], path, progress=progress)
-    done = {"url": url, "bytes": path.stat().st_size, "sha256": sha256(path)}
-    logger.info("%s: %s bytes, sha256 %s", url, f"{done['bytes']:,}", done["sha256"])
-    return done | {"time": datetime.now(UTC).isoformat(timespec="seconds")}
+def _rejected(path: Path) -> Path:
+    return path.with_name(path.name + ".rejected")

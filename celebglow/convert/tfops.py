@@ -1,11 +1,17 @@
-"""TensorFlow's operations, as far as Glow's graphs use them, in torch. Images are NHWC, as in the graphs.
+"""TensorFlow 1's operations, as far as graphs of image flows use them, in torch. Images are NHWC, as in the graphs.
 
-An operation takes the node's attributes and its inputs: tensors, or plain numbers and lists for what describes shapes. Tensors that
-don't depend on the latents have batch size 1 and broadcast, also where TensorFlow would ask for equal sizes.
+An operation takes the node's attributes and its inputs: tensors, or plain numbers and lists for what describes shapes. It returns a
+tensor, or a tuple of them where the operation has several outputs. Tensors that don't depend on the latents have batch size 1 and
+broadcast, also where TensorFlow would ask for equal sizes. What moves a window over images is in `celebglow.convert.tfops_spatial`.
+
+Every operation is tested against values that TensorFlow 1.8 computed (``tests/golden/tf_operations.npz``).
 """
 
 from __future__ import annotations
 
+import functools
+import math
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,15 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from celebglow.convert.tfops_spatial import SPATIAL
 from splits.errors import InputError
 
 Attributes = Mapping[str, Any]
-Operation = Callable[..., Tensor]
+Operation = Callable[..., Any]
 
 TORCH_DTYPES = {
     "<f4": torch.float32,
     "<f8": torch.float64,
     "<f2": torch.float16,
+    "|i1": torch.int8,
+    "<i2": torch.int16,
     "<i4": torch.int32,
     "<i8": torch.int64,
     "|u1": torch.uint8,
@@ -46,20 +55,70 @@ def _dtype(name: str) -> torch.dtype:
     return TORCH_DTYPES[name]
 
 
+# Element by element
+
+
 def _elementwise(function: Callable[..., Tensor]) -> Operation:
-    return lambda attributes, *inputs: function(*inputs)
+    """Of tensors; plain numbers stay as they are beside a tensor, so that they take its type."""
+
+    def apply(attributes: Attributes, *inputs: Any) -> Tensor:
+        plain = not any(isinstance(each, Tensor) for each in inputs)
+        return function(*(torch.tensor(each) if plain or isinstance(each, list) else each for each in inputs))
+
+    return apply
 
 
-def _conv2d(attributes: Attributes, x: Tensor, kernel: Tensor) -> Tensor:
-    same = attributes["padding"] == "SAME"
-    height, width = kernel.shape[:2]
-    strides, dilations = attributes.get("strides", [1] * 4), attributes.get("dilations") or [1] * 4
-    if attributes.get("data_format", "NHWC") != "NHWC" or [*strides, *dilations] != [1] * 8:
-        raise InputError("only NHWC convolutions of stride and dilation 1 are supported")
-    if attributes["padding"] not in ("SAME", "VALID") or (same and (height % 2 == 0 or width % 2 == 0)):
-        raise InputError(f"unsupported padding {attributes['padding']} of a {height}x{width} convolution")
-    padding = (height // 2, width // 2) if same else (0, 0)
-    return F.conv2d(x.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1), padding=padding).permute(0, 2, 3, 1)
+def _divide(a: Any, b: Any) -> Tensor:
+    """`Div`: of whole numbers, rounded towards 0."""
+    whole = not any(isinstance(each, float) or (isinstance(each, Tensor) and each.is_floating_point()) for each in (a, b))
+    return torch.div(tensor(a), b, rounding_mode="trunc") if whole else a / b
+
+
+def _maximum(a: Any, b: Any) -> Tensor:
+    return torch.maximum(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else _bounded(a, b, "min")
+
+
+def _minimum(a: Any, b: Any) -> Tensor:
+    return torch.minimum(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else _bounded(a, b, "max")
+
+
+def _bounded(a: Any, b: Any, side: str) -> Tensor:
+    x, bound = (a, b) if isinstance(a, Tensor) else (b, a)
+    return x.clamp(**{side: bound})  # type: ignore[no-any-return]
+
+
+def _clip(x: Any, low: Any, high: Any) -> Tensor:
+    return _minimum(_maximum(tensor(x), low), high)
+
+
+def _where(attributes: Attributes, condition: Any, a: Any, b: Any) -> Tensor:
+    condition, a, b = tensor(condition), tensor(a), tensor(b)
+    if condition.ndim == 1 and a.ndim > 1:  # `Select` chooses rows
+        condition = condition.reshape(-1, *[1] * (a.ndim - 1))
+    return torch.where(condition, a, b)
+
+
+def _bias_add(attributes: Attributes, x: Tensor, bias: Any) -> Tensor:
+    if attributes.get("data_format", "NHWC") == "NCHW":
+        return x + tensor(bias).reshape(-1, *[1] * (x.ndim - 2))
+    return x + tensor(bias)
+
+
+def _dequantize(attributes: Attributes, x: Any, low: Any, high: Any) -> Tensor:
+    """Whole numbers of 8 bits that stand for [low, high], by the three rules of TensorFlow's kernel (dequantize_op.cc)."""
+    x, low, high = tensor(x), float(tensor(low)), float(tensor(high))
+    signed = x.dtype == torch.int8
+    mode = attributes.get("mode", "MIN_COMBINED")
+    if mode == "SCALED":
+        return x.float() * (max(abs(low), abs(high)) / 127 if signed else high / 255)
+    offset = x.double() + (128 if signed else 0)
+    scale = (high - low) / 255
+    if mode == "MIN_FIRST":  # 0 is to be met exactly, so the lower end is rounded to a step
+        low = round(low / scale) * scale if scale else low
+    return (low + offset * scale).float()
+
+
+# Shapes
 
 
 def _concat(attributes: Attributes, *inputs: Any) -> Tensor:
@@ -71,8 +130,26 @@ def _concat(attributes: Attributes, *inputs: Any) -> Tensor:
     return torch.cat(parts, dim=axis)
 
 
+def _pack(attributes: Attributes, *inputs: Any) -> Tensor:
+    return torch.stack(torch.broadcast_tensors(*map(tensor, inputs)), dim=attributes.get("axis", 0))
+
+
+def _unpack(attributes: Attributes, x: Any) -> tuple[Tensor, ...]:
+    return tensor(x).unbind(attributes.get("axis", 0))
+
+
+def _split(attributes: Attributes, axis: Any, x: Any) -> tuple[Tensor, ...]:
+    axis, x = ints(axis)[0], tensor(x)
+    return x.split(x.shape[axis] // attributes["num_split"], dim=axis)
+
+
+def _split_v(attributes: Attributes, x: Any, sizes: Any, axis: Any) -> tuple[Tensor, ...]:
+    axis, x, sizes = ints(axis)[0], tensor(x), ints(sizes)
+    return x.split([size if size >= 0 else x.shape[axis] - sum(sizes) - 1 for size in sizes], dim=axis)
+
+
 def slices(attributes: Attributes, begin: Any, end: Any, strides: Any) -> tuple[Any, ...]:
-    """The index that a StridedSlice takes."""
+    """The index that a StridedSlice takes, in Python's terms."""
     index: list[Any] = []
     for i, (first, last, step) in enumerate(zip(ints(begin), ints(end), ints(strides), strict=True)):
         if attributes.get("ellipsis_mask", 0) >> i & 1:
@@ -87,60 +164,285 @@ def slices(attributes: Attributes, begin: Any, end: Any, strides: Any) -> tuple[
     return tuple(index)
 
 
-def _pad(attributes: Attributes, x: Tensor, paddings: Any) -> Tensor:
+def _strided_slice(attributes: Attributes, x: Any, *where: Any) -> Tensor:
+    x = tensor(x)
+    index = slices(attributes, *where)
+    if not any(isinstance(each, slice) and (each.step or 1) < 0 for each in index):
+        return x[index]
+    shown = len([each for each in index if each is not None and each is not Ellipsis])
+    full: list[Any] = []  # without the ellipsis, so that every entry has its axis
+    for each in index:
+        full += [slice(None)] * (x.ndim - shown) if each is Ellipsis else [each]
+    axis, kept = 0, []
+    for each in full:  # torch has no negative steps: those axes are gathered first
+        if isinstance(each, slice) and (each.step or 1) < 0:
+            x = x.index_select(axis, torch.tensor(list(range(x.shape[axis])[each]), dtype=torch.int64, device=x.device))
+            each = slice(None)
+        kept.append(each)
+        axis += each is not None
+    return x[tuple(kept)]
+
+
+def _slice(attributes: Attributes, x: Any, begin: Any, size: Any) -> Tensor:
+    cuts = zip(ints(begin), ints(size), strict=True)
+    return tensor(x)[tuple(slice(first, None if count < 0 else first + count) for first, count in cuts)]
+
+
+def _pad(attributes: Attributes, x: Any, paddings: Any, value: Any = 0) -> Tensor:
+    return F.pad(tensor(x), _pad_list(paddings), value=float(tensor(value)))
+
+
+def _pad_list(paddings: Any) -> list[int]:
+    """Torch's order: the last axis first."""
     rows = paddings.tolist() if isinstance(paddings, Tensor) else paddings
-    return F.pad(x, [int(number) for row in reversed(rows) for number in row])
+    return [int(number) for row in reversed(rows) for number in row]
+
+
+def _gather(attributes: Attributes, x: Any, indices: Any, axis: Any = 0) -> Tensor:
+    x = tensor(x)
+    indices, axis = tensor(indices).to(x.device).long(), ints(axis)[0] % x.ndim
+    taken = x.index_select(axis, indices.flatten())
+    return taken.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+
+
+def _expand_dims(attributes: Attributes, x: Any, axis: Any) -> Tensor:
+    return tensor(x).unsqueeze(ints(axis)[0])
+
+
+def _squeeze(attributes: Attributes, x: Any) -> Tensor:
+    x, axes = tensor(x), attributes.get("squeeze_dims") or attributes.get("axis") or []
+    return x.squeeze(tuple(axes)) if axes else x.squeeze()
 
 
 def _one_hot(attributes: Attributes, indices: Any, depth: Any, on: Any, off: Any) -> Tensor:
-    if attributes.get("axis", -1) != -1:
-        raise InputError("OneHot is supported on the last axis only")
     hit = tensor(indices)[..., None] == torch.arange(ints(depth)[0])
-    return torch.where(hit, tensor(on), tensor(off))
+    hot = torch.where(hit, tensor(on), tensor(off))
+    axis = attributes.get("axis", -1)
+    return hot if axis == -1 else hot.movedim(-1, axis)
 
 
-def _sum(attributes: Attributes, x: Tensor, axes: Any) -> Tensor:
-    axes = ints(axes)
-    return tensor(x).sum(dim=axes, keepdim=attributes.get("keep_dims", False)) if axes else tensor(x)
+def _diag(attributes: Attributes, x: Any) -> Tensor:
+    """`Diag`: of a tensor of any rank, one of twice the rank."""
+    x = tensor(x)
+    return torch.diag(x.flatten()).reshape(*x.shape, *x.shape)
 
 
-def _matmul(attributes: Attributes, a: Tensor, b: Tensor) -> Tensor:
-    a = a.mT if attributes.get("transpose_a") else a
-    return a @ (b.mT if attributes.get("transpose_b") else b)
+def _band(attributes: Attributes, x: Any, lower: Any, upper: Any) -> Tensor:
+    x, lower, upper = tensor(x), ints(lower)[0], ints(upper)[0]
+    x = x if upper < 0 else x.tril(upper)
+    return x if lower < 0 else x.triu(-lower)
 
+
+def _set_diag(attributes: Attributes, x: Any, diagonal: Any) -> Tensor:
+    x, diagonal = tensor(x), tensor(diagonal)
+    return x - torch.diag_embed(torch.diagonal(x, dim1=-2, dim2=-1)) + torch.diag_embed(diagonal)
+
+
+# Sums and matrices
+
+
+def _reduction(function: Callable[[Tensor, tuple[int, ...], bool], Tensor]) -> Operation:
+    def reduce(attributes: Attributes, x: Any, axes: Any) -> Tensor:
+        x, axes = tensor(x), tuple(axis % max(tensor(x).ndim, 1) for axis in ints(axes))
+        return function(x, axes, bool(attributes.get("keep_dims", False))) if axes and x.ndim else x
+
+    return reduce
+
+
+def _product(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    for axis in sorted(axes, reverse=True):
+        x = x.prod(dim=axis, keepdim=keep)
+    return x
+
+
+def _mean(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    if x.is_floating_point():
+        return x.mean(axes, keep)
+    count = math.prod(x.shape[axis] for axis in axes)
+    return torch.div(x.sum(axes, keep), count, rounding_mode="trunc").to(x.dtype)
+
+
+def _cumulate(function: Callable[..., Tensor]) -> Operation:
+    def cumulate(attributes: Attributes, x: Any, axis: Any) -> Tensor:
+        axis, x = ints(axis)[0], tensor(x)
+        if attributes.get("reverse"):
+            x = x.flip(axis)
+        result = function(x, axis)
+        if attributes.get("exclusive"):
+            first = torch.zeros_like if function is torch.cumsum else torch.ones_like
+            edge = result.narrow(axis, 0, 1)
+            result = torch.cat([first(edge), result.narrow(axis, 0, result.shape[axis] - 1)], dim=axis)
+        return result.flip(axis) if attributes.get("reverse") else result
+
+    return cumulate
+
+
+def _matmul(attributes: Attributes, a: Any, b: Any) -> Tensor:
+    a, b = tensor(a), tensor(b)
+    a = a.mT if attributes.get("transpose_a") or attributes.get("adj_x") else a
+    return a @ (b.mT if attributes.get("transpose_b") or attributes.get("adj_y") else b)
+
+
+def _in_double(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Inverses and determinants in double precision, as they are computed once and everything depends on them."""
+    return lambda *inputs: function(*(tensor(x).double() for x in inputs)).to(tensor(inputs[0]).dtype)
+
+
+def _solve_triangular(attributes: Attributes, a: Any, b: Any) -> Tensor:
+    a, lower = tensor(a), bool(attributes.get("lower", True))
+    if attributes.get("adjoint"):
+        a, lower = a.mT, not lower
+    return _in_double(lambda a, b: torch.linalg.solve_triangular(a, b, upper=not lower))(a, b)
+
+
+def _inverse_permutation(attributes: Attributes, x: Any) -> Tensor:
+    return torch.argsort(tensor(x)).to(tensor(x).dtype)
+
+
+def _log_determinant(attributes: Attributes, x: Any) -> tuple[Tensor, Tensor]:
+    sign, log_det = torch.linalg.slogdet(tensor(x).double())
+    return sign.to(x.dtype), log_det.to(x.dtype)
+
+
+def _full(attributes: Attributes, shape: Any, value: Any) -> Tensor:
+    return torch.full(ints(shape), tensor(value).item(), dtype=tensor(value).dtype)
+
+
+def _range(attributes: Attributes, start: Any, limit: Any, delta: Any) -> Tensor:
+    numbers = [tensor(each).item() for each in (start, limit, delta)]
+    return torch.arange(*numbers, dtype=tensor(start).dtype)
+
+
+def _identity(attributes: Attributes, x: Any) -> Tensor:
+    return tensor(x)
+
+
+IDENTITIES = frozenset(
+    {"Identity", "Snapshot", "StopGradient", "PreventGradient", "PlaceholderWithDefault", "CheckNumerics", "EnsureShape"}
+)
+
+_ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
+    "Abs": torch.abs,
+    "Add": operator.add,
+    "AddN": lambda *parts: functools.reduce(operator.add, parts),
+    "AddV2": operator.add,
+    "Ceil": torch.ceil,
+    "ClipByValue": _clip,
+    "Cos": torch.cos,
+    "Div": _divide,
+    "Elu": F.elu,
+    "Equal": lambda a, b: tensor(a) == b,
+    "Erf": torch.erf,
+    "Exp": torch.exp,
+    "Expm1": torch.expm1,
+    "Floor": torch.floor,
+    "FloorDiv": lambda a, b: torch.div(tensor(a), b, rounding_mode="floor"),
+    "FloorMod": lambda a, b: torch.remainder(tensor(a), b),
+    "Greater": lambda a, b: tensor(a) > b,
+    "GreaterEqual": lambda a, b: tensor(a) >= b,
+    "Inv": torch.reciprocal,
+    "Less": lambda a, b: tensor(a) < b,
+    "LessEqual": lambda a, b: tensor(a) <= b,
+    "Log": torch.log,
+    "Log1p": torch.log1p,
+    "LogicalAnd": torch.logical_and,
+    "LogicalNot": torch.logical_not,
+    "LogicalOr": torch.logical_or,
+    "MatrixDeterminant": _in_double(torch.linalg.det),
+    "MatrixInverse": _in_double(torch.linalg.inv),
+    "MatrixSolve": _in_double(torch.linalg.solve),
+    "Cholesky": _in_double(torch.linalg.cholesky),
+    "Maximum": _maximum,
+    "Minimum": _minimum,
+    "Mod": lambda a, b: torch.fmod(tensor(a), b),
+    "Mul": operator.mul,
+    "Neg": operator.neg,
+    "NotEqual": lambda a, b: tensor(a) != b,
+    "OnesLike": torch.ones_like,
+    "Pow": operator.pow,
+    "RealDiv": operator.truediv,
+    "Reciprocal": torch.reciprocal,
+    "Relu": torch.relu,
+    "Relu6": F.relu6,
+    "Rint": torch.round,
+    "Round": torch.round,
+    "Rsqrt": torch.rsqrt,
+    "Selu": F.selu,
+    "Sigmoid": torch.sigmoid,
+    "Sign": torch.sign,
+    "Sin": torch.sin,
+    "Softplus": F.softplus,
+    "Softsign": F.softsign,
+    "Sqrt": torch.sqrt,
+    "Square": torch.square,
+    "SquaredDifference": lambda a, b: torch.square(a - b),
+    "Sub": operator.sub,
+    "Tan": torch.tan,
+    "Tanh": torch.tanh,
+    "ZerosLike": torch.zeros_like,
+}
 
 OPERATIONS: dict[str, Operation] = {
-    "Abs": _elementwise(torch.abs),
-    "Add": _elementwise(lambda a, b: a + b),
-    "AddV2": _elementwise(lambda a, b: a + b),
+    **SPATIAL,
+    **{name: _elementwise(function) for name, function in _ELEMENTWISE.items()},
+    **dict.fromkeys(IDENTITIES, _identity),
+    "All": _reduction(lambda x, axes, keep: x.all(axes, keep)),
+    "Any": _reduction(lambda x, axes, keep: x.any(axes, keep)),
+    "BatchMatMul": _matmul,
+    "BatchMatMulV2": _matmul,
+    "BiasAdd": _bias_add,
+    "BroadcastTo": lambda attributes, x, shape: tensor(x).expand(ints(shape)),
     "Cast": lambda attributes, x: tensor(x).to(_dtype(attributes["DstT"])),
+    "Concat": lambda attributes, axis, *parts: _concat(attributes, *parts, axis),
     "ConcatV2": _concat,
-    "Conv2D": _conv2d,
-    "Exp": _elementwise(torch.exp),
-    "Fill": lambda attributes, shape, value: torch.full(ints(shape), tensor(value).item(), dtype=tensor(value).dtype),
-    "Floor": _elementwise(torch.floor),
-    "Identity": _elementwise(lambda x: x),
-    "Log": _elementwise(torch.log),
+    "Cumprod": _cumulate(torch.cumprod),
+    "Cumsum": _cumulate(torch.cumsum),
+    "Dequantize": _dequantize,
+    "Diag": _diag,
+    "DiagPart": lambda attributes, x: torch.diagonal(tensor(x)),
+    "ExpandDims": _expand_dims,
+    "Fill": _full,
+    "Gather": _gather,
+    "GatherV2": _gather,
+    "InvertPermutation": _inverse_permutation,
+    "L2Loss": lambda attributes, x: tensor(x).square().sum() / 2,
+    "LeakyRelu": lambda attributes, x: F.leaky_relu(x, attributes.get("alpha", 0.2)),
+    "LogMatrixDeterminant": _log_determinant,
+    "LogSoftmax": lambda attributes, x: torch.log_softmax(tensor(x), dim=-1),
     "MatMul": _matmul,
-    "MatrixDeterminant": _elementwise(lambda x: torch.linalg.det(x.double()).to(x.dtype)),
-    "MatrixInverse": _elementwise(lambda x: torch.linalg.inv(x.double()).to(x.dtype)),
-    "Maximum": _elementwise(lambda a, b: a.clamp(min=b) if isinstance(a, Tensor) else b.clamp(min=a)),
-    "Minimum": _elementwise(lambda a, b: a.clamp(max=b) if isinstance(a, Tensor) else b.clamp(max=a)),
-    "Mul": _elementwise(lambda a, b: a * b),
-    "Neg": _elementwise(lambda x: -x),
+    "MatrixBandPart": _band,
+    "MatrixDiag": lambda attributes, x: torch.diag_embed(tensor(x)),
+    "MatrixDiagPart": lambda attributes, x: torch.diagonal(tensor(x), dim1=-2, dim2=-1),
+    "MatrixSetDiag": _set_diag,
+    "MatrixTriangularSolve": _solve_triangular,
+    "Max": _reduction(lambda x, axes, keep: x.amax(axes, keep)),
+    "Mean": _reduction(_mean),
+    "Min": _reduction(lambda x, axes, keep: x.amin(axes, keep)),
     "OneHot": _one_hot,
-    "Pack": lambda attributes, *parts: torch.stack([tensor(part) for part in parts], dim=attributes.get("axis", 0)),
+    "Pack": _pack,
     "Pad": _pad,
-    "Pow": _elementwise(lambda a, b: a**b),
-    "RandomUniform": lambda attributes, shape: torch.full(ints(shape), 0.5),  # its mean: decoding draws nothing of its own
-    "RealDiv": _elementwise(lambda a, b: a / b),
-    "Relu": _elementwise(torch.relu),
+    "PadV2": _pad,
+    "Prod": _reduction(_product),
+    # their means: decoding draws nothing of its own
+    "RandomUniform": lambda attributes, shape: torch.full(ints(shape), 0.5),
+    "RandomStandardNormal": lambda attributes, shape: torch.zeros(ints(shape)),
+    "Range": _range,
+    "Rank": lambda attributes, x: torch.tensor(tensor(x).ndim, dtype=torch.int32),
     "Reshape": lambda attributes, x, shape: tensor(x).reshape(ints(shape)),
+    "ReverseV2": lambda attributes, x, axes: tensor(x).flip(ints(axes)),
+    "Select": _where,
+    "SelectV2": _where,
     "Shape": lambda attributes, x: torch.tensor(tensor(x).shape, dtype=torch.int32),
-    "Sigmoid": _elementwise(torch.sigmoid),
-    "StridedSlice": lambda attributes, x, *where: tensor(x)[slices(attributes, *where)],
-    "Sub": _elementwise(lambda a, b: a - b),
-    "Sum": _sum,
+    "ShapeN": lambda attributes, *parts: tuple(torch.tensor(tensor(x).shape, dtype=torch.int32) for x in parts),
+    "Size": lambda attributes, x: torch.tensor(tensor(x).numel(), dtype=torch.int32),
+    "Slice": _slice,
+    "Softmax": lambda attributes, x: torch.softmax(tensor(x), dim=-1),
+    "Split": _split,
+    "SplitV": _split_v,
+    "Squeeze": _squeeze,
+    "StridedSlice": _strided_slice,
+    "Sum": _reduction(lambda x, axes, keep: x.sum(axes, keep)),
     "Tile": lambda attributes, x, multiples: tensor(x).repeat(ints(multiples)),
     "Transpose": lambda attributes, x, axes: tensor(x).permute(ints(axes)),
+    "Unpack": _unpack,
 }

@@ -55,7 +55,7 @@ def decorrelate(
         responses = np.array([_response(row, base, probes, decode) for row in directions.table]) / spread
         first = responses if first is None else first
         if not np.abs(np.diag(responses)).min() > 0:
-            raise InputError("a walk does not change what its own probe sees: give --as-fitted")
+            raise InputError("a walk does not change what its own probe sees: give `decorrelated=False`")
         mixing = np.linalg.inv(responses / np.diag(responses))  # mixing @ responses is diagonal
         mixing /= np.diag(mixing)[:, None]
         directions.table.copy_(torch.from_numpy(mixing).to(directions.table) @ directions.table)

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
-from tqdm import tqdm
 
 from celebglow.fitting.labels import column as column_of
 from celebglow.fitting.labels import read_labels
 from harness.io.pictures import check_size, load_picture
+from harness.io.progress import progress_bar
 from splits.arrays import BadFile, open_zip, rows_of
 from splits.errors import InputError, listed, shown
 
@@ -91,7 +91,7 @@ def read_images(
         labels: a table with more columns, see `celebglow.fitting.labels.read_labels`.
         center_crop: side in pixels of the squares that a folder's pictures are cropped to; as large as they can be if None.
         wanted: columns that have to be there: said before the pictures are decoded, which can take long.
-        progress: show a bar on stderr.
+        progress: show how far it is, on stderr.
 
     Raises:
         ValueError: if there is nothing usable, saying what was expected.
@@ -99,7 +99,7 @@ def read_images(
     path = Path(source)
     if not path.is_dir():
         if center_crop is not None:
-            raise InputError("--center-crop is for folders of pictures; --crop crops an array file's images")
+            raise InputError("`center_crop` is for folders of pictures; `crop` crops an array file's images")
         data = _read_archive(path)
         if labels is not None:
             data = replace(data, columns=data.columns | read_labels(labels, (), len(data.images)))
@@ -154,19 +154,33 @@ def _read_archive(path: Path) -> LabelledImages:
 
 def _decode(files: list[Path], size: int, center_crop: int | None, progress: bool) -> NDArray[np.uint8]:
     """The central squares of pictures, (N, S, S, 3), in memory if they are not many."""
-    side = max(size // 2, min(size, _read_square(files[0], None, center_crop).shape[0]))
+    side = max(size // 2, min(size, _read_square(files[0], None, center_crop)[0].shape[0]))
     images = _allocate((len(files), side, side, 3))
+    shapes = np.empty((len(files), 2), np.int64)
 
     def decode(index: int) -> None:
-        images[index] = _read_square(files[index], side, center_crop)
+        images[index], shapes[index] = _read_square(files[index], side, center_crop)
 
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(files), unit="img", desc="read", disable=not progress, dynamic_ncols=True) as bar,
-    ):
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("read", "img", len(files), shown=progress) as bar:
         for _ in pool.map(decode, range(len(files))):
             bar.update()
+    _warn(files, shapes, side, center_crop)
     return images
+
+
+def _warn(files: list[Path], shapes: NDArray[np.int64], side: int, center_crop: int | None) -> None:
+    """Say of pictures of other ``shapes`` (N, 2), width and height, than squares of ``side`` what became of them."""
+    oblong, small = shapes[:, 0] != shapes[:, 1], np.minimum(shapes.min(axis=1), center_crop or side) < side
+    for which, what, so in (
+        (oblong if center_crop is None else np.zeros_like(oblong), "not square", "the central square of each is used"),
+        (small, f"smaller than {side} x {side}", "they are enlarged, which adds nothing"),
+    ):
+        if which.any():
+            first = int(which.argmax())
+            width, height = shapes[first]
+            logger.warning(
+                "%s: %d of %d pictures, first %s (%d x %d); %s", what, which.sum(), len(files), files[first], width, height, so
+            )
 
 
 def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -182,7 +196,8 @@ def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
         return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
-def _read_square(file: Path, size: int | None, center_crop: int | None) -> NDArray[np.uint8]:
+def _read_square(file: Path, size: int | None, center_crop: int | None) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """The central square of a picture, resized to ``size`` if that is given, and the picture's width and height."""
     try:
         image = load_picture(file, lambda picture: check_size(file, picture, MOST_PIXELS))
         ImageOps.exif_transpose(image, in_place=True)
@@ -192,10 +207,10 @@ def _read_square(file: Path, size: int | None, center_crop: int | None) -> NDArr
         raise InputError(f"{file} is not a readable image: {error}") from error
     side = center_crop or min(image.size)
     if side > min(image.size):
-        raise InputError(f"{file} is {image.width}x{image.height}: too small for --center-crop {side}")
+        raise InputError(f"{file} is {image.width}x{image.height}: too small for `center_crop` {side}")
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side)).convert("RGB")
-    return np.asarray(square if size is None else square.resize((size, size), Image.Resampling.BOX))
+    return np.asarray(square if size is None else square.resize((size, size), Image.Resampling.BOX)), image.size
 
 
 @dataclass(frozen=True)

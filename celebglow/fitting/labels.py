@@ -58,9 +58,7 @@ def column(columns: Columns, name: str) -> NDArray[Any]:
         ValueError: if there is none; names the close matches.
     """
     if name not in columns:
-        raise InputError(
-            f"no column {name!r}{did_you_mean(name, list(columns)) or '; there is none at all, without --labels (--attributes in training)'}"
-        )
+        raise InputError(f"no column {name!r}{did_you_mean(name, list(columns)) or '; there is none at all, without `labels`'}")
     return columns[name]
 
 
@@ -71,7 +69,9 @@ def _read_list(path: Path) -> Iterator[tuple[str, list[str]]]:
         text = lines(file, path)
         first, names = next(text, "").strip(), next(text, "").split()
         if not first.isdecimal() or len(first) > 20 or not names:
-            raise InputError(f"{path} is not CelebA's list of attributes: a number of images and a line of names are to come first")
+            raise InputError(
+                f"{path} is not CelebA's list of attributes: it has to begin with a number of images and a line of names"
+            )
         header = [FILE_COLUMNS[0], *names]
         columns = _columns(path, header, (line.split() for line in text if line.strip()), first_line=3)
     if len(columns[0]) != int(first):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import io
 import json
 import logging
 import math
@@ -17,17 +16,15 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from celebglow.fitting.images import NO_AUGMENTATION, Augmentation, Batches, LabelledImages
 from celebglow.glow import Glow
-from harness.io.atomic import write_atomically
+from harness.io.checkpoints import Journal, interrupted_between_steps
+from harness.io.progress import Bar, progress_bar
 from splits.errors import InputError, NumericalError
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT = "checkpoint.pt"
-LOG = "log.jsonl"
 INIT_IMAGES = 256  # for the data-dependent initialisation
 VALIDATION_IMAGES = 1000  # at most: a hundred steps of training should take longer than judging them
 INIT_STREAM = 2**40  # where the initialisation's random stream lies, beyond any step
@@ -82,18 +79,21 @@ class Trainer:
         config: everything else that matters.
         out: the folder; a checkpoint in it is continued.
         device: where to compute.
+        save_every: seconds between checkpoints, at least.
 
     Raises:
         ValueError: if ``out`` holds a training with another config.
     """
 
-    def __init__(self, data: LabelledImages, config: TrainingConfig, out: Path, device: torch.device) -> None:
+    def __init__(
+        self, data: LabelledImages, config: TrainingConfig, out: Path, device: torch.device, save_every: float = 30.0
+    ) -> None:
         config.check()
         self.config, self.out, self.device = config, out, device
         self.images = hashlib.sha256(np.ascontiguousarray(data.images).data).hexdigest()
         held_out = data.held_out(config.held_out, config.seed)
         if held_out.all():
-            raise InputError(f"of {len(held_out)} images none is left to train on: lower --held-out")
+            raise InputError(f"of {len(held_out)} images none is left to train on: lower `held_out`")
         resolution = int(config.flow.get("resolution", 64))
         aug = config.augmentation
         self.batches = Batches(data.images, data.landmarks, resolution, aug, np.flatnonzero(~held_out))
@@ -113,28 +113,26 @@ class Trainer:
         self.optimizer = torch.optim.Adam(self.flow.parameters(), lr=config.lr, fused=True)
         self.step = 0
         out.mkdir(parents=True, exist_ok=True)
-        if (out / CHECKPOINT).exists():
-            self._restore()
-        else:
+        self.journal = Journal(out, save_every)
+        if not self.journal.restore(self._take, device):
             batch = self._batch(INIT_STREAM, INIT_IMAGES)
             self.flow.initialize(batch)
             self.average.load_state_dict(self.flow.state_dict())
 
-    def run(self, save_every: float = 300.0, log_every: int = 100, progress: bool = True) -> Glow:
+    def run(self, log_every: int = 100, progress: bool = True) -> Glow:
         """Train to the last step and save the averaged flow; returns it.
 
         Args:
-            save_every: seconds between checkpoints.
             log_every: steps between the log's lines and validations.
-            progress: show a bar on stderr.
+            progress: show how far it is, on stderr.
 
         Raises:
             FloatingPointError: if the loss is not finite; the last checkpoint stays.
+            KeyboardInterrupt: once a checkpoint is saved.
         """
         config = self.config
-        saved, started, losses = time.monotonic(), time.monotonic(), []
-        bar = tqdm(total=config.steps, initial=self.step, unit="step", disable=not progress, dynamic_ncols=True)
-        with bar:
+        started, losses = time.monotonic(), []
+        with progress_bar("train", "steps", config.steps, self.step, progress) as bar, interrupted_between_steps() as interrupted:
             while self.step < config.steps:
                 losses.append(self._train_step())
                 self.step += 1
@@ -144,9 +142,10 @@ class Trainer:
                     rate = len(losses) * config.batch / (time.monotonic() - started)
                     self._log(loss, rate, bar)
                     losses, started = [], time.monotonic()
-                if time.monotonic() - saved > save_every:
+                if interrupted() or self.journal.due():
                     self._save()
-                    saved = time.monotonic()
+                if interrupted():
+                    raise KeyboardInterrupt
         self._save()
         self.average.save_pretrained(self.out / "flow")
         return self.average
@@ -173,7 +172,7 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip, error_if_nonfinite=True)
         except RuntimeError as error:
             raise NumericalError(
-                f"the loss is {float(loss.detach())} or its gradient not finite at step {self.step}: lower --lr; "
+                f"the loss is {float(loss.detach())} or its gradient not finite at step {self.step}: lower `lr`; "
                 f"{self.out} keeps the last checkpoint"
             ) from error
         self.optimizer.step()
@@ -192,47 +191,37 @@ class Trainer:
             total += float(self.average.bits_per_dim(x).sum())
         return total / len(self.validation)
 
-    def _log(self, loss: float, rate: float, bar: tqdm[Any]) -> None:
+    def _log(self, loss: float, rate: float, bar: Bar) -> None:
         held_out = self._validate()
         line = {"step": self.step, "bits_per_dim": loss, "held_out": held_out, "images_per_second": rate}
-        with (self.out / LOG).open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        self.journal.log(line)
         bar.set_postfix_str(f"{loss:.3f} bits/dim, held out {held_out:.3f}")
         if self.step % 500 == 0 or self.step == self.config.steps:
             sample_sheet(self.average, self._generator(INIT_STREAM + 2)).save(self.out / "samples.png")
 
     def _save(self) -> None:
-        state = {
-            "config": asdict(self.config) | {"images": self.images},
-            "step": self.step,
-            "flow": self.flow.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomically(self.out / CHECKPOINT, buffer.getvalue())
+        self.journal.save(
+            {
+                "config": asdict(self.config) | {"images": self.images},
+                "step": self.step,
+                "flow": self.flow.state_dict(),
+                "average": self.average.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            }
+        )
 
-    def _restore(self) -> None:
-        path = self.out / CHECKPOINT
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:  # whatever a damaged file makes the reader raise
-            raise InputError(f"{path} cannot be read: remove it to train from the start") from error
+    def _take(self, saved: dict[str, Any]) -> None:
+        """Continue from what `_save` saved."""
         ours = json.loads(json.dumps(asdict(self.config) | {"images": self.images}))
-        theirs = json.loads(json.dumps(state["config"]))
+        theirs = json.loads(json.dumps(saved["config"]))
         # how long to train may be changed along the way; what is learned may not
         free = {"steps", "decay", "lr"}
         if changed := [name for name in ours if name not in free and ours[name] != theirs[name]]:
             raise InputError(f"{self.out} holds a training with another {', '.join(changed)}; choose another folder")
-        self.flow.load_state_dict(state["flow"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
-        log = self.out / LOG
-        lines = log.read_text().splitlines(keepends=True) if log.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
-        write_atomically(log, "".join(kept).encode())  # what comes after the checkpoint is trained, and logged, again
+        self.flow.load_state_dict(saved["flow"])
+        self.average.load_state_dict(saved["average"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step = saved["step"]
         logger.info("continuing %s from step %d", self.out, self.step)
 
 

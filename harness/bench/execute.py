@@ -15,14 +15,18 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from harness.machine import cores, keep_freed_memory
+from harness.io.progress import Bar, progress_bar
+from harness.machine import cores, keep_freed_memory, lacking
 from harness.models import find
+from harness.report.results import score_text
+from harness.runs.records import RunScores
 from harness.runs.run import Run
 
 logger = logging.getLogger(__name__)
@@ -35,7 +39,7 @@ class Outcome:
     """A run and its scores, or why it has none."""
 
     run: Run
-    scores: dict[str, Any] | None
+    scores: RunScores | None
     error: str = ""
 
 
@@ -53,19 +57,24 @@ def execute(runs: Iterable[Run], device: torch.device, jobs: int | None = None, 
     """
     runs = list(runs)
     todo = [run for run in runs if run.state != "done"]
-    jobs = min(jobs or (cores() if device.type == "cpu" else 1), max(len(todo), 1))
+    jobs = jobs_of(len(todo), device, jobs)
     outcomes = {run.folder: attempt(run, device) for run in runs if run.state == "done"}
     with _Bar(len(todo), progress) as bar:
         finished = _in_processes(todo, device, jobs, bar) if jobs > 1 else _in_turn(todo, device, bar)
-        for number, outcome in enumerate(finished, start=1):
+        for position, outcome in enumerate(finished, start=1):
             outcomes[outcome.run.folder] = outcome
-            told = outcome.error if outcome.scores is None else f"R² {outcome.scores['r2']['mean']:.3f}"
+            result = outcome.error if outcome.scores is None else f"R² {score_text(outcome.scores.r2.mean)}"
             with bar.hidden():
-                logger.info("%d/%d  %s: %s", number, len(todo), outcome.run, told)
+                logger.info("%d/%d  %s: %s", position, len(todo), outcome.run, result)
     return [outcomes[run.folder] for run in runs]
 
 
-def attempt(run: Run, device: torch.device, progress: Callable[[str, int, int], None] = lambda *_: None) -> Outcome:
+def jobs_of(runs: int, device: torch.device, jobs: int | None) -> int:
+    """How many runs go at the same time, of so many: `jobs`, or one per core on a CPU, else one; at least one."""
+    return min(jobs or (cores() if device.type == "cpu" else 1), max(runs, 1))
+
+
+def attempt(run: Run, device: torch.device, progress: Callable[[float], None] = lambda part: None) -> Outcome:
     """Execute one run and keep its error."""
     code: tuple[Path, ...] = ()
     try:
@@ -77,6 +86,8 @@ def attempt(run: Run, device: torch.device, progress: Callable[[str, int, int], 
         where = next((frame for frame in reversed(traceback.extract_tb(error.__traceback__)) if Path(frame.filename) in code), None)
         if where is not None:  # in the user's code
             return Outcome(run, None, f"{type(error).__name__}: {text} ({where.filename}:{where.lineno})")
+        if lack := lacking(error):
+            return Outcome(run, None, f"{lack}; the same bench continues it, with fewer `jobs` perhaps")
         ours = isinstance(error, OSError | ValueError | ArithmeticError)
         return Outcome(run, None, text if ours else f"{type(error).__name__}: {text} (ood-data --debug bench … shows where)")
 
@@ -89,20 +100,26 @@ class _Bar:
 
     def __init__(self, runs: int, shown: bool) -> None:
         form = "{percentage:3.0f}% |{bar}| {n:.1f} of {total} runs, {elapsed} gone, {remaining} to go"
-        self._bar = tqdm(total=runs, smoothing=0, disable=not shown, dynamic_ncols=True, bar_format=form)
+        on_terminal = shown and sys.stderr is not None and sys.stderr.isatty()
+        self._shown = shown
+        self._bar: Bar = (
+            tqdm(total=runs, smoothing=0, dynamic_ncols=True, bar_format=form)
+            if on_terminal
+            else progress_bar("bench", "runs", runs, shown=shown)
+        )
         self._lock = threading.Lock()
         self._done: dict[Path, float] = {}
 
     def at(self, folder: Path, done: float) -> None:
         """A part of a run is done."""
-        if self._bar.disable:
+        if not self._shown:
             return
         with self._lock:
             first = folder not in self._done
-            if not self._done:
+            if not self._done and isinstance(self._bar, tqdm):
                 self._bar.start_t = self._bar.last_print_t = time.time()
             self._done[folder] = max(done, self._done.get(folder, 0.0))
-            if first and done < 1:
+            if first and done < 1 and isinstance(self._bar, tqdm):
                 self._bar.initial += done
             self._bar.update(sum(self._done.values()) - self._bar.n)
 
@@ -115,16 +132,12 @@ class _Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        self._bar.__exit__(None, None, None)
 
 
 def _in_turn(runs: list[Run], device: torch.device, bar: _Bar) -> Iterator[Outcome]:
     for run in runs:
-
-        def show(phase: str, step: int, steps: int, run: Run = run) -> None:
-            bar.at(run.folder, run.done(phase, step))
-
-        outcome = attempt(run, device, show)
+        outcome = attempt(run, device, partial(bar.at, run.folder))
         bar.at(run.folder, 1)
         yield outcome
 
@@ -199,13 +212,13 @@ def _start_worker(queue: Any, level: int) -> None:
 
 
 def _work(run: Run, device: torch.device) -> Outcome:
-    told = time.monotonic()
+    last = time.monotonic()
 
-    def show(phase: str, step: int, steps: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > REPORT_SECONDS:
-            told = time.monotonic()
+    def report(done: float) -> None:
+        nonlocal last
+        if time.monotonic() - last > REPORT_SECONDS:
+            last = time.monotonic()
             with contextlib.suppress(OSError):
-                _queue.put((run.folder, run.done(phase, step)))
+                _queue.put((run.folder, done))
 
-    return attempt(run, device, show)
+    return attempt(run, device, report)

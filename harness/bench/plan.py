@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 import harness
+from harness.bench.names import nothing_in
 from harness.data.store import overview
+from harness.formats.catalog import command
 from harness.models import MODELS, Model, find
-from harness.runs.config import Preset, parse_override, resolve
+from harness.runs.config import fingerprint, images_of
+from harness.runs.presets import Settings, parse_override, resolve
 from harness.runs.run import Run
-from splits import DATASETS, KINDS
+from splits import DATASETS, KINDS, Kind
 from splits.errors import InputError, MissingError, did_you_mean
+
+if TYPE_CHECKING:
+    from harness.data.dataset import Dataset
+
+MOST_RUNS = 100_000  # of one plan: it is kept, shown and looked up whole
+QUICK = Settings()
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Something that has no runs.
+
+    Attributes:
+        state: "absent", a dataset that is not there; "unfinished", a store that is not whole; "impossible", a split that a grid
+            can't have.
+        dataset: by name.
+        kind: of the split that is impossible, else None.
+        reason: why; of an absent dataset, the command that gets it.
+        asked: whether it was asked for, so that the bench isn't done without it.
+    """
+
+    state: Literal["absent", "unfinished", "impossible"]
+    dataset: str
+    kind: Kind | None
+    reason: str
+    asked: bool
+
+    def __str__(self) -> str:
+        return self.dataset if self.kind is None else f"{self.dataset}, {self.kind}"
 
 
 @dataclass(frozen=True)
@@ -23,37 +54,27 @@ class Plan:
 
     Attributes:
         runs: in the order in which they start.
-        absent: datasets that were asked for by name and are not there, with the command that gets each.
-        unfinished: stores that were asked for, by name or with all, and are not whole, with what to do.
-        also: well-known datasets that are not there, though nobody asked for them.
-        impossible: (dataset, kind, reason) that a grid can't have.
-        kinds_named: whether kinds were asked for by name.
+        gaps: what has none.
     """
 
     runs: tuple[Run, ...]
-    absent: dict[str, str]
-    unfinished: dict[str, str]
-    also: dict[str, str]
-    impossible: tuple[tuple[str, str, str], ...]
-    kinds_named: bool = False
+    gaps: tuple[Gap, ...] = ()
 
     @property
-    def refused(self) -> dict[str, str]:
-        """What was asked for by name and has no run, with the reason or what to do."""
-        impossible = {f"{dataset}, {kind}": reason for dataset, kind, reason in self.impossible} if self.kinds_named else {}
-        return self.absent | self.unfinished | impossible
+    def refused(self) -> tuple[Gap, ...]:
+        """What was asked for and has no run."""
+        return tuple(gap for gap in self.gaps if gap.asked)
 
 
 def plan(
     models: Sequence[str],
     data: Path,
     out: Path,
+    *,
     datasets: Sequence[str] = (),
     kinds: Sequence[str] = (),
-    seeds: int = 1,
-    preset: Preset = "quick",
-    overrides: Sequence[str] = (),
-    device: torch.device | None = None,
+    seeds: int | Sequence[int] = 1,
+    settings: Settings = QUICK,
 ) -> Plan:
     """Every run of models × datasets × kinds × seeds.
 
@@ -63,48 +84,83 @@ def plan(
         out: folder of the run folders.
         datasets: names; all that are in `data` if none.
         kinds: all that a dataset has if none.
-        seeds: 0 … seeds − 1.
-        preset, overrides, device: see `harness.runs.config.resolve`.
+        seeds: their number, for 0 … seeds − 1, or the seeds themselves.
+        settings: the protocol.
 
     Raises:
-        ValueError: for an unknown model, dataset, kind or setting.
+        ValueError: for an unknown model, dataset, kind or setting, or more than `MOST_RUNS` runs.
         FileNotFoundError: if there is no whole dataset at all.
     """
+    known_kinds = _known_kinds(kinds)
+    seeds = range(seeds) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds))
+    if not seeds or min(seeds) < 0:
+        raise InputError(f"at least one seed is expected, and none below 0, got {', '.join(map(str, seeds)) or 'none'}")
+    names = list(dict.fromkeys(name for given in models for name in (MODELS if given == "all" else [given])))
+    found = _overridden(names, settings.overrides)
+    configs = {name: resolve(model, settings.preset, overrides, settings.device) for name, (model, overrides) in found.items()}
+    there, gaps = _datasets(data, tuple(dict.fromkeys(datasets)))
+    opened = {name: harness.open(name, data) for name in there}
+    splits, impossible = _splits(opened, known_kinds)
+    _check_count(len(names), len(splits), len(seeds))
+    images = {dataset: images_of(opened[dataset]) for dataset in there}
+    fingerprints = {
+        (dataset, name): fingerprint(configs[name], found[name][0], images[dataset]) for dataset in there for name in names
+    }
+    runs = (
+        Run(data, out, dataset, kind, name, seed, configs[name], fingerprints[dataset, name])
+        for seed in seeds  # a whole table of one seed before the next
+        for dataset, kind in splits
+        for name in names
+    )
+    return Plan(tuple(runs), (*gaps, *impossible))
+
+
+def _check_count(models: int, splits: int, seeds: int) -> None:
+    if (count := models * splits * seeds) > MOST_RUNS:
+        raise InputError(
+            f"models: {models}, splits: {splits}, seeds: {seeds:,}, and so {count:,} runs; at most {MOST_RUNS:,} are expected of one "
+            "bench: ask for fewer"
+        )
+
+
+def _known_kinds(kinds: Sequence[str]) -> tuple[Kind, ...]:
+    """The kinds of those names, each once."""
     for kind in kinds:
         if kind not in KINDS:
             raise InputError(f"unknown kind of split {kind!r}{did_you_mean(kind, KINDS)}")
-    if seeds < 1:
-        raise InputError(f"at least one seed is expected, got {seeds}")
-    datasets, kinds = tuple(dict.fromkeys(datasets)), tuple(dict.fromkeys(kinds))
-    names = list(dict.fromkeys(name for given in models for name in (MODELS if given == "all" else [given])))
-    configs = {name: resolve(model, preset, chosen, device) for name, (model, chosen) in _overridden(names, overrides).items()}
+    return tuple(kind for kind in dict.fromkeys(kinds) if kind in KINDS)
+
+
+def _datasets(data: Path, names: Sequence[str]) -> tuple[list[str], list[Gap]]:
+    """Of the datasets that are asked for, all that are in `data` if none, those that are whole; and the others."""
     stores = {store["name"]: store for store in overview(data)}
-    there = [name for name, store in stores.items() if store["complete"]]
-    for name in datasets:
+    for name in names:
         if name not in (*stores, *DATASETS):
             raise InputError(f"no dataset {name!r} in {data}{did_you_mean(name, [*stores, *DATASETS])}")
-    wanted = list(datasets) or there
-    unfinished = {
-        store["name"]: store["damage"] or "run the command that makes it again, and it continues"
-        for store in stores.values()
-        if not store["complete"] and (not datasets or store["name"] in datasets)
-    }
-    absent = {name: _command(name, data) for name in wanted if name not in stores}
-    also = {name: _command(name, data) for name in DATASETS if not datasets and name not in stores}
-    if not wanted and unfinished:
-        raise MissingError("; ".join(f"{name} in {data} is not whole: {reason}" for name, reason in unfinished.items()))
-    if not wanted:
-        raise MissingError(f"no dataset in {data}: say with --data where yours are, or make one, {_command('celebglow', data)}")
-    runs, impossible = [], []
-    for dataset in (name for name in wanted if name in there):
-        spec = harness.open(dataset, data).spec
+    wanted = names or tuple(stores)
+    gaps = [Gap("absent", name, None, command(name, data), asked=bool(names)) for name in names or DATASETS if name not in stores]
+    unfinished = [
+        Gap("unfinished", name, None, stores[name]["damage"] or "run the command that makes it again, and it continues", asked=True)
+        for name in stores
+        if name in wanted and not stores[name]["complete"]
+    ]
+    if not names and not stores:
+        raise MissingError(nothing_in(data))
+    if not names and len(unfinished) == len(stores):
+        raise MissingError("; ".join(f"{gap} in {data} is not whole: {gap.reason}" for gap in unfinished))
+    return [name for name in wanted if name in stores and stores[name]["complete"]], [*gaps, *unfinished]
+
+
+def _splits(opened: Mapping[str, Dataset], kinds: Sequence[Kind]) -> tuple[list[tuple[str, Kind]], list[Gap]]:
+    """(dataset, kind) of the splits of those kinds, all if none, that the datasets have; and those that they can't have."""
+    splits, gaps = [], []
+    for name, data in opened.items():
         for kind in kinds or KINDS:
-            if kind not in spec.kinds:
-                impossible.append((dataset, kind, spec.impossible.get(kind, "its spec has none")))  # type: ignore[call-overload]
-                continue
-            runs += [Run(data, out, dataset, kind, name, seed, configs[name]) for name in names for seed in range(seeds)]
-    runs.sort(key=lambda run: run.seed)  # a whole table of one seed before the next
-    return Plan(tuple(runs), absent, unfinished, also, tuple(impossible), bool(kinds))
+            if kind in data.spec.kinds:
+                splits.append((name, kind))
+            else:
+                gaps.append(Gap("impossible", name, kind, data.spec.impossible.get(kind, "its spec has none"), bool(kinds)))
+    return splits, gaps
 
 
 def _overridden(names: Sequence[str], overrides: Sequence[str]) -> dict[str, tuple[Model, list[str]]]:
@@ -116,10 +172,3 @@ def _overridden(names: Sequence[str], overrides: Sequence[str]) -> dict[str, tup
         return section != "model" or model.takes(option) or not any(other.takes(option) for other in models.values())
 
     return {name: (model, [override for override in overrides if is_for(model, override)]) for name, model in models.items()}
-
-
-def _command(dataset: str, data: Path) -> str:
-    if dataset in ("celebglow", "dsprites"):
-        return f"ood-data generate {dataset} --out {data}"
-    name, _, variant = dataset.partition("_")
-    return f"ood-data data fetch {name}{f' --variant {variant}' if variant else ''} --out {data}"

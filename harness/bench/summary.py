@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from harness.bench.estimate import lacking
 from harness.bench.execute import Outcome
-from harness.bench.plan import Plan
+from harness.bench.plan import Gap, Plan
 from harness.models import families
-from harness.report.results import entries, score_table
+from harness.report.results import leaderboard, score_table
 from harness.scoring.baselines import EXPLAINED
-from splits.formatting import Report, table
+from splits.formatting import Report, table, wrapped_table
 
 
-def models_told() -> Report:
+def summarize_models() -> Report:
     """Every model: what it is, its size, what of it is our reconstruction."""
-    rows = [("model", "family", "parameters", "what it is", "our reconstruction")]
-    data = []
+    rows, data = [("model", "parameters", "what it is")], []
     for family, models in families():
+        rows.append((family, "", ""))
         for model in models:
             size = f"{model.parameters:,}" if model.parameters else ""
-            rows.append((model.name, family, size, model.summary, model.reconstruction or "–"))
+            what = f"{model.summary}\nOurs: {model.reconstruction}" if model.reconstruction else model.summary
+            rows.append((f"  {model.name}", size, what))
             data.append(
                 {
                     "name": model.name,
@@ -32,54 +35,85 @@ def models_told() -> Report:
                     "quick_steps": model.quick_steps,
                 }
             )
-    note = "Parameters are for 3 channels and 7 outputs, without the readout of a representation."
-    return Report((*table(rows), note), {"models": data})
+    notes = (
+        "Parameters are for 3 channels and 7 outputs, without the readout of a",
+        "representation. Ours: what the paper leaves open, and we chose. The options of a",
+        "model: ood-data bench --settings MODEL.",
+    )
+    return Report((*wrapped_table(rows), *notes), {"models": data})
 
 
-def plan_told(plan: Plan) -> Report:
-    """The runs by model and dataset, how many are done, and what is missing."""
-    states = Counter(run.state for run in plan.runs)
-    kinds: dict[tuple[str, str], Counter[str]] = {}
+def summarize_plan(plan: Plan, in_full: bool = True) -> Report:
+    """The runs by model and dataset, how many are done, and what is missing.
+
+    Args:
+        plan: the runs.
+        in_full: say how to get each well-known dataset that nobody asked for, too.
+    """
+    states = [run.state for run in plan.runs]
+    kinds: dict[tuple[str, str, int], Counter[str]] = {}
     for run in plan.runs:
-        kinds.setdefault((run.model, run.dataset), Counter())[run.kind] += 1
+        kinds.setdefault((run.model, run.dataset, run.config.train.steps), Counter())[run.kind] += 1
     rows = [("model", "dataset", "kinds", "seeds", "steps")]
-    for (model, dataset), counted in kinds.items():
-        steps = next(run.config.train.steps for run in plan.runs if run.model == model)
+    for (model, dataset, steps), counted in kinds.items():
         rows.append((model, dataset, ", ".join(counted), str(max(counted.values())), f"{steps:,}"))
-    counts = ", ".join(f"{states[state]} {state}" for state in ("done", "resumable", "new") if states[state])
-    lines = [*table(rows), f"{len(plan.runs)} run{'' if len(plan.runs) == 1 else 's'}: {counts or 'none'}", *_missing(plan)]
+    counted_states = Counter(states)
+    counts = ", ".join(f"{counted_states[state]} {state}" for state in ("done", "resumable", "new") if counted_states[state])
+    todo = [run for run, state in zip(plan.runs, states, strict=True) if state != "done"]
+    lines = [*table(rows), f"{_runs(len(plan.runs))}: {counts or 'none'}", *_missing(plan, in_full)]
+    lacks = lacking(todo)
+    for model, what in lacks.items():
+        lines.append(f"{_runs(sum(run.model == model for run in todo))} of these, of {model}, may not be done: {what}")
     data = {
-        "runs": [{"run": str(run), "folder": str(run.folder), "state": run.state, "steps": run.steps} for run in plan.runs],
-        "absent": plan.absent | plan.also,
-        "unfinished": plan.unfinished,
-        "impossible": [list(entry) for entry in plan.impossible],
+        "runs": [
+            {"run": str(run), "folder": str(run.folder), "state": state, "steps": run.steps}
+            for run, state in zip(plan.runs, states, strict=True)
+        ],
+        **_gaps(plan.gaps),
+        "lacking": lacks,
     }
     return Report(tuple(lines), data, not plan.refused)
 
 
-def outcomes_told(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
+def _runs(count: int) -> str:
+    """`1 run` or `3 runs`."""
+    return f"{count} run{'' if count == 1 else 's'}"
+
+
+def summarize_outcomes(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
     """The score table, and what failed. Not ok if anything that was asked for has no scores."""
-    scored = [(outcome.run.folder.name, outcome.scores) for outcome in outcomes if outcome.scores is not None]
+    scores = [outcome.scores for outcome in outcomes if outcome.scores is not None]
     failed = [outcome for outcome in outcomes if outcome.scores is None]
-    lines = [*table(score_table(entries(scored))), EXPLAINED] if scored else []
-    presets = {scores["preset"] for _, scores in scored}
-    if "quick" in presets:
+    lines = [*table(score_table(leaderboard(scores))), EXPLAINED] if scores else []
+    if any(each.preset == "quick" for each in scores):
         lines.append("quick is not the paper's budget: few steps, and a sample of the images scored.")
-    # The same reason once: a model whose weights can't be had fails alike on every split.
-    for reason, count in Counter((outcome.run.model, outcome.error) for outcome in failed).items():
-        lines.append(f"not done: {reason[0]}, {count} run{'s' if count > 1 else ''}: {reason[1]}")
-    lines += [f"not done: {name}: {command}" for name, command in plan.refused.items()]
+    # The same reason once: a model without weights fails alike on every split.
+    for (model, error), count in Counter((outcome.run.model, outcome.error) for outcome in failed).items():
+        lines.append(f"not done: {model}, {_runs(count)}: {error}")
+    lines += [f"not done: {gap}: {gap.reason}" for gap in plan.refused]
     data = {
-        "runs": [scores for _, scores in scored],
+        "runs": [each.to_dict() for each in scores],
         "failed": [{"run": str(outcome.run), "error": outcome.error} for outcome in failed],
-        "absent": plan.absent,
-        "unfinished": plan.unfinished,
-        "impossible": [list(entry) for entry in plan.impossible],
+        **_gaps(gap for gap in plan.gaps if gap.asked or gap.state == "impossible"),
     }
     return Report(tuple(lines), data, not failed and not plan.refused)
 
 
-def _missing(plan: Plan) -> list[str]:
-    lines = [f"{dataset} can't have {kind}: {reason}" for dataset, kind, reason in plan.impossible]
-    lines += [f"{name} is not whole: {reason}" for name, reason in plan.unfinished.items()]
-    return lines + [f"{name} is not there; to get it: {command}" for name, command in (plan.absent | plan.also).items()]
+def _gaps(gaps: Iterable[Gap]) -> dict[str, Any]:
+    """As JSON has them."""
+    gaps = list(gaps)
+    return {
+        "absent": {gap.dataset: gap.reason for gap in gaps if gap.state == "absent"},
+        "unfinished": {gap.dataset: gap.reason for gap in gaps if gap.state == "unfinished"},
+        "impossible": [[gap.dataset, gap.kind, gap.reason] for gap in gaps if gap.state == "impossible"],
+    }
+
+
+def _missing(plan: Plan, in_full: bool) -> list[str]:
+    words = {"impossible": "{0.dataset} can't have {0.kind}: {0.reason}", "unfinished": "{0} is not whole: {0.reason}"}
+    words["absent"] = "{0} is not there; to get it: {0.reason}"
+    told = [gap for gap in plan.gaps if in_full or gap.asked or gap.state != "absent"]
+    lines = [text.format(gap) for state, text in words.items() for gap in told if gap.state == state]
+    if others := [gap.dataset for gap in plan.gaps if gap not in told]:
+        lines.append(f"not there: {', '.join(others)}; ood-data bench … --dry-run says how to get them")
+    return lines

@@ -21,8 +21,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from harness.data.manifest import shard_path
 from harness.data.store import Store
-from splits.errors import InputError
+from splits.errors import DamagedError, InputError
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Pixels:
 
     Raises:
         ValueError: for an index that the store hasn't, or an unknown place.
-        OSError: if a shard is missing, cut, or (where it is read, not mapped) has a flipped bit.
+        OSError: if a shard of these images is missing, or not what the manifest says.
     """
 
     def __init__(self, store: Store, indices: NDArray[np.int64], place: str = "auto", device: torch.device | None = None) -> None:
@@ -65,10 +66,10 @@ class Pixels:
         self.place = self._place(place)
         self._position = np.full(len(store), -1, dtype=np.int64)
         self._position[indices] = np.arange(len(indices))
-        self._maps: list[NDArray[np.uint8]] = []
+        self._maps: dict[int, NDArray[np.uint8]] = {}
         self._rows: Tensor | None = None
         if self.place == "mapped" and not store.compressed:
-            self._maps = [_map_shard(store, shard) for shard in range(-(-len(store) // store.rows))]
+            self._maps = {shard: _map_shard(store, shard) for shard in np.unique(indices // store.rows).tolist()}
         else:
             self._rows = self._read(indices)
         logger.debug("%s: %s images, %.2f GB, %s", store.name, f"{len(indices):,}", self.bytes / 1e9, self.place)
@@ -100,26 +101,26 @@ class Pixels:
         return place
 
     def _read(self, indices: NDArray[np.int64]) -> Tensor:
-        """(n, R·R·C) uint8: read shard by shard, every checksum checked."""
+        """(n, R·R·C) uint8: read shard by shard."""
         size = math.prod(self.shape)
         if self.place == "mapped":
             root = self.store.paths.root
             folder = root if os.access(root, os.W_OK) else None  # beside the store, which has room, rather than in a small /tmp
-            file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (it lives as long as its map)
-            try:
-                for rows in self._decoded(indices):
-                    file.write(rows.data)
-                file.flush()  # written, not mapped: a map of a full disk would end the process
-            except OSError as error:
-                if error.errno == errno.ENOSPC:
-                    where = folder or tempfile.gettempdir()
-                    raise OSError(
-                        f"not enough space in {where} to decode {self.store.name}: {self.bytes:,} bytes are needed"
-                    ) from error
-                raise
-            return torch.from_numpy(
-                np.memmap(file, np.uint8, "r+", shape=(len(indices), size)) if len(indices) else np.empty((0, size), np.uint8)
-            )
+            with tempfile.TemporaryFile(dir=folder) as file:  # its map, which is made before it is closed, keeps what is in it
+                try:
+                    for rows in self._decoded(indices):
+                        file.write(rows.data)
+                    file.flush()  # written, not mapped: a map of a full disk would end the process
+                except OSError as error:
+                    if error.errno == errno.ENOSPC:
+                        where = folder or tempfile.gettempdir()
+                        raise OSError(
+                            f"not enough space in {where} to decode {self.store.name}: {self.bytes:,} bytes are needed"
+                        ) from error
+                    raise
+                return torch.from_numpy(
+                    np.memmap(file, np.uint8, "r+", shape=(len(indices), size)) if len(indices) else np.empty((0, size), np.uint8)
+                )
         kept = np.empty((len(indices), size), dtype=np.uint8)
         position = 0
         for rows in self._decoded(indices):
@@ -317,11 +318,15 @@ def available_memory() -> int:
 
 
 def _map_shard(store: Store, shard: int) -> NDArray[np.uint8]:
-    """(rows, R·R·C) uint8 over the file of an uncompressed shard. torch's map, as numpy's would hold a descriptor for each file."""
+    """(rows, R·R·C) uint8 over the file of an uncompressed shard. torch's map, as numpy's would hold a descriptor for each file.
+
+    Its hash is checked now, before the first use and in the process whose workers will share it.
+    """
     size, path = math.prod(store.images.shape[1:]), store.shard(shard)
-    if not path.exists() or path.stat().st_size < store.rows * size:
-        raise OSError(f"{path} is missing or cut: `ood-data data verify {store.name}` names all that is wrong")
-    mapped = torch.from_file(str(path), shared=False, size=store.rows * size, dtype=torch.uint8)
+    with store.files.opened(shard_path(shard)) as file:
+        mapped = torch.from_file(str(path), shared=False, size=store.rows * size, dtype=torch.uint8)
+        if not os.path.samestat(os.fstat(file.fileno()), path.stat()):  # the one that was checked was replaced before it was mapped
+            raise DamagedError(f"{path} was replaced while it was opened: try again")
     rows: NDArray[np.uint8] = mapped.numpy().reshape(store.rows, size)
     return rows
 

@@ -53,7 +53,7 @@ class Dataset:
 
     @property
     def images(self) -> zarr.Array[Any]:
-        """(N, R, R, C) uint8, in the row-major order of the grid; slices are read from disk and their checksums checked."""
+        """(N, R, R, C) uint8, in the row-major order of the grid; slices are read from disk, and are what the manifest says or an error."""
         return self.store.images
 
     @cached_property

@@ -6,15 +6,23 @@ While a store is written, each part appends to a manifest of its own; a shard ex
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.data.description import ARRAY, GROUP
 from splits.errors import DamagedError
 
 Entry = dict[str, Any]  # path (inside the group), bytes, sha256, first and last image
+
+_SHARD = re.compile(r"images/c\.(0|[1-9]\d{0,17})\.0\.0\.0")
+_TYPES = {"bytes": int, "first": int, "last": int, "path": str, "sha256": str}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -44,16 +52,41 @@ class Paths:
     def lock(self) -> Path:
         return self.root / f".{self.name}.lock"
 
+    @property
+    def pending(self) -> Path:
+        """The documents that a finished store is to have, while it is extended: until then it keeps its own."""
+        return self.root / f".{self.name}.pending.json"
+
     def part(self, part: tuple[int, int]) -> Path:
         return self.root / f"{self.name}.manifest.{part[0]}-of-{part[1]}.jsonl"
 
     def parts(self) -> list[Path]:
         """The manifests of parts that were begun."""
-        return sorted(self.root.glob(f"{self.name}.manifest.*-of-*.jsonl"))
+        ours = re.compile(re.escape(self.name) + r"\.manifest\.\d+-of-\d+\.jsonl")  # no glob: a name may hold its characters
+        return sorted(path for path in self.root.iterdir() if ours.fullmatch(path.name)) if self.root.is_dir() else []
 
-    def shard(self, index: int) -> str:
-        """Path inside the group."""
-        return f"images/c.{index}.0.0.0"
+    def begun(self) -> bool:
+        """Whether a part has shards that are not in the finished manifest yet."""
+        return any(_size(part) for part in self.parts())
+
+    def documents(self) -> dict[str, bytes]:
+        """Those of the two zarr documents that are there, by path inside the group."""
+        found = {}
+        for name in (GROUP, ARRAY):
+            with contextlib.suppress(FileNotFoundError):
+                found[name] = _read(self.group / name)
+        return found
+
+
+def shard_path(index: int) -> str:
+    """Of a shard inside the group."""
+    return f"images/c.{index}.0.0.0"
+
+
+def shard_index(path: str) -> int:
+    """Which shard a path inside the group is of; -1 if it is of none."""
+    match = _SHARD.fullmatch(path)
+    return int(match[1]) if match else -1
 
 
 def line(entry: Entry) -> bytes:
@@ -68,23 +101,29 @@ def finished(entries: list[Entry], files: dict[str, str]) -> bytes:
 
 
 def read_finished(path: Path) -> tuple[list[Entry], dict[str, str]]:
-    """Shard entries and the other files' hashes of a finished manifest, after checking its own hash.
+    """Shard entries and the other files' hashes of a finished manifest, after checking its own hash and that each says what it should.
 
     Raises:
+        FileNotFoundError: if there is none.
         DamagedError: if anything in it is not as it was written.
     """
-    data = path.read_bytes()
+    data = _read(path)
     try:
         if not data.endswith(b"\n"):
             raise ValueError("its last line is cut")
         *entries, last = _parse(data)
-        if set(last) != {"files", "sha256"}:
+        files = last.get("files")
+        if set(last) != {"files", "sha256"} or not isinstance(files, dict):
             raise ValueError("it has no last line with the hash of the others")
-        if _hash(b"".join(map(line, entries)), last["files"]) != last["sha256"]:
+        if _hash(b"".join(map(line, entries)), files) != last["sha256"]:
             raise ValueError("it differs from the hash in its last line")
+        if not entries or not all(map(_is_entry, entries)):
+            raise ValueError("a line in it is not of a shard")
+        if not {GROUP, ARRAY} <= set(files) or not all(map(_is_hash, files.values())):
+            raise ValueError("its last line has no hashes of the zarr documents")
     except ValueError as error:
-        raise DamagedError(f"{path} is damaged ({error}): --overwrite makes the store anew") from error
-    return entries, last["files"]
+        raise DamagedError(f"{path} is damaged ({error}): the command that made the store restores it") from error
+    return entries, files
 
 
 def read_part(path: Path) -> list[Entry]:
@@ -93,11 +132,20 @@ def read_part(path: Path) -> list[Entry]:
     Raises:
         DamagedError: if another line is not as it was written.
     """
-    data = path.read_bytes()
+    data = _read(path)
     try:
-        return _parse(data[: data.rfind(b"\n") + 1])
+        entries = _parse(data[: data.rfind(b"\n") + 1])
+        if not all(map(_is_entry, entries)):
+            raise ValueError("a line in it is not of a shard")
     except ValueError as error:
         raise DamagedError(f"{path} is damaged ({error}): delete it, and what it lists is made again") from error
+    return entries
+
+
+def salvaged(path: Path) -> list[Entry]:
+    """The shards' lines of a damaged manifest that still read as they were written. What they say is a claim until it is hashed."""
+    lines = map(_parsed, _read(path).splitlines(keepends=True))
+    return [entry for entry in lines if entry is not None and _is_entry(entry)]
 
 
 def cut_torn_line(path: Path) -> None:
@@ -109,21 +157,9 @@ def cut_torn_line(path: Path) -> None:
             file.truncate(whole)
 
 
-def is_complete(paths: Paths, images: int) -> bool:
-    """Whether a store of so many images is finished: its manifest reaches the last one, and no part is being added.
-
-    Raises:
-        DamagedError: if the manifest is damaged.
-    """
-    if not paths.manifest.exists() or any(part.stat().st_size for part in paths.parts()):
-        return False
-    entries, _ = read_finished(paths.manifest)
-    return bool(entries) and entries[-1]["last"] + 1 == images
-
-
-def all_entries(paths: Paths) -> list[Entry]:
-    """Of the finished manifest and of all parts."""
-    entries = read_finished(paths.manifest)[0] if paths.manifest.exists() else []
+def parts_entries(paths: Paths) -> list[Entry]:
+    """Of all parts that were begun."""
+    entries = []
     for part in paths.parts():
         with contextlib.suppress(FileNotFoundError):  # merged meanwhile
             entries += read_part(part)
@@ -138,8 +174,46 @@ def _hash(lines: bytes, files: dict[str, str]) -> str:
 def _parse(data: bytes) -> list[Entry]:
     entries = []
     for number, text in enumerate(data.splitlines(keepends=True), start=1):
-        entry = json.loads(text.decode("utf-8"))
-        if not isinstance(entry, dict) or line(entry) != text:  # only one spelling is right, so no flipped bit passes
+        entry = _parsed(text)
+        if entry is None:
             raise ValueError(f"line {number} is not as it was written")
         entries.append(entry)
     return entries
+
+
+def _parsed(text: bytes) -> Entry | None:
+    """What a line holds; None unless it is in the one spelling, so that no flipped bit passes."""
+    try:
+        entry = json.loads(text.decode("utf-8"))
+        return entry if isinstance(entry, dict) and line(entry) == text else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_entry(entry: Entry) -> bool:
+    return (
+        {key: type(value) for key, value in entry.items()} == _TYPES
+        and shard_index(entry["path"]) >= 0
+        and _is_hash(entry["sha256"])
+        and 0 <= entry["first"] <= entry["last"]
+        and entry["bytes"] > 0
+    )
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def _read(path: Path) -> bytes:
+    """A file's bytes; FileNotFoundError also where something else lies: a fifo would be waited for."""
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return path.read_bytes()
+
+
+def _size(path: Path) -> int:
+    """Of a file, 0 if another process has removed it."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

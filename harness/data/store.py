@@ -4,32 +4,33 @@
 spec of the dataset (grid and splits) and its source. Beside it: ``<name>.manifest.jsonl``, ``<name>.md`` (the dataset card) and
 ``<name>.png`` (a preview).
 
-Here is the format: what a store is, reading it, proving it. `harness.data.writer` writes it.
+Here is a finished store: reading it, proving it. `harness.data.writer` writes it.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
+import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-import zarr.codecs
-import zarr.storage
 from numpy.typing import NDArray
 
-from harness.data.manifest import Paths, is_complete, read_finished
+from harness.data.description import ARRAY, FORMAT, GROUP, Description, read_attributes, read_description
+from harness.data.manifest import Entry, Paths, parts_entries, read_finished, shard_index, shard_path
+from harness.data.shards import ShardFiles, kind_of, stat_of, wrong_file
 from harness.io.atomic import sha256
-from splits.errors import DamagedError, InputError, MissingError
+from splits.errors import DamagedError, InputError, MissingError, OodDataError
 
-FORMAT = 1
-ATTRIBUTE = "ood_data"
-COMPRESSION_LEVEL = 5
+__all__ = ["Description", "Problem", "Store", "overview", "rows_of_shard", "verify"]
+
 SHARD_BYTES = 16 * 2**20  # of a shard, uncompressed, unless a dataset has a natural unit
+MOST_UNLISTED = 20  # shards that a manifest lacks, named by `verify`: a forged document may describe any number
 
 
 def rows_of_shard(shape: tuple[int, int, int, int]) -> int:
@@ -37,64 +38,10 @@ def rows_of_shard(shape: tuple[int, int, int, int]) -> int:
     return max(1, min(shape[0], SHARD_BYTES // math.prod(shape[1:])))
 
 
-@dataclass(frozen=True)
-class Description:
-    """What a store is to hold.
-
-    ``shape`` is (N, R, R, C); ``rows`` images make a shard; ``spec`` is the dataset's grid and splits, ``source`` everything that
-    determines the bytes, both plain JSON. Two descriptions with the same source and a different N differ only in how far the first
-    factor goes.
-    """
-
-    name: str
-    shape: tuple[int, int, int, int]
-    rows: int
-    compress: bool
-    spec: dict[str, Any]
-    source: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def shards(self) -> int:
-        return -(-self.shape[0] // self.rows)
-
-    def attributes(self) -> dict[str, Any]:
-        return {"format": FORMAT, "name": self.name, "spec": self.spec, "source": self.source}
-
-    def metadata(self) -> dict[str, bytes]:
-        """The zarr.json documents of the group and its array, by path inside the group."""
-        documents: dict[str, Any] = {}
-        group = zarr.create_group(zarr.storage.MemoryStore(documents), zarr_format=3, attributes={ATTRIBUTE: self.attributes()})
-        self._create(group, self.shape)
-        return {name: document.to_bytes() for name, document in documents.items()}
-
-    def encode(self, images: NDArray[np.uint8]) -> bytes:
-        """The bytes of a shard; ``images`` (rows, R, R, C) uint8, or fewer rows for the last one."""
-        if images.dtype != np.uint8 or images.shape[1:] != self.shape[1:] or not 0 < len(images) <= self.rows:
-            raise InputError(f"a shard of {self.name} is uint8 {(self.rows, *self.shape[1:])}, not {images.dtype} {images.shape}")
-        documents: dict[str, Any] = {}
-        group = zarr.create_group(zarr.storage.MemoryStore(documents), zarr_format=3)
-        self._create(group, images.shape)[:] = images
-        shard: bytes = documents["images/c.0.0.0.0"].to_bytes()
-        return shard
-
-    def _create(self, group: zarr.Group, shape: tuple[int, ...]) -> zarr.Array[Any]:
-        chunk = (self.rows, *self.shape[1:])
-        zstd = [zarr.codecs.ZstdCodec(level=COMPRESSION_LEVEL)] if self.compress else []
-        return group.create_array(
-            "images",
-            shape=shape,
-            dtype="uint8",
-            chunks=chunk,
-            shards=chunk,
-            compressors=[*zstd, zarr.codecs.Crc32cCodec()],
-            chunk_key_encoding={"name": "default", "separator": "."},
-            fill_value=0,
-            config={"write_empty_chunks": True},  # else an all-black shard would be no file
-        )
-
-
 class Store:
-    """A finished store, opened for reading.
+    """A finished store, opened for reading: whatever is read of it is what its manifest says, or an error.
+
+    A store that is being extended is, until that is finished, the one that it was.
 
     Attributes:
         name: of the dataset.
@@ -109,51 +56,89 @@ class Store:
         Raises:
             FileNotFoundError: if there is no such store, or it is unfinished.
             ValueError: if what is there is not a store of this format.
+            DamagedError: if its manifest or a zarr document is damaged.
         """
-        self.paths = Paths(Path(root), name)
-        attributes = read_attributes(self.paths)
-        if not is_complete(self.paths, stored_shape(self.paths)[0]):
-            raise MissingError(f"{self.paths.group} is unfinished: run the command that makes it again, and it continues")
-        self.name = name
-        self.spec: dict[str, Any] = attributes["spec"]
-        self.source: dict[str, Any] = attributes["source"]
-        array = zarr.open_group(self.paths.group, mode="r")["images"]
-        assert isinstance(array, zarr.Array)
-        self.images = array
+        paths = Paths(Path(root), name)
+        documents = paths.documents()
+        if not paths.manifest.exists() or not paths.group.is_dir():
+            if GROUP not in documents:
+                raise MissingError(missing(paths))
+            if read_attributes(documents) is None:
+                raise InputError(f"{paths.group} is not a dataset store of format {FORMAT}: choose another folder")
+            raise MissingError(f"{paths.group} is unfinished: run the command that makes it again, and it continues")
+        for _ in range(2):  # once more if it was finished or overwritten between two looks
+            entries, files = read_finished(paths.manifest)
+            proven = proven_documents(documents, files)
+            if proven is not None:
+                break
+            documents = paths.documents()
+        if proven is None and paths.begun():
+            raise MissingError(f"{paths.group} is being changed: run the command that changes it again, and it continues")
+        if proven is None:
+            which = next(name for name in (GROUP, ARRAY) if hashes(documents).get(name) != files[name])
+            raise DamagedError(f"{paths.group / which} is missing or damaged: the command that made the store restores it")
+        description = read_description(proven)
+        if description is None:
+            raise InputError(f"{paths.group} is not a dataset store of format {FORMAT}: choose another folder")
+        if not covers(entries, description):
+            raise DamagedError(f"{paths.manifest} is damaged (it lists other shards than the store has): --overwrite makes it anew")
+        self._open(paths, description, proven, entries)
+
+    @classmethod
+    def of(cls, paths: Paths, description: Description, entries: Iterable[Entry]) -> Store:
+        """A store whose shards are all there, before it is declared finished."""
+        store = cls.__new__(cls)
+        store._open(paths, description, description.metadata(), entries)
+        return store
+
+    def _open(self, paths: Paths, description: Description, documents: Mapping[str, bytes], entries: Iterable[Entry]) -> None:
+        self.paths, self.description, self.name = paths, description, paths.name
+        self.spec: dict[str, Any] = description.spec
+        self.source: dict[str, Any] = description.source
+        self.files = ShardFiles(paths.group, documents, entries)
+        self.images: zarr.Array[Any] = zarr.open_array(self.files, path="images", mode="r")
 
     def __len__(self) -> int:
-        return int(self.images.shape[0])
+        return self.description.shape[0]
 
     @property
     def rows(self) -> int:
         """Images per shard."""
-        return int(self.images.chunks[0])
+        return self.description.rows
 
     @property
     def compressed(self) -> bool:
         """Whether the shards are; if not, each begins with the bytes of its images."""
-        return any(isinstance(codec, zarr.codecs.ZstdCodec) for codec in self.images.compressors)
+        return self.description.compress
 
     def shard(self, index: int) -> Path:
         """The file of a shard."""
-        return self.paths.group / self.paths.shard(index)
+        return self.paths.group / shard_path(index)
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Images [start, stop) as (stop - start, R, R, C) uint8.
 
         Raises:
-            OSError: if one of their shards is missing, or a bit in it flipped.
+            OSError: if one of their shards is missing or damaged.
         """
-        for index in range(start // self.rows, -(-stop // self.rows)):
-            if not self.shard(index).exists():  # zarr would give black images
-                raise MissingError(f"{self.shard(index)} is missing: `ood-data data verify {self.name}` names all that is wrong")
-        try:
-            return np.asarray(self.images[start:stop], dtype=np.uint8)
-        except (ValueError, RuntimeError) as error:  # crc32c's and zstd's
-            raise OSError(
-                f"images {start:,} to {stop - 1:,} of {self.paths.group} are damaged ({error}): "
-                f"`ood-data data verify {self.name}` names the shard"
-            ) from None
+        if self.compressed:
+            try:
+                return np.asarray(self.images[start:stop], dtype=np.uint8)
+            except (ValueError, RuntimeError) as error:  # crc32c's and zstd's
+                raise DamagedError(
+                    f"images {start:,} to {stop - 1:,} of {self.paths.group} are damaged ({error}): "
+                    f"`ood-data data verify {self.name}` names the shard"
+                ) from None
+        images = np.empty((stop - start, *self.description.shape[1:]), dtype=np.uint8)
+        for shard in range(start // self.rows, -(-stop // self.rows)):
+            rows = self.description.rows_of(shard)
+            first, last = max(start, rows.start), min(stop, rows.stop)
+            with self.files.opened(shard_path(shard)) as file:
+                file.seek((first - rows.start) * math.prod(images.shape[1:]))
+                wanted = images[first - start : last - start]
+                if file.readinto(wanted.data) != wanted.nbytes:
+                    raise DamagedError(f"{self.shard(shard)} was cut while it was read: `ood-data data verify {self.name}`")
+        return images
 
 
 @dataclass(frozen=True)
@@ -167,6 +152,9 @@ class Problem:
 def verify(root: str | Path, name: str, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Problem]:
     """Hash everything of a store against its manifest; returns what is wrong, empty if nothing is.
 
+    It proves that the store is what its manifest says, not who wrote that: whoever changes a shard and writes a manifest to match
+    passes. Compare the manifest's own hash, in its last line, with one from where you trust.
+
     Args:
         root: folder of the stores.
         name: of the dataset.
@@ -178,37 +166,74 @@ def verify(root: str | Path, name: str, progress: Callable[[int, int], None] = l
     paths = Paths(Path(root), name)
     if not paths.group.is_dir():
         raise MissingError(missing(paths))
-    if not paths.manifest.exists():
-        return [Problem(paths.manifest.name, "missing: the store is unfinished, run the command that makes it again")]
     problems: list[Problem] = []
-    if any(part.stat().st_size for part in paths.parts()):
-        problems.append(Problem(paths.parts()[0].name, "left over: an extension of the store is unfinished"))
+    entries: list[Entry] = []
+    files: dict[str, str] = {}
     try:
         entries, files = read_finished(paths.manifest)
+    except FileNotFoundError:
+        problems.append(Problem(paths.manifest.name, "missing: the store is unfinished, run the command that makes it again"))
     except DamagedError as error:
-        return [*problems, Problem(paths.manifest.name, f"damaged: {error.__cause__}")]
-    for file, expected in files.items():
-        path = paths.group / file if file.endswith("zarr.json") else paths.root / file
-        shown = f"{paths.group.name}/{file}" if file.endswith("zarr.json") else file
-        if not path.is_file():
-            problems.append(Problem(shown, "missing"))
-        elif sha256(path) != expected:
-            problems.append(Problem(shown, "differs from the manifest"))
-    for number, entry in enumerate(entries):
-        path, shown = paths.group / entry["path"], f"{paths.group.name}/{entry['path']}"
-        if not path.is_file():
-            problems.append(Problem(shown, "missing"))
-        elif path.stat().st_size != entry["bytes"]:
-            problems.append(Problem(shown, f"has {path.stat().st_size} bytes instead of {entry['bytes']}"))
-        elif sha256(path) != entry["sha256"]:
-            problems.append(Problem(shown, "differs from the manifest"))
-        progress(number + 1, len(entries))
-    known = {entry["path"] for entry in entries} | set(files)
-    for path in sorted(paths.group.rglob("*")):
-        inside = path.relative_to(paths.group).as_posix()
-        if path.is_file() and inside not in known:
-            problems.append(Problem(f"{paths.group.name}/{inside}", "does not belong to the store: delete it"))
-    return problems
+        return [Problem(paths.manifest.name, f"damaged: {error.__cause__}")]
+    try:
+        added = parts_entries(paths)
+        if files and added:
+            problems.append(Problem(paths.parts()[0].name, "left over: run the command that made or extended the store again"))
+    except DamagedError as error:
+        added = []
+        problems.append(Problem(paths.parts()[0].name, f"damaged: {error.__cause__}; delete it"))
+    shards = {entry["path"]: entry for entry in (*entries, *added)}
+    if files:
+        problems += [*_wrong_files(paths, files), *_wrong_lines(paths, entries, set(shards))]
+    for number, (path, entry) in enumerate(shards.items()):
+        if wrong := wrong_file(stat_of(paths.group / path, follow=False), entry):
+            problems.append(Problem(f"{paths.group.name}/{path}", wrong))
+        elif sha256(paths.group / path) != entry["sha256"]:
+            problems.append(Problem(f"{paths.group.name}/{path}", "differs from the manifest"))
+        progress(number + 1, len(shards))
+    growing = not files or bool(added)
+    return [*problems, *_foreign(paths, {GROUP, ARRAY, *shards}, growing)]
+
+
+def _wrong_files(paths: Paths, files: dict[str, str]) -> Iterator[Problem]:
+    """Of the documents, the card and the preview."""
+    where = {GROUP: paths.group / GROUP, ARRAY: paths.group / ARRAY} | {path.name: path for path in (paths.card, paths.preview)}
+    for name in sorted(where.keys() ^ files.keys()):
+        yield Problem(
+            paths.manifest.name, f"lists {name}, which is none of its files" if name in files else f"does not list {name}"
+        )
+    for name in sorted(where.keys() & files.keys()):
+        path, found = where[name], stat_of(where[name], follow=False)
+        shown = path.relative_to(paths.root).as_posix()
+        if found is None or kind_of(found) != "a file":
+            yield Problem(shown, "missing" if found is None else f"is {kind_of(found)}, not a file")
+        elif sha256(path) != files[name]:
+            yield Problem(shown, "differs from the manifest")
+
+
+def _wrong_lines(paths: Paths, entries: list[Entry], listed: set[str]) -> Iterator[Problem]:
+    """Shards that the documents describe and the manifests don't, or as other images."""
+    description = read_description(paths.documents())
+    if description is None:
+        return
+    unlisted = (path for path in map(shard_path, range(description.shards)) if path not in listed)
+    for path in itertools.islice(unlisted, MOST_UNLISTED):
+        yield Problem(f"{paths.group.name}/{path}", "is not in the manifest")
+    for entry in entries:
+        if range(entry["first"], entry["last"] + 1) != description.rows_of(shard_index(entry["path"])):
+            yield Problem(f"{paths.group.name}/{entry['path']}", "has other images than its line in the manifest says")
+
+
+def _foreign(paths: Paths, known: set[str], growing: bool) -> Iterator[Problem]:
+    """What lies in the group and isn't `known`; shards without a line are no strangers while a store is `growing`."""
+    for folder in (paths.group, paths.group / "images"):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            inside, found = path.relative_to(paths.group).as_posix(), stat_of(path, follow=False)
+            if inside in known or found is None or (inside == "images" and kind_of(found) == "a folder"):
+                continue
+            if growing and kind_of(found) == "a file" and shard_index(inside.removesuffix(".partial")) >= 0:
+                continue
+            yield Problem(f"{paths.group.name}/{inside}", "does not belong to the store: delete it")
 
 
 def overview(root: str | Path) -> list[dict[str, Any]]:
@@ -216,23 +241,28 @@ def overview(root: str | Path) -> list[dict[str, Any]]:
     found = []
     for group in sorted(Path(root).glob("*.zarr")):
         paths = Paths(group.parent, group.stem)
-        try:
-            attributes, shape = read_attributes(paths), stored_shape(paths)
-            complete, state = is_complete(paths, shape[0]), ""
-            source = attributes["source"]
-        except FileNotFoundError:
+        documents = paths.documents()
+        if GROUP not in documents and not paths.manifest.exists():
             continue  # a zarr group of somebody else's
-        except (ValueError, DamagedError) as error:
-            complete, state, shape, source = False, str(error), (0,), {}
+        description, complete, damage = read_description(documents), False, ""
+        try:
+            store = Store(root, paths.name)
+            description, damage = store.description, store.files.wrong()
+            complete = not damage
+        except MissingError:
+            pass  # unfinished
+        except OodDataError as error:
+            damage = str(error)
+        source = description.source if description else {}
         found.append(
             {
                 "name": paths.name,
-                "images": shape[0],
-                "shape": list(shape),
+                "images": description.shape[0] if description else 0,
+                "shape": list(description.shape) if description else [0],
                 "bytes": sum(map(_size, group.rglob("*"))),
                 "origin": source.get("generator", source.get("file", "unknown")),
                 "complete": complete,
-                "damage": state,
+                "damage": damage,
             }
         )
     return found
@@ -250,34 +280,31 @@ def missing(paths: Paths) -> str:
     return f"there is no {paths.name} in {paths.root}: make it with `ood-data generate` or `ood-data data convert`, or look with `data list`"
 
 
-def read_attributes(paths: Paths) -> dict[str, Any]:
-    """Ours of the group's attributes: format, name, spec, source.
+def covers(entries: list[Entry], description: Description) -> bool:
+    """Whether a manifest's entries are those of all shards that are described, in order, and long enough where that is known."""
+    least = 1 if description.compress else description.rows * math.prod(description.shape[1:])
+    return len(entries) == description.shards and all(
+        entry["path"] == shard_path(index)
+        and range(entry["first"], entry["last"] + 1) == description.rows_of(index)
+        and entry["bytes"] >= least
+        for index, entry in enumerate(entries)
+    )
 
-    Raises:
-        FileNotFoundError: if there is no store.
-        ValueError: if it is not one of this format.
+
+def proven_documents(documents: Mapping[str, bytes], files: Mapping[str, str]) -> dict[str, bytes] | None:
+    """The zarr documents that a manifest's ``files`` are the hashes of, or None.
+
+    If they differ from those that are there, but say the same, they are made again: other programs add to them (consolidated
+    metadata, attributes).
     """
-    document = paths.group / "zarr.json"
-    if not document.is_file():
-        raise MissingError(missing(paths))
-    try:
-        attributes = json.loads(document.read_bytes())["attributes"][ATTRIBUTE]
-        known = attributes["format"] == FORMAT and {"name", "spec", "source"} <= set(attributes)
-    except (ValueError, KeyError, TypeError):
-        known = False
-    if not known:
-        raise InputError(f"{paths.group} is not a dataset store of format {FORMAT}: choose another folder")
-    return dict(attributes)
+    expected = {name: files[name] for name in (GROUP, ARRAY)}
+    if hashes(documents) == expected:
+        return dict(documents)
+    description = read_description(documents)
+    rebuilt = description.metadata() if description else {}
+    return rebuilt if hashes(rebuilt) == expected else None
 
 
-def stored_shape(paths: Paths) -> tuple[int, ...]:
-    """(N, R, R, C) as the array's document says.
-
-    Raises:
-        DamagedError: if it says nothing of the kind, or is not there.
-    """
-    document = paths.group / "images/zarr.json"
-    try:
-        return tuple(int(size) for size in json.loads(document.read_bytes())["shape"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{document} is damaged or missing: --overwrite makes the store anew") from error
+def hashes(documents: Mapping[str, bytes]) -> dict[str, str]:
+    """Of each document."""
+    return {name: hashlib.sha256(data).hexdigest() for name, data in documents.items()}

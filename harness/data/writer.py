@@ -3,31 +3,50 @@
 The unit of writing is a shard, and a shard has one writer. It is encoded in memory, written, synced and renamed into place, and
 only then gets its line in the manifest of the writer's part: a shard without a line does not exist. When the last part is done,
 the parts become one manifest. Whoever looks at or changes more than its own part holds the store's lock meanwhile.
+
+A finished store that is extended stays, for readers, what it was until that moment. One that has lost a file gets it back from
+whoever makes it again: only what is missing is made (`harness.data.found`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import math
+import logging
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from harness.data.manifest import Entry, Paths, all_entries, cut_torn_line, finished, is_complete, line, read_finished
-from harness.data.store import Description, Store, read_attributes, stored_shape
-from harness.io.atomic import is_held, locked, sha256, sync_folder, write_atomically
-from splits.errors import BusyError, DamagedError, InputError
+from harness.data.description import Description, read_description
+from harness.data.found import (
+    Found,
+    being_made,
+    check_others,
+    documents_of,
+    done_shards,
+    is_ours,
+    is_whole,
+    look,
+    refuse_links,
+    wrong_files,
+)
+from harness.data.manifest import Entry, Paths, cut_torn_line, finished, line, read_finished, shard_index, shard_path
+from harness.data.store import Store, hashes
+from harness.io.atomic import sha256, sync_folder, write_atomically
+from harness.io.locks import acquire, is_held, locked
+from splits.errors import BusyError, InputError
+
+logger = logging.getLogger(__name__)
 
 SPARE_BYTES = 16 * 2**20  # room for the manifest, card and preview
+SHOWN = 3  # shards that are named when they were made again
 
 
 class Writer:
@@ -55,21 +74,35 @@ class Writer:
         if overwrite and count > 1:
             raise InputError("--overwrite would remove the other parts: remove the store with one command, then start the parts")
         self.paths = Paths(Path(root), description.name)
-        self.description = description
+        plain = json.loads(json.dumps([description.spec, description.source]))  # as it will be read again
+        self.description = description = replace(description, spec=plain[0], source=plain[1])
         self.part = part
         self.range = range((index - 1) * description.shards // count, index * description.shards // count)
+        self._documents = documents_of(self.paths, description)
+        self._restored: list[str] = []
         self._log: BinaryIO | None = None
+        self.done: dict[int, Entry] = {}
+        self._whole = not overwrite and self._is_whole() and not any(path.exists() for path in (self.paths.lock, *self._traces()))
+        if self._whole:  # nothing to write, so nothing to lock: it may lie where nobody can
+            self.done = done_shards(self.paths, description, read_finished(self.paths.manifest)[0])
+            self.complete = True
+            return
         new = next(folder for folder in (self.paths.root, *self.paths.root.parents) if folder.exists())
         _check_space(new, description, len(self.range) if overwrite or not self.paths.group.exists() else 0)
         self.paths.root.mkdir(parents=True, exist_ok=True)
         with locked(self.paths.lock):
             if overwrite:
                 remove(root, description.name)
-            self._check()
-            self.done = _done_shards(self.paths, description)
+            found = look(self.paths, description)
+            check_others(self.paths, description, part, found.description)
+            self.done = done_shards(self.paths, description, found.entries) if self.paths.group.exists() else {}
             _check_space(self.paths.root, description, len(self.missing))
-            if not self.complete:
-                self._begin()
+            self.complete = (
+                len(self.done) == description.shards == len(found.entries) and not found.damaged and not self.paths.begun()
+            )
+            if (found.files or found.damaged) and found.description == description and not self.paths.begun():
+                self._restored = self._lost(found)
+            self._begin(found)
 
     def __enter__(self) -> Writer:
         return self
@@ -84,20 +117,15 @@ class Writer:
         """Indices of this part's shards that are yet to be written."""
         return [shard for shard in self.range if shard not in self.done]
 
-    @property
-    def complete(self) -> bool:
-        """Whether the whole store was finished before and nothing is to be added."""
-        return not self.missing and is_complete(self.paths, self.description.shape[0])
-
     def rows(self, shard: int) -> range:
         """The indices of a shard's images."""
-        return _rows(self.description, shard)
+        return self.description.rows_of(shard)
 
     def publish(self, shard: int, images: NDArray[np.uint8]) -> None:
         """Write one shard of this part: ``images`` (rows, R, R, C) uint8. Atomic; safe to interrupt."""
         assert self._log is not None
         data = self.description.encode(images)
-        path = self.paths.shard(shard)
+        path = shard_path(shard)
         write_atomically(self.paths.group / path, data)
         entry = {
             "path": path,
@@ -106,16 +134,13 @@ class Writer:
             "first": self.rows(shard).start,
             "last": self.rows(shard).start + len(images) - 1,
         }
-        try:
-            self._log.write(line(entry))
-            self._log.flush()
-            os.fsync(self._log.fileno())
-        except OSError as error:  # a write to a full disk names no file
-            raise OSError(error.errno, error.strerror, self._log.name) from error
+        self._note([entry])
         self.done[shard] = entry
 
     def finish(self, card: Callable[[Store], str], preview: Callable[[Store], bytes]) -> bool:
         """If every shard of every part is written, complete the store: card, preview, one sorted manifest. Else do nothing.
+
+        What is there and right is kept as it is.
 
         Args:
             card: makes the dataset card's markdown.
@@ -124,30 +149,33 @@ class Writer:
         Returns:
             whether the store is complete.
         """
+        if self._whole:
+            return True
         with locked(self.paths.lock):
-            metadata = self.description.metadata()
-            if self._metadata_differs():  # extended by another process since
-                return False
-            if is_complete(self.paths, self.description.shape[0]):
-                return True  # another part's process did it
-            done = _done_shards(self.paths, self.description)
+            if self._is_whole():  # another part's process did it, or nothing but documents was lost
+                self._end()
+                return True
+            if (being_made(self.paths) or read_description(self.paths.documents())) != self.description:
+                return False  # extended by another process since
+            entries, files = read_finished(self.paths.manifest) if self.paths.manifest.exists() else ([], {})
+            done = done_shards(self.paths, self.description, entries)
             if len(done) < self.description.shards:
                 return False
-            for stray in (self.paths.group / "images").iterdir():  # left by removals and kills
-                if stray.name.endswith(".partial") or (stray.name.startswith("c.") and _shard_of(stray) not in done):
-                    stray.unlink()
-            store = Store.__new__(Store)  # readable before it is declared finished
-            store.paths, store.name = self.paths, self.description.name
-            store.spec, store.source = self.description.spec, self.description.source
-            store.images = zarr.open_group(self.paths.group, mode="r")["images"]  # type: ignore[assignment]
-            write_atomically(self.paths.preview, preview(store))
-            write_atomically(self.paths.card, card(store).encode())
-            files = {path.name: sha256(path) for path in (self.paths.card, self.paths.preview)}
-            files |= {name: hashlib.sha256(data).hexdigest() for name, data in metadata.items()}
-            write_atomically(self.paths.manifest, finished([done[shard] for shard in sorted(done)], files))
-            for path in self.paths.parts():
-                path.unlink(missing_ok=True)
-            sync_folder(self.paths.root)
+            in_order = [done[shard] for shard in sorted(done)]
+            self._sweep(done)
+            store = Store.of(self.paths, self.description, in_order)  # readable before it is declared finished
+            kept = files if entries == in_order and hashes(self._documents).items() <= files.items() else {}
+            wrong = wrong_files(self.paths, self._documents, kept)
+            if self.paths.preview in wrong:
+                write_atomically(self.paths.preview, preview(store))
+            if self.paths.card in wrong:
+                write_atomically(self.paths.card, card(store).encode())
+            for name, data in self._documents.items():
+                if self.paths.group / name in wrong:
+                    write_atomically(self.paths.group / name, data)
+            hashed = {path.name: sha256(path) for path in (self.paths.card, self.paths.preview)} | hashes(self._documents)
+            write_atomically(self.paths.manifest, finished(in_order, hashed))
+            self._end()
         return True
 
     def discard(self) -> None:
@@ -156,134 +184,103 @@ class Writer:
         with locked(self.paths.lock):
             remove(self.paths.root, self.paths.name)
 
-    def _check(self) -> None:
-        """Raise unless what is there is ours, or the beginning of ours. Changes nothing."""
-        if (self.paths.group / "zarr.json").exists():
-            _check_same(self.paths, self.description)
-        elif self.paths.group.exists() and not _is_ours(self.paths):
-            raise InputError(f"{self.paths.group} holds something that is not a dataset store: choose another --out")
-        mine = self.paths.part(self.part)
-        for path in self.paths.parts():
-            count = path.stem.rsplit("-of-", 1)[1]
-            if count != str(self.part[1]) and (path.stat().st_size or is_held(path)):
-                raise InputError(f"{self.paths.group} is being made in {count} parts: continue with --part i/{count}")
-            if path != mine and is_held(path) and self._metadata_differs():
-                raise BusyError(f"another process is writing {self.paths.group} with another length: let it finish")
+    def _is_whole(self) -> bool:
+        return is_whole(self.paths, self.description, self._documents)
 
-    def _begin(self) -> None:
-        """Lock the part and write the metadata."""
+    def _lost(self, found: Found) -> list[str]:
+        """What a finished store has lost, by name; of many shards the number."""
+        shards = [shard_path(shard) for shard in self.missing]
+        shards = shards if len(shards) <= SHOWN else [f"{len(shards):,} shards"]
+        files = wrong_files(self.paths, self._documents, found.files)
+        if found.damaged:
+            files = [path for path in files if path.name == "zarr.json"]
+        manifest = [self.paths.manifest.name] if found.damaged else []
+        return [*shards, *(path.relative_to(self.paths.root).as_posix() for path in files), *manifest]
+
+    def _begin(self, found: Found) -> None:
+        """Lock the part; write down what will be made, and of a damaged manifest what it still proves."""
+        if not self.paths.group.exists():  # what lies beside is of a store that somebody removed
+            for path in (self.paths.manifest, self.paths.pending, *self.paths.parts()):
+                if not is_held(path):
+                    path.unlink(missing_ok=True)
         mine = self.paths.part(self.part)
         existed = mine.exists()
-        self._log = mine.open("ab")
-        try:
-            fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._log.close()
-            raise BusyError(
-                f"another process is writing part {self.part[0]}/{self.part[1]} of {self.paths.group}: let it finish, or stop it"
-            ) from None
+        which = f"part {self.part[0]}/{self.part[1]} of {self.paths.group}"
+        self._log = acquire(mine, busy=f"another process is writing {which}: let it finish, or stop it")
         try:
             cut_torn_line(mine)
+            if found.damaged:
+                self._note(found.entries)
+                self.paths.manifest.unlink()
             (self.paths.group / "images").mkdir(parents=True, exist_ok=True)
-            for name, data in sorted(self.description.metadata().items()):  # the group's document last: with it the store is there
-                path = self.paths.group / name
-                if not path.exists() or path.read_bytes() != data:
-                    write_atomically(path, data)
+            if found.files and not hashes(self._documents).items() <= found.files.items():
+                pending = {name: data.decode() for name, data in self._documents.items()}
+                write_atomically(self.paths.pending, json.dumps(pending).encode())
+                return
+            self.paths.pending.unlink(missing_ok=True)
+            for name, data in sorted(self._documents.items()):  # the group's document last: with it the store is there
+                if self.paths.group / name in wrong_files(self.paths, self._documents, {}):
+                    write_atomically(self.paths.group / name, data)
         except OSError:
             self._log.close()
             if not existed:
                 mine.unlink(missing_ok=True)
             raise
 
-    def _metadata_differs(self) -> bool:
-        for name, data in self.description.metadata().items():
-            path = self.paths.group / name
-            if not path.exists() or path.read_bytes() != data:
-                return True
-        return False
+    def _note(self, entries: list[Entry]) -> None:
+        """Add lines to the part's manifest."""
+        assert self._log is not None
+        try:
+            self._log.write(b"".join(map(line, entries)))
+            self._log.flush()
+            os.fsync(self._log.fileno())
+        except OSError as error:  # a write to a full disk names no file
+            raise OSError(error.errno, error.strerror, self._log.name) from error
+
+    def _traces(self) -> list[Path]:
+        """What writers leave beside a store until it is finished, or where they were killed."""
+        targets = (self.paths.manifest, self.paths.card, self.paths.preview, self.paths.pending)
+        return [*(path.with_name(path.name + ".partial") for path in targets), self.paths.pending, *self.paths.parts()]
+
+    def _end(self) -> None:
+        """Remove what was needed until the store was finished, and say what it had lost."""
+        for path in self._traces():
+            path.unlink(missing_ok=True)
+        sync_folder(self.paths.root)
+        if self._restored:
+            logger.info("%s: restored %s", self.paths.group, ", ".join(self._restored))
+
+    def _sweep(self, done: dict[int, Entry]) -> None:
+        """Remove files that are named as our shards and are none, left by removals and kills; anything else is not ours to touch."""
+        for stray in (self.paths.group / "images").iterdir():
+            index = shard_index(f"images/{stray.name.removesuffix('.partial')}")
+            if index >= 0 and (stray.name.endswith(".partial") or index not in done) and stray.is_file() and not stray.is_symlink():
+                stray.unlink()
 
 
 def remove(root: str | Path, name: str) -> None:
     """Delete a store, its manifest first and its group's document last: what is left of an interrupted removal is not a store.
 
     Raises:
-        ValueError: if what lies there is not a store of ours.
+        ValueError: if what lies there is not a store of ours, or a link to one.
         BlockingIOError: if a process is writing it.
     """
     paths = Paths(Path(root), name)
+    refuse_links(paths)
     if not paths.group.exists():
         return
-    if not _is_ours(paths):
+    if not is_ours(paths):
         raise InputError(f"{paths.group} holds something that is not a dataset store: it was left alone")
     if any(map(is_held, paths.parts())):
         raise BusyError(f"another process is writing {paths.group}: let it finish, or stop it")
-    for path in (paths.manifest, *paths.parts(), paths.card, paths.preview):
+    for path in (paths.manifest, paths.pending, *paths.parts(), paths.card, paths.preview):
         path.unlink(missing_ok=True)
     shutil.rmtree(paths.group / "images", ignore_errors=True)
     shutil.rmtree(paths.group)
 
 
-def _is_ours(paths: Paths) -> bool:
-    """Whether a group is a store, the beginning of one, or a damaged one whose manifest beside it is ours."""
-    with contextlib.suppress(FileNotFoundError, DamagedError):
-        read_finished(paths.manifest)
-        return True
-    if (paths.group / "zarr.json").exists():
-        with contextlib.suppress(ValueError):
-            read_attributes(paths)
-            return True
-        return False
-    return all(entry.name in ("images", "zarr.json.partial") for entry in paths.group.iterdir())
-
-
-def _check_same(paths: Paths, description: Description) -> None:
-    """Raise, naming each difference, unless the store there is what is described or the beginning of it."""
-    there = read_attributes(paths)
-    if there["name"] != description.name:
-        raise InputError(f"{paths.group} holds {there['name']}, not {description.name}: choose another --out")
-    ours, theirs = json.loads(json.dumps(description.source)), there["source"]
-    differences = [
-        f"{key} is {theirs.get(key)} there, {ours.get(key)} here"
-        for key in sorted(ours.keys() | theirs.keys())
-        if ours.get(key) != theirs.get(key)
-    ]
-    if differences:
-        raise InputError(
-            f"{paths.group} was made with other parameters ({'; '.join(differences)}): choose another --out, or --overwrite"
-        )
-    if (paths.group / "images/zarr.json").exists() and (images := stored_shape(paths)[0]) > description.shape[0]:
-        raise InputError(
-            f"{paths.group} holds {images:,} images, more than the {description.shape[0]:,} asked for: "
-            "a store can be extended, not cut; choose another --out, or --overwrite"
-        )
-
-
 def _check_space(folder: Path, description: Description, shards: int) -> None:
-    needed = shards * description.rows * math.prod(description.shape[1:]) // (2 if description.compress else 1) + SPARE_BYTES
+    needed = shards * description.expected_bytes + SPARE_BYTES
     free = shutil.disk_usage(folder).free
     if shards and free < needed:
         raise OSError(f"not enough space in {folder}: {needed:,} bytes are needed, {free:,} are free; nothing was written")
-
-
-def _done_shards(paths: Paths, description: Description) -> dict[int, Entry]:
-    """Entries of the described shards that exist, by index: those with a line in some manifest and a file of that length."""
-    done = {}
-    for entry in all_entries(paths):
-        index, path = entry["first"] // description.rows, paths.group / entry["path"]
-        if (
-            index < description.shards
-            and entry["last"] + 1 == _rows(description, index).stop  # not a last shard that has become a whole one
-            and path.is_file()
-            and path.stat().st_size == entry["bytes"]
-        ):
-            done[index] = entry
-    return done
-
-
-def _rows(description: Description, shard: int) -> range:
-    return range(shard * description.rows, min((shard + 1) * description.rows, description.shape[0]))
-
-
-def _shard_of(path: Path) -> int:
-    number = path.name.split(".")[1]
-    return int(number) if number.isdigit() else -1

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from harness.data.store import Store
-from harness.formats.catalog import SOURCES
+from harness.formats.catalog import CATALOG
 from splits import Factor, FactorGrid, spec_from_dict
 
 WALKS, STEPS = 3, 12  # per factor; pictures in each
@@ -67,18 +67,15 @@ def preview(store: Store) -> bytes:
 def card(store: Store) -> str:
     """The dataset card, markdown: what it is, where it is from, whom to cite, its grid and its splits."""
     spec, side, channels = spec_from_dict(store.spec), store.images.shape[1], store.images.shape[3]
-    known = SOURCES.get(store.name) or SOURCES.get(store.source.get("generator", ""))
-    title = known.title if known and store.name in SOURCES else store.name
+    generated = CATALOG.get(store.source.get("generator", ""))
+    known = CATALOG.get(store.name) or generated
+    title = known.title if known and store.name in CATALOG else store.name
     terms = f"\n- license: {known.license}\n- cite: {known.citation}\n- homepage: {known.homepage}\n" if known else ""
     factors = "\n".join(f"| {escaped(factor.name)} | {factor.size} | {factor.kind} | {_values(factor)} |" for factor in spec.grid)
     counts = [(kind, spec.split(kind).counts) for kind in spec.kinds]
     splits = "\n".join(f"| {kind} | {count.train:,} | {count.test:,} |" for kind, count in counts)
     made = "\n".join(f"- {escaped(key)}: {code(value)}" for key, value in sorted(store.source.items()))
-    rendered = (
-        "\nRe-rendered by recovered rules, verified on real images and the published mean; not converted from the original file.\n"
-        if store.source.get("generator") == "dsprites"
-        else ""
-    )
+    rendered = f"\n{generated.note}\n" if generated and generated.note else ""
     return f"""# {escaped(title)}
 
 {len(store):,} images, {side} × {side} × {channels}, uint8: one for every combination of the factors of variation.

@@ -8,7 +8,9 @@ file may have another one: see `harness.formats.fetch`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from harness.io.download import MOST
 from splits.errors import InputError, did_you_mean
 
 
@@ -21,58 +23,90 @@ class File:
         urls: where to get it, the first one first.
         checksums: as "md5:…" or "sha256:…"; one that fits is enough; empty where none is known.
         size: bytes, if known.
+        most: bytes that it can have, if their number isn't known: a server that sends more has another file.
     """
 
     name: str
     urls: tuple[str, ...]
     checksums: tuple[str, ...] = ()
     size: int | None = None
+    most: int = MOST
 
 
 @dataclass(frozen=True)
-class Source:
-    """A dataset as its authors publish it.
+class DatasetInfo:
+    """A dataset as its authors publish it, and how it gets here.
 
     Attributes:
+        name: of its store and its splits.
         title: for people.
-        files: that make it up.
-        convert: the one to give to `ood-data data convert`.
+        files: that make it up, the one to give to `ood-data data convert` first.
         license: what its authors say.
         citation: the paper or page to cite.
         homepage: of the dataset.
         compress: whether its stores are: where compression at least halves them (renderings, not photographs).
+        part: of their images' bytes, that its stores are expected to take at most; None: all, or half of them if compressed.
+        variant: which of several recordings of one grid it is, `variant_of` the name of the recording that the paper has.
+        command: that gets it, without --out.
+        by_first_factor: whether a shard holds the images of one value of the first factor, as of a person, and not about 16 MiB.
+        note: what its card says of a store that `generate` made; empty where that has a card of its own.
     """
 
+    name: str
     title: str
     files: tuple[File, ...]
     license: str
     citation: str
     homepage: str
     compress: bool
+    command: str
+    part: float | None = None
+    variant: str = ""
+    variant_of: str = ""
+    by_first_factor: bool = False
+    note: str = ""
 
     @property
     def convert(self) -> str:
+        """The file to give to `ood-data data convert`."""
         return self.files[0].name
 
 
-def _mpi3d(variant: str, file: str, md5: str, compress: bool) -> Source:
+MPI3D_MOST = 13_000_000_000  # its 1,036,800 images of 64 x 64 x 3 bytes are 12,740,198,400 unpacked, beside labels
+
+
+def _mpi3d(variant: str, file: str, md5: str, compress: bool) -> DatasetInfo:
     address = f"https://storage.googleapis.com/mpi3d_disentanglement_dataset/data/{file}"
-    return Source(
+    real = variant == "real"
+    return DatasetInfo(
+        name="mpi3d" if real else f"mpi3d_{variant}",
         title=f"MPI3D ({variant})",
-        files=(File(f"mpi3d_{variant}.npz", (address,), (f"md5:{md5}",)),),
+        files=(File(f"mpi3d_{variant}.npz", (address,), (f"md5:{md5}",), most=MPI3D_MOST),),
         license="CC BY 4.0",
         citation="Gondal et al., On the Transfer of Inductive Bias from Simulation to the Real World: a New Disentanglement "
         "Dataset (NeurIPS 2019, arXiv 1906.03292)",
         homepage="https://github.com/rr-learning/disentanglement_dataset",
         compress=compress,
+        command="ood-data data fetch mpi3d" if real else f"ood-data data fetch mpi3d --variant {variant}",
+        variant=variant,
+        variant_of="mpi3d",
     )
 
 
 _CELEBGLOW = "https://zenodo.org/record/5512188/files/{}?download=1"
-_CELEBGLOW_FILES = tuple(f"celeb_glow_random_{side}_{what}.npz" for side in ("train", "test") for what in ("images", "labels"))
+_CELEBGLOW_MOST = {  # both sides together: 216,000 images of 64 x 64 x 3 are 2,654,208,000 bytes unpacked, their labels 7 MB as float64
+    "images": 3_000_000_000,
+    "labels": 100_000_000,
+}
+_CELEBGLOW_FILES = tuple(
+    File(name := f"celeb_glow_random_{side}_{what}.npz", (_CELEBGLOW.format(name),), most=most)
+    for side in ("train", "test")
+    for what, most in _CELEBGLOW_MOST.items()
+)
 
-SOURCES = {
-    "dsprites": Source(
+_INFOS = (
+    DatasetInfo(
+        name="dsprites",
         title="dSprites",
         files=(
             File(
@@ -89,12 +123,16 @@ SOURCES = {
                 28_024_106,
             ),
         ),
-        license="zlib/libpng-style",
+        license="Apache-2.0",  # its repository's LICENSE
         citation="Matthey, Higgins, Hassabis, Lerchner, dSprites: Disentanglement testing Sprites dataset (2017)",
         homepage="https://github.com/google-deepmind/dsprites-dataset",
         compress=True,
+        part=1 / 300,  # measured as we render it: 1/950 of the whole grid, 1/530 of one orientation, 1/320 of the worst shard
+        command="ood-data generate dsprites",
+        note="Re-rendered by recovered rules, verified on real images and the published mean; not converted from the original file.",
     ),
-    "shapes3d": Source(
+    DatasetInfo(
+        name="shapes3d",
         title="3D Shapes",
         files=(
             File(
@@ -111,28 +149,53 @@ SOURCES = {
         citation="Burgess and Kim, 3D Shapes Dataset (2018); Kim and Mnih, Disentangling by Factorising (ICML 2018)",
         homepage="https://github.com/google-deepmind/3d-shapes",
         compress=True,
+        command="ood-data data fetch shapes3d",
     ),
-    "mpi3d": _mpi3d("real", "real.npz", "0f33f609918fb5c97996692f91129802", compress=False),
-    "mpi3d_realistic": _mpi3d("realistic", "mpi3d_realistic.npz", "59a6225b88b635365f70c91b3e52f70f", compress=False),
-    "mpi3d_toy": _mpi3d("toy", "mpi3d_toy.npz", "55889cb7c7dfc655d6e0277beee88868", compress=True),
-    "celebglow": Source(
+    _mpi3d("real", "real.npz", "0f33f609918fb5c97996692f91129802", compress=False),
+    _mpi3d("realistic", "mpi3d_realistic.npz", "59a6225b88b635365f70c91b3e52f70f", compress=False),
+    _mpi3d("toy", "mpi3d_toy.npz", "55889cb7c7dfc655d6e0277beee88868", compress=True),
+    DatasetInfo(
+        name="celebglow",
         title="CelebGlow",
-        files=tuple(File(name, (_CELEBGLOW.format(name),)) for name in _CELEBGLOW_FILES),
+        files=_CELEBGLOW_FILES,
         license="see the record's page",
         citation="Schott et al., Visual Representation Learning Does Not Generalize Strongly Within the Same Domain "
         "(ICLR 2022, arXiv 2107.08221)",
         homepage="https://zenodo.org/record/5512188",
         compress=False,
+        command="ood-data generate celebglow",
+        by_first_factor=True,
     ),
-}
+)
+CATALOG = {info.name: info for info in _INFOS}
 
 
-def source_of(name: str) -> Source:
+def info_of(name: str, variant: str | None = None) -> DatasetInfo:
     """What is known of a dataset.
 
+    Args:
+        name: of the dataset.
+        variant: which of its recordings, see `variants`; the one of that name if None.
+
     Raises:
-        ValueError: for a name that is not in `SOURCES`, with the close ones.
+        InputError: for a name that is not in `CATALOG`, with the close ones; for a variant that it does not have.
     """
-    if name not in SOURCES:
-        raise InputError(f"no official files of {name!r} are known{did_you_mean(name, SOURCES)}")
-    return SOURCES[name]
+    if name not in CATALOG:
+        raise InputError(f"no official files of {name!r} are known{did_you_mean(name, CATALOG)}")
+    if variant is None:
+        return CATALOG[name]
+    if variant not in variants(name):
+        having = dict.fromkeys(info.variant_of for info in CATALOG.values() if info.variant_of)
+        known = "; ".join(f"{each} has {', '.join(variants(each))}" for each in having)
+        raise InputError(f"{name} has no variant {variant!r}: {known}")
+    return variants(name)[variant]
+
+
+def variants(name: str) -> dict[str, DatasetInfo]:
+    """The recordings of one grid by what they are called; none for a dataset that has but one."""
+    return {info.variant: info for info in CATALOG.values() if info.variant_of == name}
+
+
+def command(name: str, out: str | Path) -> str:
+    """The command that puts a dataset's store into the folder `out`."""
+    return f"{CATALOG[name].command} --out {out}"

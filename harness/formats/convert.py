@@ -7,15 +7,14 @@ import logging
 import math
 from pathlib import Path
 
-from tqdm import tqdm
-
 import splits
 from harness.data.store import Description, Store, rows_of_shard
 from harness.data.writer import Writer
 from harness.formats import dsprites
 from harness.formats.card import card, preview
-from harness.formats.catalog import SOURCES
+from harness.formats.catalog import CATALOG
 from harness.formats.readers import Images, Reader, open_reader
+from harness.io.progress import progress_bar
 from splits import SplitSpec
 from splits.arrays import BadFile
 from splits.errors import InputError
@@ -41,7 +40,7 @@ def convert(
         root: folder of the stores.
         spec_file: grid and splits of a dataset that is not shipped, TOML.
         overwrite: remove a store that is there first.
-        progress: show bars on stderr.
+        progress: show how far it is, on stderr.
 
     Raises:
         ValueError: in one sentence: for a file that is damaged (`BadFile`) or of another dataset; for a bad spec; for a store that
@@ -65,7 +64,7 @@ def convert(
 
 def _spec(dataset: str | None, spec_file: str | Path | None) -> SplitSpec:
     if dataset is None and spec_file is None:
-        raise InputError("which dataset is it? give --dataset NAME, or the --spec of your own")
+        raise InputError("which dataset is it? name it by `dataset`, or give the `spec_file` of your own")
     spec = splits.load_spec(Path(spec_file) if spec_file else dataset or "")
     if dataset not in (None, spec.name):
         raise InputError(f"{spec_file} is the spec of {spec.name}, not of {dataset}")
@@ -73,14 +72,15 @@ def _spec(dataset: str | None, spec_file: str | Path | None) -> SplitSpec:
 
 
 def _describe(spec: SplitSpec, reader: Reader, source: dict[str, str]) -> Description:
-    rows = math.prod(spec.grid.sizes[1:]) if spec.name == "celebglow" else rows_of_shard(reader.shape)
-    if spec.name in SOURCES:
-        compress = SOURCES[spec.name].compress
+    info, part = CATALOG.get(spec.name), None
+    rows = math.prod(spec.grid.sizes[1:]) if info is not None and info.by_first_factor else rows_of_shard(reader.shape)
+    if info is not None:
+        compress, part = info.compress, info.part
     else:
         first = next(iter(reader.blocks([range(min(rows, len(spec.grid)))])))
         sizes = [len(Description(spec.name, reader.shape, rows, compress, {}).encode(first)) for compress in (False, True)]
         compress = 2 * sizes[1] <= sizes[0]
-    return Description(spec.name, reader.shape, rows, compress, spec.to_dict(), source)
+    return Description(spec.name, reader.shape, rows, compress, spec.to_dict(), source, part)
 
 
 def _write(writer: Writer, reader: Reader, progress: bool) -> None:
@@ -89,9 +89,7 @@ def _write(writer: Writer, reader: Reader, progress: bool) -> None:
     left = sum(len(writer.rows(shard)) for shard in missing)
     compared = writer.description.name == dsprites.NAME and total == dsprites.IMAGES
     differing = 0
-    with tqdm(
-        total=total, initial=total - left, unit="img", desc=writer.description.name, disable=not progress, dynamic_ncols=True
-    ) as bar:
+    with progress_bar(writer.description.name, "img", total, total - left, progress) as bar:
         # strict, so that the reader is asked once more after the last block, and checks what it can only then
         for shard, images in zip(missing, reader.blocks([writer.rows(shard) for shard in missing]), strict=True):
             writer.publish(shard, images)
@@ -114,7 +112,7 @@ def _identify(name: str, reader: Reader, progress: bool) -> str:
     """
     total = sum(path.stat().st_size for path in reader.files)
     lines = []
-    with tqdm(total=total, unit="B", unit_scale=True, desc="checksum", disable=not progress, dynamic_ncols=True) as bar:
+    with progress_bar("checksum", "B", total, shown=progress) as bar:
         for path in reader.files:
             sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
             with path.open("rb") as file:
@@ -123,10 +121,10 @@ def _identify(name: str, reader: Reader, progress: bool) -> str:
                     md5.update(block)
                     bar.update(len(block))
             found = {f"sha256:{sha256.hexdigest()}", f"md5:{md5.hexdigest()}"}
-            of = {known for known, source in SOURCES.items() for file in source.files if found & set(file.checksums)}
+            of = {known for known, info in CATALOG.items() for file in info.files if found & set(file.checksums)}
             if of and name not in of:
-                raise BadFile(f"{path} is {min(of)}'s official file, not {name}'s: give --dataset {min(of)}")
-            if not of and name in SOURCES and path.name in [file.name for file in SOURCES[name].files]:
+                raise BadFile(f"{path} is {min(of)}'s official file, not {name}'s: give `dataset` {min(of)}")
+            if not of and name in CATALOG and path.name in [file.name for file in CATALOG[name].files]:
                 logger.info("%s has none of the checksums known of %s's official files: sha256 %s", path, name, sha256.hexdigest())
             lines.append(f"{sha256.hexdigest()}  {path.name}\n")
     return lines[0].split()[0] if len(lines) == 1 else hashlib.sha256("".join(lines).encode()).hexdigest()

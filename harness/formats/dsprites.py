@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 import splits
 from harness.data.store import Description, rows_of_shard
 from harness.data.writer import Writer
 from harness.formats.card import card, preview
+from harness.formats.catalog import CATALOG
+from harness.io.progress import progress_bar
 from splits.errors import InputError, NumericalError
 
 logger = logging.getLogger(__name__)
@@ -139,6 +140,7 @@ def describe(orientations: int = ORIENTATIONS) -> Description:
         compress=True,
         spec=spec.to_dict(),
         source={"generator": "dsprites", "renderer": RENDERER},
+        part=CATALOG[NAME].part,
     )
 
 
@@ -148,7 +150,7 @@ def generate(root: str | Path, overwrite: bool = False, progress: bool = True, o
     Args:
         root: folder of the stores.
         overwrite: remove a store that is there first.
-        progress: show a bar on stderr.
+        progress: show how far it is, on stderr.
         orientations: how many of the 40.
 
     Returns:
@@ -166,7 +168,7 @@ def generate(root: str | Path, overwrite: bool = False, progress: bool = True, o
             writer.finish(card, preview)
             return description.name
         missing, white = set(writer.missing), 0
-        with tqdm(total=description.shape[0], unit="img", desc=description.name, disable=not progress, dynamic_ncols=True) as bar:
+        with progress_bar(description.name, "img", description.shape[0], shown=progress) as bar:
             for shard in writer.range:  # those that are there count too: the sum is over all
                 rows = writer.rows(shard)
                 images = render(rows.start, rows.stop, orientations)

@@ -1,25 +1,36 @@
-"""A store and a split for other code: the benchmark's published .npz layout, or pictures and a table."""
+"""A store and a split for other code: the benchmark's published .npz layout, or pictures and a table.
+
+An export that was killed, or had no room, is finished by the same command: what is there and right stays, and the end is the bytes of an
+unbroken run.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import io
+import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from harness.data.dataset import spec_of
 from harness.data.store import Store
+from harness.io.locks import is_held, locked
+from harness.io.progress import Bar, progress_bar
+from harness.io.replacing import partial_of, replacing
 from splits import Split
 from splits.errors import InputError, did_you_mean
-from splits.export import replacing
 from splits.published import labels_file
+
+TABLE, PICTURE = "labels.csv", ".picture.partial"
+_PARTIAL = re.compile(r"\.(labels\.csv|.+_(train|test)_(images|labels)\.npz)\.partial")  # as `replacing` names them
 
 
 def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Path, progress: bool = False) -> list[Path]:
@@ -33,14 +44,15 @@ def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Pa
             uint8 and labels (n, F) int64 factor indices, in the order of the grid. "png": a picture per image in ``train/`` and
             ``test/``, and labels.csv with ``file``, ``side`` and a column of indices per factor, which `convert` reads.
         out: folder of the files; made if it isn't there.
-        progress: show a bar on stderr.
+        progress: show how far it is, on stderr.
 
     Returns:
         the files for users to load; of pictures, the table.
 
     Raises:
-        ValueError: for an unknown layout or kind, or a kind that the dataset can't have; for pictures, if some are there already.
+        ValueError: for an unknown layout or kind, or a kind that the dataset can't have; for pictures, if others are there already.
         FileNotFoundError: if there is no such store.
+        BlockingIOError: if another process is writing the same files.
         OSError: if they cannot be written; the .npz files are there whole or not at all, the table only after all pictures.
     """
     if layout not in _LAYOUTS:
@@ -49,74 +61,135 @@ def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Pa
     split = spec_of(store).split(kind)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=len(store), unit="img", desc=f"export {dataset}", disable=not progress, dynamic_ncols=True) as bar:
-        return _LAYOUTS[layout](store, split, out, bar)
+    targets, write = _LAYOUTS[layout]
+    paths = [out / name for name in targets(split)]
+    with contextlib.ExitStack() as stack:
+        with locked(out / ".export.lock"):  # so that no file is taken for a left-over before its process has locked it
+            _sweep(out)
+            files = [stack.enter_context(replacing(path)) for path in paths]
+        with progress_bar(f"export {dataset}", "img", len(store), shown=progress) as bar:
+            write(store, split, out, files, bar)
+    return paths
 
 
-def _benchmark(store: Store, split: Split, out: Path, bar: tqdm[None]) -> list[Path]:
+def _sweep(out: Path) -> None:
+    """Remove what exports that died have left in a folder; what a process holds is that of a living one."""
+    for path in out.iterdir():
+        holder = partial_of(out / TABLE) if path.name == PICTURE else path
+        if (path.name == PICTURE or _PARTIAL.fullmatch(path.name)) and not is_held(holder):
+            path.unlink(missing_ok=True)
+
+
+def _published_files(split: Split) -> list[str]:
+    labels = [labels_file(split, side) for side in ("train", "test")]
+    return [name for label in labels for name in (label.replace("_labels.npz", "_images.npz"), label)]
+
+
+def _write_published(store: Store, split: Split, out: Path, files: Sequence[BinaryIO], bar: Bar) -> None:
     _, side_length, _, channels = store.images.shape
-    written = []
     # Deflating photographs takes minutes and saves little; numpy.load reads both.
     method = zipfile.ZIP_DEFLATED if store.compressed else zipfile.ZIP_STORED
     with contextlib.ExitStack() as stack:
-        files: dict[bool, IO[bytes]] = {}
-        for side, is_test in (("train", False), ("test", True)):
+        members: dict[bool, IO[bytes]] = {}
+        for is_test, (pictures, table) in ((False, files[:2]), (True, files[2:])):
             labels = split.grid.factors(split.test if is_test else split.train)
-            path = out / labels_file(split, side)
-            np.savez_compressed(stack.enter_context(replacing(path)), labels)  # in place with the images, or not at all
-            images = path.with_name(path.name.replace("_labels.npz", "_images.npz"))
-            member = stack.enter_context(_member(images, method))
+            np.savez_compressed(table, labels)
+            members[is_test] = stack.enter_context(_member(pictures, method))
             npy.write_array_header_1_0(
-                member,
+                members[is_test],
                 {"descr": "|u1", "fortran_order": False, "shape": (len(labels), channels, side_length, side_length)},
             )
-            files[is_test] = member
-            written += [images, path]
-        for start, images_of_block in _blocks(store):
-            mask = split.mask[start : start + len(images_of_block)]
-            for is_test, member in files.items():
-                member.write(images_of_block[mask == is_test].transpose(0, 3, 1, 2).tobytes())
-            bar.update(len(images_of_block))
-    return written
+        for start, images in _blocks(store):
+            mask = split.mask[start : start + len(images)]
+            for is_test, member in members.items():
+                member.write(images[mask == is_test].transpose(0, 3, 1, 2).tobytes())
+            bar.update(len(images))
 
 
 @contextlib.contextmanager
-def _member(path: Path, method: int) -> Iterator[IO[bytes]]:
+def _member(file: BinaryIO, method: int) -> Iterator[IO[bytes]]:
     """The array ``arr_0`` of an .npz, to write to."""
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", method, compresslevel=1) as archive:
+    with zipfile.ZipFile(file, "w", method, compresslevel=1) as archive:
         info = zipfile.ZipInfo("arr_0.npy")  # without the time, so that the same images are the same file
         info.compress_type = method
         with archive.open(info, "w", force_zip64=True) as member:
             yield member
 
 
-def _png(store: Store, split: Split, out: Path, bar: tqdm[None]) -> list[Path]:
+def _write_pictures(store: Store, split: Split, out: Path, files: Sequence[BinaryIO], bar: Bar) -> None:
     clash = {"file", "side"} & set(split.grid.names)
     if clash:
-        raise InputError(f"in labels.csv, {', '.join(sorted(clash))} is a column of its own and can't be a factor's")
-    table, digits = out / "labels.csv", len(str(len(store) - 1))
-    for folder in (out / "train", out / "test"):
-        folder.mkdir(exist_ok=True)
-        if any(folder.iterdir()):  # of another split, they would put test images among those of train
-            raise InputError(f"{folder} holds pictures already: choose another --out, or delete it")
-    with replacing(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "side", *split.grid.names])
-        for start, images in _blocks(store):
-            factors = split.grid.factors(np.arange(start, start + len(images)))
-            for offset, (image, row) in enumerate(zip(images, factors, strict=True)):
-                side = "test" if split.mask[start + offset] else "train"
-                name = f"{side}/{start + offset:0{digits}d}.png"
-                Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(out / name)
-                writer.writerow([name, side, *row.tolist()])
-            bar.update(len(images))
-    return [table]
+        raise InputError(f"in {TABLE}, {', '.join(sorted(clash))} is a column of its own and can't be a factor's")
+    digits = len(str(len(store) - 1))
+    for side, is_test in (("train", False), ("test", True)):
+        (out / side).mkdir(exist_ok=True)
+        for path in (out / side).iterdir():  # of another split, they would put test images among those of train
+            index = int(path.stem) if re.fullmatch(rf"\d{{{digits}}}\.png", path.name) else len(store)
+            if index >= len(store) or split.mask[index] != is_test:
+                raise _Others(path)
+    (table,) = files
+    table.write(_rows([["file", "side", *split.grid.names]]))
+    for start, images in _blocks(store):
+        lines: list[list[object]] = []
+        indices = np.arange(start, start + len(images))
+        for index, image, factors in zip(indices.tolist(), images, split.grid.factors(indices), strict=True):
+            side = "test" if split.mask[index] else "train"
+            name = f"{side}/{index:0{digits}d}.png"
+            pixels = image.squeeze(2) if image.shape[2] == 1 else image
+            if not _shows(out / name, pixels):
+                (out / TABLE).unlink(missing_ok=True)  # of a finished export that lost pictures: it says that all are there
+                _save(pixels, out / name, out / PICTURE)
+            lines.append([name, side, *factors.tolist()])
+        table.write(_rows(lines))
+        bar.update(len(images))
 
 
-def _blocks(store: Store) -> Iterator[tuple[int, np.ndarray]]:
+def _rows(lines: Iterable[Sequence[object]]) -> bytes:
+    """Lines of a CSV file."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(lines)
+    return text.getvalue().encode()
+
+
+def _shows(path: Path, pixels: NDArray[np.uint8]) -> bool:
+    """Whether a picture is there; what can't be read is not, and one of something else is not ours to replace."""
+    try:
+        with Image.open(path) as picture:
+            same = picture.size == pixels.shape[1::-1] and np.array_equal(np.asarray(picture), pixels)
+    except Image.DecompressionBombError:
+        same = False
+    except (OSError, SyntaxError, ValueError):  # not there, or cut by a power failure: pictures are not synced one by one
+        return False
+    if not same:
+        raise _Others(path)
+    return True
+
+
+def _save(pixels: NDArray[np.uint8], path: Path, partial: Path) -> None:
+    """Write a picture, whole or not at all."""
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "PNG")
+    try:
+        partial.write_bytes(encoded.getvalue())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+class _Others(InputError):
+    """Pictures that another export has written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path.parent} holds pictures already: choose another `out`, or delete it ({path.name} is none of this export)"
+        )
+
+
+def _blocks(store: Store) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """The images, a shard at a time, and where each begins."""
     for start in range(0, len(store), store.rows):
         yield start, store.read(start, min(start + store.rows, len(store)))
 
 
-_LAYOUTS = {"benchmark": _benchmark, "png": _png}
+_LAYOUTS = {"benchmark": (_published_files, _write_published), "png": (lambda split: [TABLE], _write_pictures)}

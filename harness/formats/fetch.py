@@ -6,15 +6,15 @@ import json
 import logging
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 import splits
-from harness.formats.catalog import File, source_of
+from harness.formats.catalog import File, info_of
 from harness.formats.readers import open_reader
 from harness.io.atomic import home, write_atomically
 from harness.io.download import Unproven, digests, fetch
+from harness.io.progress import move, progress_bar
 from splits.arrays import BadFile, zip_rows
 
 logger = logging.getLogger(__name__)
@@ -24,10 +24,10 @@ def fetch_dataset(name: str, accept: bool = False, progress: bool = False) -> Pa
     """Download the official files of a dataset, unless they are there.
 
     Args:
-        name: of the dataset, as in `harness.formats.catalog.SOURCES`.
+        name: of the dataset, as in `harness.formats.catalog.CATALOG`.
         accept: keep a file whose checksum is not the known one, or where none is known, once its archive's own checksums and its
             shape are right; its checksum is remembered.
-        progress: show a bar on stderr.
+        progress: show how far it is, on stderr.
 
     Returns:
         the file to give to `harness.formats.convert.convert`.
@@ -36,19 +36,15 @@ def fetch_dataset(name: str, accept: bool = False, progress: bool = False) -> Pa
         ValueError: for an unknown dataset; for a file that is damaged (`BadFile`), which is removed.
         DownloadError: an OSError; if a file cannot be had, or (`Unproven`) its checksum is neither known nor accepted.
     """
-    source = source_of(name)
-    for file in source.files:
-        with tqdm(unit="B", unit_scale=True, desc=file.name, disable=not progress, dynamic_ncols=True) as bar:
-
-            def show(done: int, total: int | None, bar: tqdm[None] = bar) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
+    info = info_of(name)
+    for file in info.files:
+        with progress_bar(file.name, "B", file.size, shown=progress) as bar:
 
             def check(part: Path, file: File = file) -> None:
                 _check(name, file, part, accept)
 
-            fetch(file.urls, home() / name / file.name, check, file.size, show)
-    return home() / name / source.convert
+            fetch(file.urls, home() / name / file.name, check, file.size, partial(move, bar), file.most)
+    return home() / name / info.convert
 
 
 def _check(name: str, file: File, part: Path, accept: bool) -> None:

@@ -56,7 +56,7 @@ def open_reader(path: str | Path, spec: SplitSpec) -> Reader:
 
     dSprites .npz (imgs, latents_classes) and .hdf5 (imgs, latents/classes); 3dshapes.h5 (images, labels); mpi3d .npz (images, flat
     or a dimension per factor); the benchmark's split .npz files, of which any one stands for all four of its kind; a whole array
-    as .npy; a folder of pictures with a .csv of factor indices (a column `file`, and one per factor).
+    as .npy; a folder of pictures with a .csv of factor values, by index or name (a column `file`, and one per factor).
 
     Raises:
         BadFile: a ValueError in one sentence: not such a file, damaged, or of another dataset.

@@ -1,13 +1,18 @@
-"""Files that hold their old content or all of the new, locks between processes, hashes."""
+"""Files that hold their old content or all of the new, files that are nobody else's, hashes."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import os
+import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+from splits.errors import DamagedError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -18,7 +23,10 @@ def write_atomically(path: Path, data: bytes) -> None:
     """
     partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as file:
+        with contextlib.suppress(FileNotFoundError):
+            if not _is_own(partial.lstat()):
+                partial.unlink()
+        with open(partial, "wb", opener=_open_own) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -28,6 +36,55 @@ def write_atomically(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise OSError(error.errno, f"{error.strerror} ({len(data):,} bytes to write)", str(path)) from error
+
+
+@contextlib.contextmanager
+def naming(path: Path, size: int) -> Iterator[None]:
+    """While a library writes to ``path``: an error of the system's that it leaves without a name gets this one.
+
+    Args:
+        path: where to.
+        size: bytes that it writes, about.
+
+    Raises:
+        OSError: also for errors of a library's own kind, of which only the words tell that they are the system's.
+    """
+    try:
+        yield
+    except Exception as error:
+        told = re.search(r"\(os error (\d+)\)", str(error))  # as Rust does, in which safetensors is written
+        number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+        if number is None or getattr(error, "filename", None) is not None:
+            raise
+        raise OSError(number, f"{os.strerror(number)} ({size:,} bytes to write)", str(path)) from error
+
+
+def open_own(path: Path) -> BinaryIO:
+    """Open a file for reading and appending, made if it is not there. What is written goes into it and nowhere else.
+
+    Raises:
+        DamagedError: if a link is there, symbolic or hard, or what is no file.
+        OSError: if it cannot be opened.
+    """
+    return open(path, "a+b", opener=_open_own)
+
+
+def _open_own(path: str, flags: int) -> int:
+    """`open`'s opener that follows no link and opens nothing but files."""
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        if _is_own(os.fstat(descriptor)):
+            return descriptor
+        os.close(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):  # a link, a folder, a socket
+            raise
+    raise DamagedError(f"{path} is a link or no regular file, and is not written to: delete it")
+
+
+def _is_own(status: os.stat_result) -> bool:
+    """Whether it is a regular file with no second name, by which somebody else may know it."""
+    return stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
 
 
 def sync_folder(folder: Path) -> None:
@@ -43,38 +100,6 @@ def sha256(path: Path) -> str:
     """Hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the advisory lock of the file ``path``, which exists meanwhile; waits for whoever holds it.
-
-    A file of its own, since network file systems don't lock folders.
-    """
-    while True:
-        file = path.open("ab")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with contextlib.suppress(FileNotFoundError):
-            if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-                break
-        file.close()  # it was removed by the one who held it: lock the new one
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        file.close()
-
-
-def is_held(path: Path) -> bool:
-    """Whether a process holds a lock on the file ``path``."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def home() -> Path:

@@ -6,6 +6,7 @@ the weights of red, green and blue. At 64 × 64 these networks end at 2 × 2.
 
 from __future__ import annotations
 
+import importlib.util
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,12 @@ QUICK_RATE, QUICK_BATCH = 1e-3, 16
 # ResNet-101 is .17 and .29, and .62 and .62 in fp32; of DenseNet-121 .36 and .60, and .55 and .65.
 QUICK_PRECISION: Literal["fp32"] = "fp32"
 SUFFIXES = (".safetensors", ".bin", ".pth", ".npz")
+# What timm calls the pretrained models; on the Hugging Face hub they are timm/….
+PRETRAINED = {
+    "resnet50-in21k": "resnetv2_50x1_bit.goog_in21k",
+    "resnet101-in21k": "resnetv2_101x1_bit.goog_in21k",
+    "densenet121-in1k": "densenet121.tv_in1k",
+}
 
 
 @register(
@@ -84,7 +91,7 @@ def densenet121(in_channels: int, num_outputs: int) -> nn.Module:
 )
 def resnet50_in21k(in_channels: int, num_outputs: int, weights: str | None = "") -> nn.Module:
     """Kolesnikov et al. (2020). `weights`: a local file, or a folder that has it; otherwise the Hugging Face hub and its cache."""
-    return _pretrained("resnetv2_50x1_bit.goog_in21k", in_channels, num_outputs, weights)
+    return _pretrained(PRETRAINED["resnet50-in21k"], in_channels, num_outputs, weights)
 
 
 @register(
@@ -100,7 +107,7 @@ def resnet50_in21k(in_channels: int, num_outputs: int, weights: str | None = "")
 )
 def resnet101_in21k(in_channels: int, num_outputs: int, weights: str | None = "") -> nn.Module:
     """Kolesnikov et al. (2020). `weights`: a local file, or a folder that has it; otherwise the Hugging Face hub and its cache."""
-    return _pretrained("resnetv2_101x1_bit.goog_in21k", in_channels, num_outputs, weights)
+    return _pretrained(PRETRAINED["resnet101-in21k"], in_channels, num_outputs, weights)
 
 
 @register(
@@ -116,11 +123,11 @@ def resnet101_in21k(in_channels: int, num_outputs: int, weights: str | None = ""
 )
 def densenet121_in1k(in_channels: int, num_outputs: int, weights: str | None = "") -> nn.Module:
     """Huang et al. (2017). `weights`: a local file, or a folder that has it; otherwise the Hugging Face hub and its cache."""
-    return _pretrained("densenet121.tv_in1k", in_channels, num_outputs, weights)
+    return _pretrained(PRETRAINED["densenet121-in1k"], in_channels, num_outputs, weights)
 
 
 class WeightsMissing(MissingError):
-    """Pretrained weights that can't be had here; says which, where they were looked for, and how to give them."""
+    """Pretrained weights are missing; says which, where they were looked for, and how to give them."""
 
 
 class Normalized(nn.Module):
@@ -159,7 +166,7 @@ def _pretrained(name: str, in_channels: int, num_outputs: int, weights: str | No
     weights are loaded next.
 
     Raises:
-        WeightsMissing: if they can't be had, within seconds.
+        WeightsMissing: if they are neither here nor on the hub; it takes seconds to find out.
     """
     facts = _timm().models.get_pretrained_cfg(name)
     options: dict[str, Any] = {}
@@ -174,20 +181,10 @@ def _pretrained(name: str, in_channels: int, num_outputs: int, weights: str | No
 
 def _local_file(name: str, repository: str, weights: str) -> Path:
     """The weights' file: the one given, else from the hub's cache, else from the hub."""
+    if (file := _found(name, repository, weights)) is not None:
+        return file
     import huggingface_hub
 
-    wanted = f"{name}{SUFFIXES[0]}"
-    if weights:
-        given = Path(weights)
-        candidates = [given / f"{name}{suffix}" for suffix in SUFFIXES] if given.is_dir() else [given]
-        for file in candidates:
-            if file.is_file():
-                return file
-        what = f"none of {', '.join(file.name for file in candidates)} in it" if given.is_dir() else "no such file"
-        raise WeightsMissing(f"weights of {name}: {weights}: {what}; fetch {_url(repository)} and save it as {wanted}")
-    cached = huggingface_hub.try_to_load_from_cache(repository, "model.safetensors")
-    if isinstance(cached, str):
-        return Path(cached)
     try:
         if huggingface_hub.constants.HF_HUB_OFFLINE:
             raise ConnectionError("HF_HUB_OFFLINE is set")
@@ -197,8 +194,51 @@ def _local_file(name: str, repository: str, weights: str) -> Path:
     except (OSError, RuntimeError) as error:
         raise WeightsMissing(
             f"weights of {name}: not in {huggingface_hub.constants.HF_HUB_CACHE} and the hub is out of reach ({error}); "
-            f"where there is a network, fetch {_url(repository)}, save it as FOLDER/{wanted} and give --set model.weights=FOLDER"
+            f"where there is a network, fetch {_url(repository)}, save it as FOLDER/{name}{SUFFIXES[0]} and give `overrides` "
+            "model.weights=FOLDER"
         ) from error
+
+
+def _found(name: str, repository: str, weights: str) -> Path | None:
+    """The weights' file on this machine: the one given, else in the hub's cache; None if it is in neither.
+
+    Raises:
+        WeightsMissing: if it was given and is not there.
+    """
+    if not weights:
+        import huggingface_hub
+
+        cached = huggingface_hub.try_to_load_from_cache(repository, "model.safetensors")
+        return Path(cached) if isinstance(cached, str) else None
+    given = Path(weights)
+    candidates = [given / f"{name}{suffix}" for suffix in SUFFIXES] if given.is_dir() else [given]
+    for file in candidates:
+        if file.is_file():
+            return file
+    what = f"none of {', '.join(file.name for file in candidates)} in it" if given.is_dir() else "no such file"
+    raise WeightsMissing(f"weights of {name}: {weights}: {what}; fetch {_url(repository)} and save it as {name}{SUFFIXES[0]}")
+
+
+def lacking(model: str, weights: str | None = "") -> str:
+    """What a model of this module lacks on this machine, the network not being asked; empty if nothing.
+
+    Args:
+        model: its name in the registry.
+        weights: its option of that name.
+    """
+    if importlib.util.find_spec("timm") is None:
+        return "timm is not installed"
+    if model not in PRETRAINED or weights is None:
+        return ""
+    try:
+        found = _found(PRETRAINED[model], f"timm/{PRETRAINED[model]}", weights)
+    except WeightsMissing as error:
+        return str(error)
+    return (
+        ""
+        if found is not None
+        else "its pretrained weights are not on this machine, and will be downloaded from the Hugging Face hub"
+    )
 
 
 def _url(repository: str) -> str:

@@ -8,12 +8,15 @@ import html
 import io
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harness.io.atomic import write_atomically
+from harness.io.locks import locked
 from harness.report import figures
-from harness.report.results import PUBLISHED, Entry, score_table
+from harness.report.results import PUBLISHED, LeaderboardRow, Number, score_table
+from harness.scoring.baselines import label
+from splits import KINDS
 
 PICTURES = {
     "leaderboard": (figures.leaderboard, "Leaderboard"),
@@ -21,6 +24,9 @@ PICTURES = {
     "modularity": (figures.modularity, "In distribution against out of distribution"),
     "distance": (figures.distance, "Error against the distance from train"),
 }
+LOCK = ".lock"
+MADE_BY = b"Software\0Matplotlib version"  # in the head of its PNGs
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell begins with that a spreadsheet calculates
 STYLE = """
 :root { color-scheme: light dark; --text: #1c1c1e; --quiet: #66666b; --line: #d9d9de; --page: #fff; --panel: #f6f6f8 }
 @media (prefers-color-scheme: dark) {
@@ -35,7 +41,7 @@ nav a { margin-right: 1rem } a { color: inherit }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line) }
 th { color: var(--quiet); font-weight: 500 } td:first-child, th:first-child { text-align: left }
-tr.reference td { color: var(--quiet); background: var(--panel) }
+tr.baseline td { color: var(--quiet); background: var(--panel) }
 figure { margin: 1.5rem 0 } figure img { max-width: 100%; min-width: 38rem; height: auto }
 """
 INTRODUCTION = """
@@ -50,15 +56,16 @@ elsewhere; <b>(clip)</b> is perfect but answers only values that train has. A mo
 """
 
 
-def report(rows: list[Entry], out: Path) -> list[Path]:
+def report(rows: list[LeaderboardRow], out: Path) -> list[Path]:
     """Write scores.csv, factors.csv, a PNG per picture and index.html into `out`; returns their paths.
+
+    Pictures that an earlier report left there, of splits that these rows have no more, are removed.
 
     Args:
         rows: of `harness.report.results.collect`, at least one.
         out: made if it is not there.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    files: dict[str, bytes] = {"scores.csv": _csv(_score_rows(rows)), "factors.csv": _csv(_factor_table(rows))}
+    files: dict[str, bytes] = {"scores.csv": _csv(_score_rows(rows)), "factors.csv": _csv(_factor_rows(rows))}
     sections = []
     for (dataset, kind), group in itertools.groupby(rows, key=lambda row: (row.dataset, row.kind)):
         members = list(group)
@@ -70,15 +77,27 @@ def report(rows: list[Entry], out: Path) -> list[Path]:
                 pictures.append((title, figures.render(figure, "svg")))
         sections.append(_section(dataset, kind, members, pictures))
     files["index.html"] = _page(rows, sections).encode()
-    for name, content in files.items():
-        write_atomically(out / name, content)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out / LOCK):  # two reports into one folder: the second one's files
+        for name, content in files.items():
+            write_atomically(out / name, content)
+        for path in _pictures(out):
+            if path.name not in files:
+                path.unlink()
     return [out / name for name in files]
 
 
-def _page(rows: Sequence[Entry], sections: Iterable[str]) -> str:
+def _pictures(out: Path) -> list[Path]:
+    """Those in a folder that a report drew, by their names and what matplotlib says in them, or began to write when it was killed."""
+    named = [path for kind in KINDS for name in PICTURES for path in out.glob(f"*-{kind}-{name}.png*") if path.is_file()]
+    drawn = [path for path in named if path.suffix == ".png" and MADE_BY in path.read_bytes()[:1024]]
+    return [*drawn, *(path for path in named if path.name.endswith(".png.partial"))]
+
+
+def _page(rows: Sequence[LeaderboardRow], sections: Iterable[str]) -> str:
     splits = dict.fromkeys((row.dataset, row.kind) for row in rows)
     links = "".join(f'<a href="#{html.escape(f"{d}-{k}")}">{html.escape(f"{d}, {k}")}</a> ' for d, k in splits)
-    quick = any(row.first["preset"] == "quick" for row in rows)
+    quick = any(row.first.preset == "quick" for row in rows)
     note = "<p><b>Some runs are of the preset quick</b>: few steps, and a sample of the images scored; not the paper's budget.</p>"
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -87,13 +106,13 @@ def _page(rows: Sequence[Entry], sections: Iterable[str]) -> str:
     )
 
 
-def _section(dataset: str, kind: str, rows: Sequence[Entry], pictures: Iterable[tuple[str, bytes]]) -> str:
+def _section(dataset: str, kind: str, rows: Sequence[LeaderboardRow], pictures: Iterable[tuple[str, bytes]]) -> str:
     title = html.escape(f"{dataset}, {kind}")
     parts = [f'<section id="{html.escape(f"{dataset}-{kind}")}"><h2>{title}</h2>', _html_table(rows)]
     others = {name: value for name, value in PUBLISHED.get((dataset, kind), {}).items() if name not in {row.model for row in rows}}
     if others:
-        told = ", ".join(f"{html.escape(name)} {value / 100:.3f}" for name, value in others.items())
-        parts.append(f"<p>Published and not among these runs: {told}.</p>")
+        numbers = ", ".join(f"{html.escape(name)} {value / 100:.3f}" for name, value in others.items())
+        parts.append(f"<p>Published and not among these runs: {numbers}.</p>")
     for caption, svg in pictures:
         data = base64.b64encode(svg).decode()
         parts.append(
@@ -103,10 +122,10 @@ def _section(dataset: str, kind: str, rows: Sequence[Entry], pictures: Iterable[
     return "".join(parts) + "</section>"
 
 
-def _html_table(rows: Sequence[Entry]) -> str:
+def _html_table(rows: Sequence[LeaderboardRow]) -> str:
     header, *lines = (line[2:] for line in score_table(list(rows)))  # the title says dataset and kind
     body = "".join(
-        f"<tr{' class=reference' if line[0].startswith('(') else ''}>"
+        f"<tr{' class=baseline' if line[0].startswith('(') else ''}>"
         + "".join(f"<td>{html.escape(cell)}</td>" for cell in line)
         + "</tr>"
         for line in lines
@@ -115,49 +134,44 @@ def _html_table(rows: Sequence[Entry]) -> str:
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _score_rows(rows: Sequence[Entry]) -> list[list[str]]:
-    """A line per row of the leaderboards and per reference predictor, numbers in full, nothing where there is none."""
-    columns: dict[str, Callable[[Entry], float | None]] = {
-        "r2": lambda row: row.mean("r2", "mean"),
-        "r2_deviation": lambda row: row.deviation("r2", "mean"),
-        "r2_excl_categorical": lambda row: row.mean("r2", "mean_excl_categorical"),
-        "r2_sklearn": lambda row: row.mean("r2_sklearn", "mean"),
-        "mse": lambda row: row.mean("mse", "mean"),
-        "train_r2": lambda row: row.mean("train", "r2", "mean"),
-        "published_r2": lambda row: row.published,
-        "seeds": lambda row: len(row.runs),
-        "steps": lambda row: row.first["steps"],
-        "n_test": lambda row: row.first["n_test"],
+def _score_rows(rows: Sequence[LeaderboardRow]) -> list[list[str]]:
+    """A line per row of the leaderboards and per baseline, numbers in full, nothing where there is none."""
+    means: dict[str, Number] = {
+        "r2": lambda run: run.r2.mean,
+        "r2_excl_categorical": lambda run: run.r2.mean_excl_categorical,
+        "r2_sklearn": lambda run: run.r2_sklearn.mean,
+        "mse": lambda run: run.mse.mean,
+        "train_r2": lambda run: run.train.r2.mean,
     }
+    after_r2 = ["r2_deviation", *list(means)[1:]]
+    columns = ["r2", *after_r2, "published_r2", "seeds", "steps", "n_test"]
     lines = [["dataset", "kind", "model", "config", "differs", *columns, "preset"]]
     for (dataset, kind), group in itertools.groupby(rows, key=lambda row: (row.dataset, row.kind)):
         members = list(group)
         for row in members:
-            shown = [_in_full(value(row)) for value in columns.values()]
-            lines.append([dataset, kind, row.model, row.config, row.differs, *shown, row.first["preset"]])
-        for name, scores in members[0].first["reference"].items():
-            known = {"r2": scores["mean"], "r2_excl_categorical": scores["mean_excl_categorical"]}
-            shown = [_in_full(known.get(column)) for column in columns]
-            lines.append([dataset, kind, f"({name.replace('_', '-')})", "", "", *shown, ""])
+            numbers: dict[str, float | None] = {name: row.mean(of) for name, of in means.items()}
+            numbers |= {"r2_deviation": row.deviation(means["r2"]), "published_r2": row.published}
+            numbers |= {"seeds": len(row.runs), "steps": row.first.steps, "n_test": row.first.n_test}
+            shown = [_in_full(numbers[column]) for column in columns]
+            lines.append([dataset, kind, row.model, row.fingerprint, row.differs, *shown, row.first.preset])
+        for name, baseline in members[0].first.reference.items():
+            numbers = {"r2": baseline.mean, "r2_excl_categorical": baseline.mean_excl_categorical}
+            shown = [_in_full(numbers.get(column)) for column in columns]
+            lines.append([dataset, kind, label(name), "", "", *shown, ""])
     return lines
 
 
-def _factor_table(rows: Sequence[Entry]) -> list[list[str]]:
+def _factor_rows(rows: Sequence[LeaderboardRow]) -> list[list[str]]:
     """A line per model, split, seed and factor."""
     lines = [
         ["dataset", "kind", "model", "config", "seed", "factor", "r2", "r2_sklearn", "mse", "train_r2", "preset", "steps", "n_test"]
     ]
     for row in rows:
         for run in row.runs:
-            for factor, r2 in run["r2"]["factors"].items():
-                numbers = [
-                    r2,
-                    run["r2_sklearn"]["factors"][factor],
-                    run["mse"]["factors"][factor],
-                    run["train"]["r2"]["factors"][factor],
-                ]
-                what = [row.dataset, row.kind, row.model, row.config, str(run["seed"]), factor]
-                lines.append([*what, *map(_in_full, numbers), run["preset"], str(run["steps"]), str(run["n_test"])])
+            for factor in run.r2.factors:
+                numbers = [each.factors[factor] for each in (run.r2, run.r2_sklearn, run.mse, run.train.r2)]
+                what = [row.dataset, row.kind, row.model, row.fingerprint, str(run.seed), factor]
+                lines.append([*what, *map(_in_full, numbers), run.preset, str(run.steps), str(run.n_test)])
     return lines
 
 
@@ -167,5 +181,18 @@ def _in_full(value: float | None) -> str:
 
 def _csv(lines: Iterable[Sequence[str]]) -> bytes:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(lines)
+    csv.writer(buffer, lineterminator="\n").writerows([_cell(text) for text in line] for line in lines)
     return buffer.getvalue().encode()
+
+
+def _cell(text: str) -> str:
+    """Text as it is, but that no spreadsheet takes it for a formula."""
+    return f"'{text}" if text.startswith(FORMULA) and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,21 +1,18 @@
-"""Finished runs, read back and averaged over seeds."""
+"""Finished runs, read back and averaged over seeds: the rows of leaderboards."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from harness.models import MODELS
-from harness.runs.run import CONFIG, SCORES, read_scores
-from harness.scoring.baselines import NAMES
-from splits import KINDS
-from splits.errors import MissingError
+from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup
+from harness.scoring import baselines
+from splits import KINDS, Kind
+from splits.errors import InputError, MissingError
 
 logger = logging.getLogger(__name__)
 
@@ -25,24 +22,27 @@ PUBLISHED: dict[tuple[str, str], dict[str, float]] = {
     ("shapes3d", "extrapolation"): {"resnet101": 67.8, "resnet50": 62.8},
     ("mpi3d", "extrapolation"): {"resnet50-in21k": 54.1, "resnet101-in21k": 41.6},
 }
+LONGEST_VALUE, LONGEST_DIFFERENCE = 60, 300  # characters, of a setting's value and of all that a row's label shows
+UNTRAINED = "untrained"
+Number = Callable[[RunScores], float | None]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A model on one split under one config: a row of a leaderboard.
+class LeaderboardRow:
+    """A model on one split under one config.
 
     Attributes:
         dataset, kind, model: by name.
-        config: hash of config, images and code.
-        runs: scores.json of each seed.
-        differs: the settings that tell it from the model's other rows on that split.
+        fingerprint: of config, images and code.
+        runs: the scores of each seed.
+        differs: what tells it from the model's other rows on that split: settings, and that it was not trained at all.
     """
 
     dataset: str
-    kind: str
+    kind: Kind
     model: str
-    config: str
-    runs: tuple[dict[str, Any], ...]
+    fingerprint: str
+    runs: tuple[RunScores, ...]
     differs: str = ""
 
     @property
@@ -50,18 +50,32 @@ class Entry:
         """The model, and what tells it from its other rows."""
         return f"{self.model} ({self.differs})" if self.differs else self.model
 
-    def mean(self, *path: str) -> float:
-        """The mean over seeds of a number in scores.json, nan where a run has none."""
-        values = self._values(path)
+    @property
+    def family(self) -> str:
+        """Of the model."""
+        return MODELS[self.model].family if self.model in MODELS else "user"
+
+    def mean(self, of: Number) -> float:
+        """The mean over seeds of a number of their scores, nan where a run has none."""
+        values = self._values(of)
         return sum(values) / len(values)
 
-    def deviation(self, *path: str) -> float:
+    def deviation(self, of: Number) -> float:
         """The standard deviation over seeds (n − 1), nan for one seed."""
-        values = self._values(path)
+        values = self._values(of)
         if len(values) < 2:
             return math.nan
         mean = sum(values) / len(values)
         return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+    @property
+    def r2(self) -> float:
+        """On test, the mean over factors and seeds: what rows are ranked by."""
+        return self.mean(lambda run: run.r2.mean)
+
+    def factor_r2(self, factor: str) -> float:
+        """On test, the mean over seeds."""
+        return self.mean(lambda run: run.r2.factors.get(factor))
 
     @property
     def published(self) -> float | None:
@@ -70,102 +84,121 @@ class Entry:
         return None if percent is None else percent / 100
 
     @property
-    def first(self) -> dict[str, Any]:
+    def first(self) -> RunScores:
         """One run's scores, for what all seeds share."""
         return self.runs[0]
 
-    def _values(self, path: tuple[str, ...]) -> list[float]:
-        values = []
-        for run in self.runs:
-            value: Any = run
-            for key in path:
-                value = None if value is None else value.get(key)
-            values.append(math.nan if value is None else float(value))
-        return values
+    def _values(self, of: Number) -> list[float]:
+        return [math.nan if (value := of(run)) is None else value for run in self.runs]
 
 
-def collect(out: Path) -> list[Entry]:
+def collect(out: Path) -> list[LeaderboardRow]:
     """The finished runs in a folder of run folders, best first within each dataset and kind.
 
+    A document that is damaged, or of a format that isn't known here, is named in a warning: a run without scores is left out, one
+    without a config has its settings left out.
+
     Raises:
-        FileNotFoundError: if there is none. A scores.json that is damaged or of another format is left out, with a warning.
+        FileNotFoundError: if there is no finished run.
     """
-    found = []
+    found: dict[tuple[object, ...], RunScores] = {}
+    configs: dict[str, dict[str, str]] = {}
     for path in sorted(out.glob(f"*/*/*/*/{SCORES}")):
         try:
-            found.append((path.parent.name, read_scores(path.parent)))
-        except ValueError as error:  # the others are worth a report
+            scores = RunScores.read(path)
+        except (InputError, OSError) as error:  # the others are worth a report
             logger.warning("left out: %s", error)
+            continue
+        key = (scores.dataset, scores.kind, scores.model, scores.fingerprint, scores.seed)
+        if key in found:
+            logger.warning("left out: %s is a copy of another run of the same seed", path)
+            continue
+        found[key] = scores
+        try:
+            configs[scores.fingerprint] = RunSetup.read(path.with_name(CONFIG)).settings()
+        except (InputError, OSError) as error:  # it is for the labels only
+            logger.warning("its settings are left out: %s", error)
     if not found:
         raise MissingError(f"no finished run in {out}: make some with `ood-data bench --model cnn --out {out}`")
-    configs = {}
-    for path in sorted(out.glob(f"*/*/*/*/{CONFIG}")):
-        with contextlib.suppress(ValueError, LookupError, TypeError):  # it is for the labels only
-            described = json.loads(path.read_bytes())
-            configs[path.parent.name.partition("-")[2]] = _settings(described["config"]) | {"images": f"{described['images']:,}"}
-    return _told_apart(entries(found), configs)
+    return _with_differences(leaderboard(found.values()), configs)
 
 
-def _settings(config: dict[str, Any]) -> dict[str, str]:
-    """{"model.beta": "4.0", …} of a resolved config."""
-    flat = {"preset": str(config.pop("preset"))}
-    for section, values in config.items():
-        flat |= {f"{section}.{name}": str(value) for name, value in values.items()}
-    return flat
+def leaderboard(runs: Iterable[RunScores]) -> list[LeaderboardRow]:
+    """Runs as rows, best first within each dataset and kind."""
+    grouped: dict[tuple[str, Kind, str, str], list[RunScores]] = {}
+    for scores in runs:
+        grouped.setdefault((scores.dataset, scores.kind, scores.model, scores.fingerprint), []).append(scores)
+    rows = [
+        LeaderboardRow(
+            *key,
+            runs=tuple(sorted(group, key=lambda run: run.seed)),
+            differs="" if any(run.steps for run in group) else UNTRAINED,
+        )
+        for key, group in grouped.items()
+    ]
+    return sorted(rows, key=lambda row: (row.dataset, KINDS.index(row.kind), -row.r2))
 
 
-def _told_apart(rows: list[Entry], configs: dict[str, dict[str, str]]) -> list[Entry]:
+def _with_differences(rows: list[LeaderboardRow], configs: Mapping[str, dict[str, str]]) -> list[LeaderboardRow]:
     """Rows of one model on one split say in which settings they differ; by their hashes if in none, as a user's code may."""
-    told = []
+    alike: dict[tuple[str, str, str], set[str]] = {}
     for row in rows:
-        alike = {each.config for each in rows if (each.dataset, each.kind, each.model) == (row.dataset, row.kind, row.model)}
-        own, others = configs.get(row.config, {}), [configs.get(config, {}) for config in alike - {row.config}]
-        names = [name for name, value in own.items() if any(other.get(name, value) != value for other in others)]
-        # A preset differs in what it sets: short of that, its name is enough.
-        of_preset = [name for name in names if name in ("preset", "images")]
-        names = of_preset if "preset" in names and all(other.get("preset") != own["preset"] for other in others) else names
-        differs = ", ".join(f"{name.removeprefix('model.')}={own[name]}" for name in names) if others else ""
-        unique = not others or sum(all(o.get(n) == own[n] for n in names) for o in others) == 0
-        told.append(replace(row, differs=differs if unique else f"{differs} {row.config}".strip()))
-    return told
+        alike.setdefault((row.dataset, row.kind, row.model), set()).add(row.fingerprint)
+    labelled = []
+    for row in rows:
+        own = configs.get(row.fingerprint, {})
+        others = [configs.get(other, {}) for other in sorted(alike[row.dataset, row.kind, row.model] - {row.fingerprint})]
+        differs = [row.differs, _difference(own, others, row.fingerprint)]
+        labelled.append(replace(row, differs=", ".join(filter(None, differs))))
+    return labelled
 
 
-def entries(runs: Iterable[tuple[str, dict[str, Any]]]) -> list[Entry]:
-    """Runs, each with the name of its folder, as leaderboard rows."""
-    grouped: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
-    for folder, scores in runs:
-        key = (scores["dataset"], scores["kind"], scores["model"], folder.partition("-")[2])
-        grouped.setdefault(key, []).append(scores)
-    rows = [Entry(*key, runs=tuple(sorted(group, key=lambda run: int(run["seed"])))) for key, group in grouped.items()]
-    return sorted(rows, key=lambda row: (row.dataset, KINDS.index(row.kind), -row.mean("r2", "mean")))
+def _difference(own: dict[str, str], others: list[dict[str, str]], fingerprint: str) -> str:
+    """In which settings a row differs from others of its model; its fingerprint too, if they don't tell it from all."""
+    if not others:
+        return ""
+    names = [name for name, value in own.items() if any(other.get(name, value) != value for other in others)]
+    # A preset differs in what it sets: short of that, its name is enough.
+    if "preset" in names and all(other.get("preset") != own["preset"] for other in others):
+        names = [name for name in names if name in ("preset", "images")]
+    whole = ", ".join(f"{name.removeprefix('model.')}={_short(own[name], LONGEST_VALUE)}" for name in names)
+    differs = _short(whole, LONGEST_DIFFERENCE)
+    if differs != whole or any(all(other.get(name) == own[name] for name in names) for other in others):
+        return f"{differs} {fingerprint}".strip()
+    return differs
 
 
-def score_table(rows: list[Entry]) -> list[list[str]]:
-    """Header and rows of text: R² of each model, and of the reference predictors below the models of their split."""
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def score_table(rows: list[LeaderboardRow]) -> list[list[str]]:
+    """Header and rows of text: R² of each model, and of the baselines below the models of their split."""
     lines = [["dataset", "kind", "model", "R² test", "excl. cat.", "R² train", "published", "seeds", "steps", "n test", "preset"]]
     for position, row in enumerate(rows):
         first = row.first
-        published = "" if row.published is None else f"{row.published:.3f}"
-        shown = [number(row.mean("r2", "mean"), row.deviation("r2", "mean"))]
-        shown += [number(row.mean("r2", "mean_excl_categorical")), number(row.mean("train", "r2", "mean")), published]
-        counts = [str(len(row.runs)), f"{first['steps']:,}", f"{first['n_test']:,}", first["preset"]]
+        shown = [
+            score_text(row.r2, row.deviation(lambda run: run.r2.mean)),
+            score_text(row.mean(lambda run: run.r2.mean_excl_categorical)),
+            score_text(row.mean(lambda run: run.train.r2.mean)),
+            "" if row.published is None else f"{row.published:.3f}",
+        ]
+        counts = [str(len(row.runs)), f"{first.steps:,}", f"{first.n_test:,}", first.preset]
         lines.append([row.dataset, row.kind, row.label, *shown, *counts])
         following = rows[position + 1] if position + 1 < len(rows) else None
         if following is None or (following.dataset, following.kind) != (row.dataset, row.kind):
-            for name in NAMES:
-                reference = first["reference"][name]
-                both = [number(reference["mean"]), number(reference["mean_excl_categorical"])]
-                lines.append([row.dataset, row.kind, f"({name.replace('_', '-')})", *both, "", "", "", "", "", ""])
+            for name in baselines.BASELINES:
+                baseline = first.reference[name]
+                both = [score_text(baseline.mean), score_text(baseline.mean_excl_categorical)]
+                lines.append([row.dataset, row.kind, baselines.label(name), *both, "", "", "", "", "", ""])
     return lines
 
 
-def number(value: float | None, deviation: float = math.nan) -> str:
+def score_text(value: float | None, deviation: float = math.nan) -> str:
     """`0.123`, `0.123 ± 0.045`, or `–` where there is none."""
     if value is None or math.isnan(value):
         return "–"
-    return f"{value:z.3f}" if math.isnan(deviation) else f"{value:z.3f} ± {deviation:.3f}"
-
-
-def families_of(rows: Iterable[Entry]) -> dict[str, str]:
-    """The family of each model in the rows."""
-    return {row.model: MODELS[row.model].family if row.model in MODELS else "user" for row in rows}
+    shown = f"{value:z.3f}" if abs(value) < 1e6 else f"{value:.3g}"
+    if math.isnan(deviation):
+        return shown
+    return f"{shown} ± {deviation:.3f}" if deviation < 1e6 else f"{shown} ± {deviation:.3g}"

@@ -5,14 +5,12 @@ Step i draws its batch and its noise from (seed, i), so that a resumed training 
 
 from __future__ import annotations
 
-import io
 import itertools
-import json
-import pickle
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from harness.io.atomic import write_atomically
+from harness.io.checkpoints import Journal, interrupted_between_steps
 from harness.models import Representation
 from harness.models.backbones import Normalized
 from harness.runs.config import Config
@@ -32,10 +30,8 @@ from splits.errors import InputError, NumericalError
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset
 
-CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 STATISTICS_IMAGES = 10_000
-SAVING_SHARE = 20  # a checkpoint waits until training took so many times as long as the last one
-Progress = Callable[[str, int, int], None]  # phase, steps done, steps in all
+Progress = Callable[[str, int], None]  # phase, steps done
 Losses = dict[str, Tensor]
 
 
@@ -50,7 +46,7 @@ class State:
     totals: Losses = field(default_factory=dict)  # of the losses since the last line of the log
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Phase:
     """One optimisation: of which parameters, by which loss, on which batches from step i on."""
 
@@ -64,7 +60,7 @@ class Phase:
     autocast: bool
 
 
-class Trainer:
+class RunTrainer:
     """Trains a network on the train side of a split, in a folder: log.jsonl, and checkpoint.pt, which is continued if it is there.
 
     Args:
@@ -87,10 +83,11 @@ class Trainer:
         seed: int,
         folder: Path,
         device: torch.device,
-        progress: Progress = lambda phase, done, total: None,
+        progress: Progress = lambda phase, done: None,
     ) -> None:
         self.network, self.data, self.split, self.config = network, data, split, config
-        self.seed, self.folder, self.device, self.progress = seed, folder, device, progress
+        self.seed, self.device, self.progress = seed, device, progress
+        self.journal = Journal(folder, config.train.checkpoint_seconds)
         self.train = split.train
         # An uncompressed store is mapped, so that several runs share its pages.
         self.place = "auto" if data.store.compressed else "mapped"
@@ -101,21 +98,23 @@ class Trainer:
 
         Raises:
             FloatingPointError: if the loss is not finite; the last checkpoint stays.
+            KeyboardInterrupt: once a checkpoint is saved.
             ValueError: if there is a checkpoint that can't be continued.
         """
         if self.config.train.normalize == "train":
             self._normalize()
         channels_last(self.network)
-        resumed = self._restore()
+        self._resumed: dict[str, Any] | None = None  # state of the optimizer
+        self.journal.restore(self._take, self.device)
         phases = [self._first_phase, self._readout_phase] if isinstance(self.network, Representation) else [self._first_phase]
         for number, make in enumerate(phases):
             if number < self.state.phase:
                 continue
             phase = make()
             optimizer = torch.optim.Adam(phase.parameters, phase.learning_rate, betas=self.config.train.betas, fused=True)
-            if resumed is not None:
-                optimizer.load_state_dict(resumed)
-                resumed = None
+            if self._resumed is not None:
+                optimizer.load_state_dict(self._resumed)
+                self._resumed = None
             self._optimize(phase, optimizer)
             self.state.phase, self.state.step = number + 1, 0
             self._save(None)  # the end of a phase is worth a checkpoint
@@ -126,27 +125,28 @@ class Trainer:
         loss_of = torch.compile(phase.loss) if config.compile and phase.autocast else phase.loss
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=phase.autocast and config.precision == "bf16")
         self.network.train()
-        saved = clock = time.monotonic()
-        saving = 0.0  # seconds that the last checkpoint took
-        for batch in itertools.islice(phase.batches(state.step), phase.steps - state.step):
-            seed_all(noise_seed(self.seed, state.phase, state.step))
-            with autocast:
-                losses = loss_of(*batch)
-            optimizer.zero_grad()
-            losses["loss"].backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            state.step += 1
-            state.images += phase.images_per_step
-            state.totals = {name: state.totals.get(name, 0) + value.detach() for name, value in losses.items()}
-            now = time.monotonic()
-            state.seconds, clock = state.seconds + now - clock, now
-            if state.step % config.log_every == 0 or state.step == phase.steps:
-                self._log(phase)
-            self.progress(phase.name, state.step, phase.steps)
-            if now - saved >= max(config.checkpoint_seconds, SAVING_SHARE * saving):
-                self._save(optimizer)
-                saved = clock = time.monotonic()
-                saving = saved - now
+        clock = time.monotonic()
+        with interrupted_between_steps() as interrupted:
+            for batch in itertools.islice(phase.batches(state.step), phase.steps - state.step):
+                seed_all(noise_seed(self.seed, state.phase, state.step))
+                with autocast:
+                    losses = loss_of(*batch)
+                optimizer.zero_grad()
+                losses["loss"].backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                state.step += 1
+                state.images += phase.images_per_step
+                state.totals = {name: state.totals.get(name, 0) + value.detach() for name, value in losses.items()}
+                now = time.monotonic()
+                state.seconds, clock = state.seconds + now - clock, now
+                if state.step % config.log_every == 0 or state.step == phase.steps:
+                    self._log(phase)
+                self.progress(phase.name, state.step)
+                if interrupted() or self.journal.due():
+                    self._save(optimizer)
+                    clock = time.monotonic()
+                if interrupted():
+                    raise KeyboardInterrupt
 
     def _first_phase(self) -> Phase:
         """Of the whole network by squared error, or of a representation by its own loss."""
@@ -159,6 +159,7 @@ class Trainer:
             drop_last=len(self.train) >= config.batch,
             place=self.place,
         )
+        train = partial(Phase, name="train", steps=config.steps, learning_rate=config.learning_rate, autocast=True)
         if isinstance(network, Representation):
             parameters = [p for name, p in network.named_parameters() if not name.startswith("readout.")]
             sampler = network.pairs(self.split)
@@ -167,18 +168,18 @@ class Trainer:
                 def alone(images: Tensor, targets: Tensor) -> Losses:
                     return network.loss(images)
 
-                return Phase("train", config.steps, config.learning_rate, parameters, alone, batches.steps, config.batch, True)
+                return train(parameters=parameters, loss=alone, batches=batches.steps, images_per_step=config.batch)
 
             def pairs(start: int) -> Iterator[tuple[Tensor, ...]]:
                 return batches.pairs(sampler, start)
 
-            return Phase("train", config.steps, config.learning_rate, parameters, network.loss, pairs, 2 * config.batch, True)
+            return train(parameters=parameters, loss=network.loss, batches=pairs, images_per_step=2 * config.batch)
 
         def squared_error(images: Tensor, targets: Tensor) -> Losses:
             return {"loss": (network(images).float() - targets).square().sum(1).mean()}
 
         parameters = list(network.parameters())
-        return Phase("train", config.steps, config.learning_rate, parameters, squared_error, batches.steps, config.batch, True)
+        return train(parameters=parameters, loss=squared_error, batches=batches.steps, images_per_step=config.batch)
 
     def _readout_phase(self) -> Phase:
         """Of the readout by squared error, on the frozen encoder's latents of train images, computed once."""
@@ -196,8 +197,16 @@ class Trainer:
         def squared_error(z: Tensor, y: Tensor) -> Losses:
             return {"loss": (network.readout(z) - y).square().sum(1).mean()}
 
-        parameters = list(network.readout.parameters())
-        return Phase("readout", config.steps, config.learning_rate, parameters, squared_error, batches, 0, False)
+        return Phase(
+            name="readout",
+            steps=config.steps,
+            learning_rate=config.learning_rate,
+            parameters=list(network.readout.parameters()),
+            loss=squared_error,
+            batches=batches,
+            images_per_step=0,
+            autocast=False,
+        )
 
     def _latents(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """(n, z) and (n, F), on the device."""
@@ -229,40 +238,22 @@ class Trainer:
                 f"{', or train.precision=fp32' if phase.autocast and config.precision == 'bf16' else ''}"
             )
         line = {"phase": phase.name, "step": state.step, **means, "seconds": round(state.seconds, 2)}
-        with (self.folder / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        self.journal.log(line)
 
     def _save(self, optimizer: torch.optim.Optimizer | None) -> None:
-        buffer = io.BytesIO()
-        log = self.folder / LOG
-        torch.save(
+        self.journal.save(
             {
                 "state": vars(self.state),
                 "network": self.network.state_dict(),
                 "optimizer": optimizer.state_dict() if optimizer is not None else None,
-                "log_bytes": log.stat().st_size if log.exists() else 0,
-            },
-            buffer,
+            }
         )
-        write_atomically(self.folder / CHECKPOINT, buffer.getvalue())
 
-    def _restore(self) -> dict[str, Any] | None:
-        """Continue from the checkpoint if there is one; returns the optimizer's state. Lines logged after it are written again."""
-        path, log = self.folder / CHECKPOINT, self.folder / LOG
-        kept = 0
-        optimizer: dict[str, Any] | None = None
-        if path.exists():
-            try:
-                saved = torch.load(path, map_location=self.device, weights_only=True)
-                self.state = State(**saved["state"])
-                self.network.load_state_dict(saved["network"])
-                optimizer, kept = saved["optimizer"], saved["log_bytes"]
-            except (RuntimeError, LookupError, TypeError, EOFError, pickle.UnpicklingError) as error:
-                raise InputError(f"can't continue from {path}, delete it to start again: {error}") from error
-        if log.exists():
-            with log.open("r+b") as file:
-                file.truncate(min(kept, log.stat().st_size))  # longer, it would be filled with zeros
-        return optimizer
+    def _take(self, saved: dict[str, Any]) -> None:
+        """Continue from what `_save` saved."""
+        self.state = State(**saved["state"])
+        self.network.load_state_dict(saved["network"])
+        self._resumed = saved["optimizer"]
 
 
 def seed_all(seed: int) -> None:

@@ -9,29 +9,32 @@ Each answers a factor by its true value alone, so that its scores follow from ho
 
 from __future__ import annotations
 
-from typing import Any
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.scoring.r2 import grid_variance, summarize
+from harness.scoring.r2 import grid_variance, per_factor
+from harness.scoring.records import Baseline, BaselineName, DistanceError
 from splits import Split
 
-NAMES = ("train_mean", "ood_to_mean", "clip")
+BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 EXPLAINED = (
     "In parentheses, what needs no image: (train-mean), a constant; (ood-to-mean) and (clip), the truth where train has the value, "
     "else the mean, or the nearest value, of train. excl. cat.: the mean without categorical factors."
 )
 
 
-def references(split: Split) -> dict[str, Any]:
-    """{name: {"mean", "mean_excl_categorical", "factors", "by_distance"}} of the benchmark's R² over the whole test side.
+def label(name: BaselineName) -> str:
+    """As tables and pictures show it: (train-mean)."""
+    return f"({name.replace('_', '-')})"
 
-    by_distance, as a run's scores.json has it, is empty for random and composition.
-    """
+
+def baselines(split: Split) -> dict[BaselineName, Baseline]:
+    """What each baseline scores over the whole test side; its `by_distance` is empty for random and composition."""
     variance = grid_variance(split.grid)
-    errors: dict[str, list[float]] = {name: [] for name in NAMES}
-    by_distance: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES}
+    errors: dict[BaselineName, list[float]] = {name: [] for name in BASELINES}
+    by_distance: dict[BaselineName, list[DistanceError]] = {name: [] for name in BASELINES}
     for axis, factor in enumerate(split.grid):
         train, test = value_counts(split, axis)
         truth = np.arange(factor.size) / max(factor.size - 1, 1)
@@ -42,17 +45,16 @@ def references(split: Split) -> dict[str, Any]:
                 steps = split.steps(factor.name)
                 sums, numbers = np.bincount(steps, squares), np.bincount(steps, test)
                 by_distance[name] += [
-                    {"steps": step, "factor": factor.name, "mse": float(sums[step] / n), "n": int(n)}
+                    DistanceError(steps=step, factor=factor.name, mse=float(sums[step] / n), n=int(n))
                     for step, n in enumerate(numbers)
                     if n
                 ]
-    return {
-        name: summarize(split.grid, 1 - np.array(errors[name]) / variance) | {"by_distance": by_distance[name]} for name in NAMES
-    }
+    r2 = {name: per_factor(split.grid, 1 - np.array(errors[name]) / variance) for name in BASELINES}
+    return {name: Baseline(**dict(r2[name]), by_distance=tuple(by_distance[name])) for name in BASELINES}
 
 
-def predictions(truth: NDArray[np.float64], train: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """What each reference answers for each value of a factor: `truth` (n,), its targets, and `train` (n,), how often train has it."""
+def predictions(truth: NDArray[np.float64], train: NDArray[np.int64]) -> dict[BaselineName, NDArray[np.float64]]:
+    """What each baseline answers for each value of a factor: `truth` (n,), its targets, and `train` (n,), how often train has it."""
     seen = train > 0
     mean = np.full_like(truth, (truth * train).sum() / train.sum())
     above = np.searchsorted(truth[seen], truth).clip(max=seen.sum() - 1)

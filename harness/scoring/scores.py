@@ -11,8 +11,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from harness.scoring.baselines import references
-from harness.scoring.r2 import grid_variance, mean, number, summarize
+from harness.scoring.baselines import baselines
+from harness.scoring.r2 import finite, finite_mean, grid_variance, per_factor
+from harness.scoring.records import CountGroup, DistanceError, Errors, Groups, Modularity
 from splits import Split
 from splits.errors import InputError, NumericalError
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 IMAGES_HELD = 2**28  # bytes of the images that are scored: more follow when these are done
 
 Side = Literal["train", "test"]
-Scores = dict[str, Any]
+LARGEST_PREDICTION = 1e70  # squared and summed, it is still finite, and so are means and deviations of it
 
 
 class Scorer:
@@ -53,7 +54,7 @@ class Scorer:
 
         Raises:
             ValueError: for predictions of another shape.
-            FloatingPointError: for predictions that are not finite.
+            FloatingPointError: for predictions that are not finite, or beyond ±1e70.
         """
         predicted = np.asarray(predictions, dtype=np.float64)
         if predicted.shape != (len(indices), len(self.grid.sizes)):
@@ -61,8 +62,10 @@ class Scorer:
                 f"predictions of shape {(len(indices), len(self.grid.sizes))} are expected "
                 f"({', '.join(self.grid.names)}), got {predicted.shape}"
             )
-        if not np.isfinite(predicted).all():
-            raise NumericalError(f"predictions are not finite, first for sample {indices[~np.isfinite(predicted).all(axis=1)][0]}")
+        fine = np.abs(predicted) <= LARGEST_PREDICTION  # False for nan
+        if not fine.all():
+            reason = "not finite" if not np.isfinite(predicted).all() else f"beyond ±{LARGEST_PREDICTION:g}"
+            raise NumericalError(f"predictions are {reason}, first for sample {indices[~fine.all(axis=1)][0]}")
         targets = self.grid.targets(indices)
         squares = (predicted - targets) ** 2
         self.n += len(indices)
@@ -86,8 +89,8 @@ class Scorer:
             sums += np.bincount(steps[:, axis], squares[:, axis], len(sums))
             numbers += np.bincount(steps[:, axis], minlength=len(numbers))
 
-    def errors(self) -> Scores:
-        """{"n", "r2", "r2_sklearn", "mse"} of all samples so far.
+    def errors(self) -> Errors:
+        """Of all samples so far.
 
         Raises:
             ValueError: if there are none.
@@ -99,39 +102,34 @@ class Scorer:
         constant = variance < 1e-15
         # Where the target is constant scikit-learn says 1 for a perfect prediction and 0 for any other.
         sklearn = np.where(constant, mse == 0, 1 - mse / np.where(constant, 1, variance))
-        return {
-            "n": self.n,
-            "r2": summarize(self.grid, self._r2(mse)),
-            "r2_sklearn": summarize(self.grid, sklearn),
-            "mse": summarize(self.grid, mse),
-        }
+        return Errors(
+            n=self.n,
+            r2=per_factor(self.grid, self._r2(mse)),
+            r2_sklearn=per_factor(self.grid, sklearn),
+            mse=per_factor(self.grid, mse),
+        )
 
-    def groups(self) -> Scores:
-        """{"modularity", "by_held_out_count", "by_distance"}, as a run's scores.json has them.
-
-        modularity is {factor: {"ood", "id"}}: where that factor alone is held out, its R² and the mean R² of the others;
-        by_held_out_count is {count: {"n", "r2"}}, the mean R²; by_distance has the mean squared error of each factor by how many
-        index steps its value lies from the nearest one in train. None and empty for random and composition.
-        """
+    def groups(self) -> Groups:
+        """Of all samples so far, by how many factors are held out, which one alone, and how far."""
         if not self.any:
-            return {"modularity": None, "by_held_out_count": {}, "by_distance": []}
+            return Groups()
         modularity = {}
         for axis, name in enumerate(self.grid.names):
             if self.n_by_only[axis]:
                 r2 = self._r2(self.by_only[axis] / self.n_by_only[axis])
-                modularity[name] = {"ood": number(r2[axis]), "id": mean(np.delete(r2, axis))}
+                modularity[name] = Modularity(ood=finite(r2[axis]), id=finite_mean(np.delete(r2, axis)))
         by_count = {
-            str(count): {"n": int(n), "r2": mean(self._r2(self.by_count[count] / n))}
+            str(count): CountGroup(n=int(n), r2=finite_mean(self._r2(self.by_count[count] / n)))
             for count, n in enumerate(self.n_by_count)
             if n
         }
-        by_distance = [
-            {"steps": steps, "factor": name, "mse": float(squares / n), "n": int(n)}
+        by_distance = tuple(
+            DistanceError(steps=steps, factor=name, mse=float(squares / n), n=int(n))
             for name, sums, numbers in zip(self.grid.names, self.by_steps, self.n_by_steps, strict=True)
             for steps, (squares, n) in enumerate(zip(sums, numbers, strict=True))
             if n
-        ]
-        return {"modularity": modularity, "by_held_out_count": by_count, "by_distance": by_distance}
+        )
+        return Groups(modularity=modularity, by_held_out_count=by_count, by_distance=by_distance)
 
     def _r2(self, mse: NDArray[np.float64]) -> NDArray[np.float64]:
         return 1 - mse / grid_variance(self.grid)
@@ -153,7 +151,7 @@ def score(
     seed: int = 0,
     batch_size: int = 256,
     device: str | torch.device = "cpu",
-) -> Scores:
+) -> dict[str, Any]:
     """Score predictions on the test side of a split.
 
     Args:
@@ -167,17 +165,18 @@ def score(
         device: where the images are wanted.
 
     Returns:
-        {"n_test", "r2", "r2_sklearn", "mse", "reference", "modularity", "by_held_out_count", "by_distance"}: R² by the benchmark's
-        definition and scikit-learn's, each {"mean", "mean_excl_categorical", "factors"}; what trivial predictors get
-        (`harness.scoring.baselines`); and the groups of `Scorer.groups`.
+        {"n_test", "r2", "r2_sklearn", "mse", "reference", "modularity", "by_held_out_count", "by_distance"}, plain data: R² by the
+        benchmark's definition and scikit-learn's, each {"mean", "mean_excl_categorical", "factors"}; what trivial predictors get
+        (`harness.scoring.baselines`); and the groups of `harness.scoring.records.Groups`.
 
     Raises:
         ValueError: for predictions of another shape, or a split of another grid.
         FloatingPointError: for predictions that are not finite.
     """
     scorer = scored(predict, data, split, "test", limit, seed, batch_size, device)
-    errors = scorer.errors()
-    return {"n_test": errors.pop("n"), **errors, "reference": references(split), **scorer.groups()}
+    errors = scorer.errors().to_dict()
+    reference = {name: baseline.to_dict() for name, baseline in baselines(split).items()}
+    return {"n_test": errors.pop("n"), **errors, "reference": reference, **scorer.groups().to_dict()}
 
 
 def scored(

@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ood_data.commands.options import DONE, FAILED, checked_name, data_option, json_option, overwrite_option, progress_shown
-from splits.errors import InputError
+from harness.formats.catalog import info_of, variants
+from ood_data.commands.options import data_option, json_option, names, overwrite_option, stores_out_option
+from ood_data.commands.policy import DONE, FAILED, Group
+from splits import DATASETS
+from splits.errors import InputError, MissingError, did_you_mean
+
+if TYPE_CHECKING:
+    from harness.data.store import Problem
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
-    """What is there, and whether it is whole."""
+    """List, verify, fetch, convert and export the dataset stores.
+
+    \b
+    Examples:
+      ood-data data list
+      ood-data data verify celebglow
+      ood-data data fetch shapes3d
+    """
 
 
 @data.command("list")
 @data_option
 @json_option
 def data_list(data: Path, as_json: bool) -> None:
-    """The stores in a folder: images, size, origin.
+    """List the stores in a folder: their images, size, origin and state.
 
     \b
     Example:
@@ -35,7 +51,7 @@ def data_list(data: Path, as_json: bool) -> None:
         click.echo(json.dumps({"stores": stores}))
         return
     if not stores:
-        click.echo(f"no store in {data}: make one with `ood-data generate celebglow --out {data}`")
+        click.echo(f"no store in {data}: {_make_one(data)}")
         return
     rows = [("dataset", "images", "MB", "from", "state")]
     for store in stores:
@@ -44,54 +60,78 @@ def data_list(data: Path, as_json: bool) -> None:
     click.echo("\n".join(table(rows)))
 
 
+def _make_one(data: Path) -> str:
+    return f"make one with `ood-data generate celebglow --out {data}`"
+
+
+def _check_named(datasets: Sequence[str], data: Path) -> list[str]:
+    """The names of the stores in a folder; an error if one of `datasets` is not among them, or there is none at all."""
+    from harness.data.names import stores_in
+
+    there = stores_in(data)
+    if not there:
+        raise MissingError(f"there is no {' and no '.join(datasets) or 'store'} in {data}: {_make_one(data)}")
+    for name in datasets:
+        if name not in there:
+            raise MissingError(f"there is no {name} in {data}{did_you_mean(name, there)}")
+    return there
+
+
 @data.command("verify")
-@click.argument("dataset", callback=checked_name)
+@click.argument("datasets", nargs=-1, metavar="[DATASET]...")
 @data_option
 @json_option
-def data_verify(dataset: str, data: Path, as_json: bool) -> None:
-    """Hash every file of a store against its manifest; names each that is damaged, missing or foreign.
+def data_verify(datasets: tuple[str, ...], data: Path, as_json: bool) -> None:
+    """Hash every file of stores against their manifests, and name each that is damaged, missing or foreign.
+
+    Without DATASET, all stores in --data are verified.
 
     \b
-    Example:
+    Examples:
       ood-data data verify celebglow --data data/
+      ood-data data verify
     """
-    from tqdm import tqdm
+    there = _check_named(datasets, data)
 
     from harness.data.store import verify
+    from harness.io.progress import move, progress_bar
 
-    with tqdm(unit="shard", desc="verify", disable=not progress_shown(), dynamic_ncols=True) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        problems = verify(data, dataset, progress)
+    found = {}
+    for name in dict.fromkeys(datasets or there):
+        with progress_bar(f"verify {name}", "shard") as bar:
+            found[name] = verify(data, name, partial(move, bar))
+        if not as_json:
+            click.echo("\n".join(_verdict(name, found[name])))
+    told = [{"dataset": name, "problems": [{"path": p.path, "what": p.what} for p in found[name]]} for name in found]
     if as_json:
-        click.echo(json.dumps({"dataset": dataset, "problems": [{"path": p.path, "what": p.what} for p in problems]}))
-    elif problems:
-        for problem in problems:
-            click.echo(f"{problem.path}: {problem.what}")
-        if any("/images/" in problem.path for problem in problems):
-            click.echo(f"delete the files of images/ named here and make {dataset} again: only they are made; else use --overwrite")
-        elif not all(problem.what.endswith(("again", "delete it")) for problem in problems):
-            click.echo(f"make {dataset} again; if that changes nothing, with --overwrite")
-    else:
-        click.echo(f"{dataset} is whole: every file is what its manifest says")
-    sys.exit(FAILED if problems else DONE)
+        click.echo(json.dumps(told[0] if len(datasets) == 1 else {"stores": told}))
+    sys.exit(FAILED if any(found.values()) else DONE)
 
 
-@data.command("fetch")
+def _verdict(name: str, problems: Sequence[Problem]) -> list[str]:
+    """What is wrong with a store, and what to do."""
+    if not problems:
+        return [f"{name} is whole: every file is what its manifest says"]
+    lines = [f"{problem.path}: {problem.what}" for problem in problems]
+    if any("/images/c." in problem.path for problem in problems):
+        lines.append(f"delete the shards named here, images/c.…, and make {name} again as it was made: only they are made")
+    elif not all(problem.what.endswith(("again", "delete it")) for problem in problems):
+        lines.append(f"make {name} again as it was made: only what is missing or damaged is")
+    return lines
+
+
+@data.command("fetch", continues=True)
 @click.argument("dataset")
-@click.option("--variant", type=click.Choice(["real", "realistic", "toy"]), help="Of mpi3d.  [default: real, the paper's]")
+@click.option("--variant", type=click.Choice([*variants("mpi3d")]), help="Which recording of mpi3d.  [default: real, the paper's]")
 @click.option(
     "--accept-checksum", "accept", is_flag=True, help="Keep a whole file of another checksum than the known one; remembered."
 )
-@click.option("--out", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the store goes.")
+@stores_out_option
 @click.option("--download-only", is_flag=True, help="Leave the file in the cache; print its path.")
 @overwrite_option("Remove a store of that name that is there first.")
 @json_option
 def data_fetch(
-    dataset: str, variant: str | None, accept: bool, out: Path, download_only: bool, overwrite: bool, as_json: bool
+    dataset: str, variant: str | None, accept: bool, root: Path, download_only: bool, overwrite: bool, as_json: bool
 ) -> None:
     """Download a dataset's official files, and convert them. Interrupted, it continues where it was when run again.
 
@@ -102,40 +142,41 @@ def data_fetch(
       ood-data data fetch shapes3d
       ood-data data fetch mpi3d --variant toy
     """
-    from harness.formats.catalog import source_of
+    info = info_of(dataset, variant)
+
     from harness.formats.convert import convert
     from harness.formats.fetch import fetch_dataset
 
-    if variant and dataset != "mpi3d":
-        raise InputError(f"only mpi3d has variants, {dataset} has none")
-    name = dataset if variant in (None, "real") else f"{dataset}_{variant}"
-    source = source_of(name)
-    click.echo(f"{source.title}: {source.license}; {source.homepage}\ncite: {source.citation}", err=True)
-    file = fetch_dataset(name, accept, progress_shown())
+    click.echo(f"{info.title}: {info.license}; {info.homepage}\ncite: {info.citation}", err=True)
+    file = fetch_dataset(info.name, accept, progress=True)
     if download_only:
-        click.echo(json.dumps({"dataset": name, "file": str(file)}) if as_json else file)
+        click.echo(json.dumps({"dataset": info.name, "file": str(file)}) if as_json else file)
         return
-    store = convert(file, name, out, overwrite=overwrite, progress=progress_shown())
+    store = convert(file, info.name, root, overwrite=overwrite, progress=True)
     if as_json:
-        click.echo(json.dumps({"dataset": name, "file": str(file), "store": str(store.paths.group), "images": len(store)}))
+        click.echo(json.dumps({"dataset": info.name, "file": str(file), "store": str(store.paths.group), "images": len(store)}))
     else:
         click.echo(f"{store.paths.group} is complete: {len(store):,} images; {file} may be deleted")
 
 
-@data.command("convert")
+@data.command("convert", continues=True)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--dataset", metavar="NAME", help="Which dataset it is.  [default: the name of --spec]")
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    help=f"Which dataset it is: {', '.join(DATASETS)}.  [default: the name of --spec]",
+)
 @click.option(
     "--spec", "spec_file", type=click.Path(path_type=Path), metavar="FILE", help="Grid and splits of your own dataset (TOML)."
 )
-@click.option("--out", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the store goes.")
+@stores_out_option
 @overwrite_option("Remove a store of that name that is there first.")
 @json_option
-def data_convert(file: Path, dataset: str | None, spec_file: Path | None, out: Path, overwrite: bool, as_json: bool) -> None:
-    """Official file → store. Interrupted, it continues where it was when run again.
+def data_convert(file: Path, dataset: str | None, spec_file: Path | None, root: Path, overwrite: bool, as_json: bool) -> None:
+    """Convert an official file into a store. Interrupted, it continues where it was when run again.
 
     FILE is dSprites' .npz or .hdf5, 3dshapes.h5, an mpi3d .npz, one of the benchmark's split files (the other three beside it),
-    CelebGlow's .npy, or a folder of pictures with a .csv: a column `file`, and one per factor with the index of its value.
+    CelebGlow's .npy, or a folder of pictures with a .csv: a column `file`, and one per factor with the index or the name of its value.
 
     \b
     Examples:
@@ -144,7 +185,7 @@ def data_convert(file: Path, dataset: str | None, spec_file: Path | None, out: P
     """
     from harness.formats.convert import convert
 
-    store = convert(file, dataset, out, spec_file, overwrite, progress_shown())
+    store = convert(file, dataset, root, spec_file, overwrite, progress=True)
     if as_json:
         click.echo(json.dumps({"dataset": store.name, "store": str(store.paths.group), "images": len(store)}))
     else:
@@ -152,25 +193,44 @@ def data_convert(file: Path, dataset: str | None, spec_file: Path | None, out: P
 
 
 @data.command("export")
-@click.argument("dataset", callback=checked_name)
-@click.option("--kind", required=True, metavar="KIND", help="random, composition, interpolation or extrapolation.")
+@click.argument("dataset")
+@click.option(
+    "--kind",
+    "kinds",
+    required=True,
+    multiple=True,
+    callback=names,
+    metavar="KIND",
+    help="random, composition, interpolation, extrapolation or all: repeat, or separate by commas.",
+)
 @click.option(
     "--format", "layout", default="benchmark", type=click.Choice(["benchmark", "png"]), help="The published .npz, or pictures."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="Where the files go.")
 @data_option
 @json_option
-def data_export(dataset: str, kind: str, layout: str, out: Path, data: Path, as_json: bool) -> None:
+def data_export(dataset: str, kinds: tuple[str, ...], layout: str, out: Path, data: Path, as_json: bool) -> None:
     """Write a store and its split for other code: the benchmark's published layout, or pictures and a .csv.
 
     \b
-    Example:
+    Examples:
       ood-data data export mpi3d --kind extrapolation --out published/
+      ood-data data export celebglow --kind random --format png --out faces/
     """
+    from harness.bench.names import kinds_named
+
+    chosen = kinds_named(kinds)
+    _check_named([dataset], data)
+    if layout == "png" and len(chosen) != 1:
+        raise InputError("pictures are exported by one kind of split: the folders of several would mix their test and train images")
+
+    import harness
     from harness.formats.export import export
 
-    files = export(data, dataset, kind, layout, out, progress_shown())
+    chosen = chosen or harness.open(dataset, data).spec.kinds
+    files = [file for kind in chosen for file in export(data, dataset, kind, layout, out, progress=True)]
     if as_json:
+        kind = chosen[0] if len(chosen) == 1 else list(chosen)
         click.echo(json.dumps({"dataset": dataset, "kind": kind, "files": list(map(str, files))}))
     else:
         click.echo("\n".join(map(str, files)))

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ood_data.commands.options import (
     Numbers,
     center_crop_option,
+    crop_option,
     device_option,
+    factors,
     flow_folder,
     json_option,
     key_values,
+    labels_option,
+    named_values,
+    names,
     pick_device,
-    progress_shown,
 )
+from ood_data.commands.policy import FAILED, Group
+from splits.errors import MissingError
 
 
-@click.group()
+@click.group(cls=Group)
 def flow() -> None:
-    """Train a Glow on images, find attribute directions, look at a flow."""
+    """Train a Glow on images, find attribute directions, convert published checkpoints, look at a flow.
+
+    \b
+    Examples:
+      ood-data flow info bundled
+      ood-data flow train portraits/ --out flows/mine
+    """
 
 
-@flow.command("train")
+@flow.command("train", continues=True)
 @click.argument("images", type=click.Path(path_type=Path))
 @click.option(
     "--out",
@@ -33,35 +47,38 @@ def flow() -> None:
     metavar="FOLDER",
     help="Where the training goes; continued if it is there.",
 )
-@click.option("--resolution", default=64, metavar="N", help="Side of the pictures that the flow makes.")
+@click.option("--resolution", default=64, type=click.IntRange(1), metavar="N", help="Side of the pictures that the flow makes.")
 @click.option("--flow-steps", default="3,6,12,12", type=Numbers(), help="Steps of flow per level, fine to coarse.")
 @click.option(
     "--widths", default="32,64,96,128", type=Numbers(), help="Hidden channels of the coupling networks per level, or one for all."
 )
 @click.option("--coupling", default="additive", type=click.Choice(["additive", "affine"]), help="Kind of coupling.")
 @click.option("--bits", default=5, type=click.IntRange(1, 8), help="Bits per channel that are modelled.")
-@click.option("--steps", default=10000, metavar="N", help="Training steps; may be raised later.")
-@click.option("--batch", default=32, metavar="N", help="Images per step.")
-@click.option("--lr", default=1e-3, metavar="RATE", help="Learning rate of Adam.")
-@click.option(
-    "--attributes",
-    "labels",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="A table of the pictures, as for `flow directions --labels`. Training needs none: it is for --balance, and a column "
-    "`person` keeps people together when some are held out.",
-)
+@click.option("--steps", default=10000, type=click.IntRange(1), metavar="N", help="Training steps; may be raised later.")
+@click.option("--batch", default=32, type=click.IntRange(1), metavar="N", help="Images per step.")
+@click.option("--lr", default=1e-3, type=click.FloatRange(0, min_open=True), metavar="RATE", help="Learning rate of Adam.")
+@labels_option
 @center_crop_option
-@click.option("--crop", default=1.0, metavar="PART", help="Central part of each picture, as read, that is used.")
+@crop_option
 @click.option(
-    "--mix", default=0.7, metavar="PART", help="Part of the images that get another person's face interior; needs landmarks."
+    "--mix",
+    default=0.7,
+    type=click.FloatRange(0, 1),
+    metavar="PART",
+    help="Part of the images that get another person's face interior; needs landmarks.",
 )
 @click.option("--balance", metavar="COLUMN", help="Draw each value of this column with the square root of its count.")
-@click.option("--held-out", default=0.05, metavar="PART", help="Part of the people kept for validation.")
+@click.option(
+    "--held-out",
+    default=0.05,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="PART",
+    help="Part of the people kept for validation.",
+)
 @click.option("--precision", default="fp32", type=click.Choice(["fp32", "bf16"]), help="Of the coupling networks.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads.  [default: torch's]")
-@click.option("--save-every", default=300.0, metavar="SECONDS", help="Time between checkpoints.")
-@click.option("--seed", default=0, metavar="N", help="Of initialisation, batches and noise.")
+@click.option("--save-every", default=30.0, type=click.FloatRange(0), metavar="SECONDS", help="Time between checkpoints, at least.")
+@click.option("--seed", default=0, type=click.IntRange(0), metavar="N", help="Of initialisation, batches and noise.")
 @device_option
 def flow_train(
     images: Path,
@@ -90,20 +107,25 @@ def flow_train(
 
     OUT gets the averaged weights (flow/), log.jsonl, samples.png and a checkpoint, from which the same command continues.
 
+    Training needs no --labels: they are for --balance, and a column `person` keeps people together when some are held out.
+
     Pictures are kept decoded, at up to twice --resolution: CelebA's 202,599, cropped to 148, take 10 GB at --resolution 64, 13.3 GB at
     128 and 40 GB at 256. More than 4 GB go to a temporary file in TMPDIR, so that memory is not exceeded.
 
     \b
     Examples:
       ood-data flow train portraits/ --out flows/mine --steps 20000 --precision bf16
-      ood-data flow train img_align_celeba/ --center-crop 148 --attributes list_attr_celeba.txt --balance Male --out flows/celeba
+      ood-data flow train img_align_celeba/ --center-crop 148 --labels list_attr_celeba.txt --balance Male --out flows/celeba
     """
+    if not images.exists():
+        raise MissingError(f"there are no pictures in {images}: it does not exist")
+
     import torch
 
     from celebglow.fitting.images import Augmentation, read_images
     from celebglow.fitting.trainer import Trainer, TrainingConfig
-    from celebglow.pipeline import directions_command
-    from harness.machine import keep_freed_memory
+    from celebglow.info import directions_command
+    from harness.machine import keep_freed_memory, warn_if_bf16_is_slow
 
     keep_freed_memory()
     if threads:
@@ -127,10 +149,13 @@ def flow_train(
         seed=seed,
     )
     config.check()  # before the pictures are decoded, which can take long
-    torch_device, shown = pick_device(device), progress_shown()
+    torch_device = pick_device(device)
+    if precision == "bf16":
+        warn_if_bf16_is_slow(torch_device)
     wanted = [] if balance is None else [balance]
-    trainer = Trainer(read_images(images, 2 * resolution, labels, center_crop, wanted, shown), config, out, torch_device)
-    trainer.run(save_every=save_every, progress=shown)
+    read = read_images(images, 2 * resolution, labels, center_crop, wanted, True)
+    trainer = Trainer(read, config, out, torch_device, save_every)
+    trainer.run()
     click.echo(f"{out / 'flow'} is trained; next: {directions_command(out / 'flow')}")
 
 
@@ -140,110 +165,89 @@ def flow_train(
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="The finished flow, for `generate --flow`."
 )
-@click.option(
-    "--labels",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="What is known about the images: CelebA's list_attr_celeba.txt or .csv, or a CSV with a row per image, empty where "
-    "unknown: of the files in its column `file` or `image_id`, else in the images' order.",
-)
+@labels_option
 @click.option(
     "--attribute",
     "attributes",
     multiple=True,
     required=True,
-    callback=key_values,
+    callback=named_values,
     metavar="NAME[=COLUMN]",
-    help="An attribute to walk; repeat.",
+    help="An attribute to walk, and the column that it is in: repeat, or separate by commas.",
 )
 @click.option(
     "--control",
     "controls",
     multiple=True,
-    callback=key_values,
+    callback=names,
     metavar="COLUMN",
-    help="A column to hold fixed besides; repeat.",
+    help="A column to hold fixed besides: repeat, or separate by commas.",
 )
 @click.option(
     "--strength",
     "strengths",
     multiple=True,
-    callback=key_values,
+    callback=factors,
     metavar="NAME=FACTOR",
-    help="Lengthen or shorten a direction; repeat.",
+    help="Lengthen or shorten a direction: repeat, or separate by commas.",
 )
-@click.option("--held-out", default=0.2, metavar="PART", help="Part of the people kept to judge the directions.")
+@click.option(
+    "--held-out",
+    default=0.2,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="PART",
+    help="Part of the people kept to judge the directions.",
+)
 @click.option(
     "--fit-on",
     multiple=True,
     callback=key_values,
     metavar="COLUMN=VALUE",
-    help="Fit on these images, judge on the others, instead.",
+    help="Fit on these images, judge on the others, instead; repeat.",
 )
 @center_crop_option
-@click.option("--crop", default=1.0, metavar="PART", help="As in training; so is --center-crop.")
-@click.option("--shrink", default=1.0, metavar="T", help="Leave out coefficients whose t-statistic is within T.")
+@crop_option
+@click.option(
+    "--shrink",
+    default=1.0,
+    type=click.FloatRange(0),
+    metavar="T",
+    help="Leave out coefficients whose t-statistic is within T.",
+)
 @click.option(
     "--decorrelate/--as-fitted",
+    "decorrelated",
     default=True,
     help="Mix the directions so that pixel probes see each change its own attribute only.",
 )
 @click.option(
-    "--whole", multiple=True, metavar="NAME", help="NAME shows outside the face, as hair does: probe the whole picture; repeat."
+    "--whole",
+    multiple=True,
+    callback=names,
+    metavar="NAME",
+    help="NAME shows outside the face, as hair does: probe the whole picture. Repeat, or separate by commas.",
 )
 @click.option("--half/--full", default=True, help="Store weights in half precision: half the size, pixels the same to 1 in 255.")
-@click.option("--seed", default=0, metavar="N", help="Of the held-out people.")
+@click.option("--seed", default=0, type=click.IntRange(0), metavar="N", help="Of the held-out people.")
 @device_option
-def flow_directions(
-    flow: Path,
-    images: Path,
-    out: Path,
-    labels: Path | None,
-    attributes: dict[str, str],
-    controls: dict[str, str],
-    strengths: dict[str, str],
-    held_out: float,
-    fit_on: dict[str, str],
-    center_crop: int | None,
-    crop: float,
-    shrink: float,
-    decorrelate: bool,
-    whole: tuple[str, ...],
-    half: bool,
-    seed: int,
-    device: str,
-) -> None:
+def flow_directions(flow: Path, images: Path, out: Path, labels: Path | None, device: str, **config: Any) -> None:
     """Find attribute directions in FLOW from labelled IMAGES, and store both as one pipeline.
 
     \b
     Examples:
       ood-data flow directions flows/celeba/flow img_align_celeba/ --center-crop 148 --labels list_attr_celeba.txt \\
-          --attribute smile=Smiling --attribute blond=Blond_Hair --attribute young=Young --out flows/celeba/walkable
+          --attribute smile=Smiling,blond=Blond_Hair,young=Young --out flows/celeba/walkable
       ood-data flow directions flows/mine/flow portraits.npz --labels labels.csv \\
           --attribute smile=smile_score --attribute age --control male --out flows/mine/walkable
     """
+    from celebglow.fitting.config import DirectionsConfig
+
+    chosen = DirectionsConfig(**config)  # its fields are the options
+    chosen.check()  # before torch is imported
+
     from celebglow.fitting.directions import make_pipeline
 
-    separation = make_pipeline(
-        flow,
-        images,
-        out,
-        labels=labels,
-        attributes=attributes,
-        controls=controls,
-        strengths=strengths,
-        fit_on=fit_on,
-        held_out=held_out,
-        crop=crop,
-        shrink=shrink,
-        decorrelated=decorrelate,
-        whole=whole,
-        half=half,
-        seed=seed,
-        device=pick_device(device),
-        center_crop=center_crop,
-        progress=progress_shown(),
-    )
+    separation = make_pipeline(flow, images, out, chosen, labels, pick_device(device), progress=True)
     for name, area in separation.items():
         click.echo(f"{name}: separates held-out images with an area under the ROC curve of {area:.3f}")
     click.echo(f"{out} is ready: ood-data generate celebglow --flow {out} --out data/")
@@ -258,7 +262,9 @@ def flow_directions(
     metavar="NPY",
     help="The published table of 40 attribute directions.",
 )
-@click.option("--resolution", type=int, metavar="N", help="Of a PyTorch checkpoint's images.  [default: its implementation's]")
+@click.option(
+    "--resolution", type=click.IntRange(1), metavar="N", help="Of a PyTorch checkpoint's images.  [default: its implementation's]"
+)
 @click.option("--bits", type=click.IntRange(1, 8), help="Of a PyTorch checkpoint's data.  [default: its implementation's]")
 @json_option
 def flow_convert(file: Path, out: Path, z_manipulate: Path | None, resolution: int | None, bits: int | None, as_json: bool) -> None:
@@ -267,7 +273,7 @@ def flow_convert(file: Path, out: Path, z_manipulate: Path | None, resolution: i
     FILE's format is detected. A graph is run beside what it was converted to; where its structure is not known, the
     converted flow executes it. PyTorch: rosinality/glow-pytorch, chaiyujin/glow-pytorch, y0ast/Glow-PyTorch.
 
-    Tested on graphs in the patterns of the original code: OpenAI's own files were not at hand.
+    Tested on graphs in the patterns of the original code: OpenAI's own files have not been seen.
 
     \b
     Example:
@@ -288,21 +294,58 @@ def flow_convert(file: Path, out: Path, z_manipulate: Path | None, resolution: i
         click.echo(f"{out / 'flow'} has no attribute directions yet: {conversion.next_step(out)}")
 
 
+@flow.command("doctor")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--table",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="NPY",
+    help="The table of 40 attribute directions that belongs to the graph (z_manipulate.npy).",
+)
+@click.option(
+    "--sheet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PNG",
+    help="Where decoded samples are drawn.  [default: FILE's name with -samples.png, in the current folder]",
+)
+@json_option
+def flow_doctor(file: Path, table: Path | None, sheet: Path | None, as_json: bool) -> None:
+    """Tell on a page what a frozen graph is, whether it converts, and how fast it decodes on this machine.
+
+    The page is meant to be pasted into a report: about a graph that cannot be converted, or one that nobody has tried before.
+
+    \b
+    Example:
+      ood-data flow doctor graph_unoptimized.pb --table z_manipulate.npy
+    """
+    from celebglow.convert.doctor import examine
+    from harness.io.atomic import write_atomically
+
+    page = examine(file, table)
+    if page.sheet is not None:
+        sheet = sheet or Path(f"{file.stem}-samples.png")
+        write_atomically(sheet, page.sheet)
+        page.tell("samples", str(sheet))
+    click.echo(json.dumps(page.data) if as_json else "\n".join(page.lines))
+    if not page.converts:
+        sys.exit(FAILED)
+
+
 @flow.command("info")
 @click.argument("flow", default="bundled")
 @json_option
 def flow_info(flow: str, as_json: bool) -> None:
-    """What a flow is: shape, size, attributes, hash.
+    """Say what a flow is: shape, size, attributes, hash.
+
+    FLOW is bundled, openai (downloaded), or a folder made by `flow train`, `flow directions` or `flow convert`.
 
     \b
     Example:
       ood-data flow info bundled
     """
-    from celebglow.pipeline import CelebGlowPipeline
+    from celebglow.info import SavedFlow
 
-    only_trained = (Path(flow) / "config.json").is_file()
-    load = CelebGlowPipeline.without_directions if only_trained else CelebGlowPipeline.from_pretrained
-    info = load(flow_folder(flow)).info()
+    info = SavedFlow.open(flow_folder(flow), to_walk=False).info()
     if as_json:
         click.echo(json.dumps(info))
         return

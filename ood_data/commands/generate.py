@@ -9,23 +9,31 @@ import click
 
 from ood_data.commands.options import (
     Part,
-    comma_separated,
+    Renamed,
     device_option,
     flow_folder,
     json_option,
+    names,
     overwrite_option,
     pick_device,
-    progress_shown,
+    stores_out_option,
 )
+from ood_data.commands.policy import Group
 
 
-@click.group()
+@click.group(cls=Group)
 def generate() -> None:
-    """Make a dataset from nothing but parameters."""
+    """Make a dataset from nothing but parameters.
+
+    \b
+    Examples:
+      ood-data generate celebglow --out data/
+      ood-data generate dsprites --out data/
+    """
 
 
-@generate.command("celebglow")
-@click.option("--out", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the store goes.")
+@generate.command("celebglow", continues=True)
+@stores_out_option
 @click.option(
     "--flow",
     default="bundled",
@@ -35,26 +43,34 @@ def generate() -> None:
 @click.option(
     "--persons", default=1000, type=click.IntRange(1), metavar="N", help="How many people. A smaller store there is extended."
 )
-@click.option("--levels", default=6, metavar="N", help="Values per attribute, evenly spaced over --range.")
+@click.option("--levels", default=6, metavar="N", help="Values per attribute, at least 2, evenly spaced over --range.")
 @click.option(
-    "--attributes",
-    callback=comma_separated,
-    metavar="NAME,…",
-    help="Which of the flow's attributes, in which order.  [default: all; smile,blond,age of OpenAI's 40]",
+    "--attribute",
+    "attributes",
+    cls=Renamed,
+    formerly=("--attributes",),
+    multiple=True,
+    callback=names,
+    metavar="NAME",
+    help="Which of the flow's attributes, in which order: repeat, or separate by commas; `flow info` lists them.  "
+    "[default: all; smile,blond,age of OpenAI's 40]",
 )
 @click.option(
     "--range", "range_", default=(-1.0, 1.0), type=(float, float), metavar="LOW HIGH", help="Attribute values at the ends."
 )
-@click.option("--temperature", default=0.7, metavar="T", help="Standard deviation of people's latents.")
+@click.option("--temperature", default=0.7, metavar="T", help="Standard deviation of people's latents, at least 0.")
 @click.option(
     "--resolution",
     type=click.IntRange(1),
     metavar="N",
     help="Side of the pictures, a divisor of the flow's.  [default: the flow's]",
 )
-@click.option("--seed", default=0, metavar="N", help="Another seed, other people.")
+@click.option("--seed", default=0, type=click.IntRange(0), metavar="N", help="Another seed makes other people.")
 @click.option(
-    "--precision", default="fp32", type=click.Choice(["fp32", "bf16"]), help="Of the decoding; bf16 is faster and changes pixels."
+    "--precision",
+    default="fp32",
+    type=click.Choice(["fp32", "bf16"]),
+    help="Of the decoding; bf16 changes pixels, and is faster where the processor has it.",
 )
 @device_option
 @click.option("--part", default="1/1", type=Part(), help="Make one of n disjoint ranges of people, on several machines at once.")
@@ -67,7 +83,7 @@ def generate() -> None:
 @overwrite_option("Remove a CelebGlow that is there first.")
 @json_option
 def generate_celebglow(
-    out: Path,
+    root: Path,
     flow: str,
     persons: int,
     levels: int,
@@ -83,7 +99,7 @@ def generate_celebglow(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """CelebGlow: people × attribute levels, by walking attribute directions in a Glow's latent space.
+    """CelebGlow: people × attribute levels, made by walking attribute directions in a Glow's latent space.
 
     Interrupted, it continues where it was when run again; with more --persons, it extends what is there.
 
@@ -92,26 +108,36 @@ def generate_celebglow(
       ood-data generate celebglow --out data/
       ood-data generate celebglow --out data/ --persons 24
       ood-data generate celebglow --out data/ --part 2/4
+      ood-data generate celebglow --out small/ --levels 3 --attribute blond,age --range -0.5 1
     """
-    from celebglow.generate import Population
+    from celebglow.info import SavedFlow
+    from celebglow.population import Population
+
+    population = Population(persons, attributes, levels, range_, temperature, resolution, seed, precision)
+    population.check()  # before OpenAI's flow is downloaded
+    folder = flow_folder(flow)
+    population.checked(SavedFlow.open(folder))  # before torch is imported
+
     from celebglow.generate import generate as run
     from celebglow.pipeline import CelebGlowPipeline
-    from harness.machine import keep_freed_memory
+    from harness.machine import keep_freed_memory, warn_if_bf16_is_slow
 
-    pipeline = CelebGlowPipeline.from_pretrained(flow_folder(flow))
-    population = Population(persons, attributes, levels, range_, temperature, resolution, seed, precision)
+    pipeline = CelebGlowPipeline.from_pretrained(folder)
     keep_freed_memory()
-    complete = run(out, pipeline, population, pick_device(device), part, overwrite, workers, progress_shown())
+    torch_device = pick_device(device)
+    if precision == "bf16":
+        warn_if_bf16_is_slow(torch_device)
+    complete = run(root, pipeline, population, torch_device, part, overwrite, workers)
     if as_json:
-        click.echo(json.dumps({"store": str(out / "celebglow.zarr"), "complete": complete}))
+        click.echo(json.dumps({"store": str(root / "celebglow.zarr"), "complete": complete}))
     elif complete:
-        click.echo(f"{out / 'celebglow.zarr'} is complete; look at {out / 'celebglow.png'} and read {out / 'celebglow.md'}")
+        click.echo(f"{root / 'celebglow.zarr'} is complete; look at {root / 'celebglow.png'} and read {root / 'celebglow.md'}")
     else:
         click.echo(f"part {part[0]}/{part[1]} is done; the store is complete when the other parts are")
 
 
-@generate.command("dsprites")
-@click.option("--out", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the store goes.")
+@generate.command("dsprites", continues=True)
+@stores_out_option
 @click.option(
     "--orientations",
     default=40,
@@ -121,8 +147,8 @@ def generate_celebglow(
 )
 @overwrite_option("Remove a store of that name that is there first.")
 @json_option
-def generate_dsprites(out: Path, orientations: int, overwrite: bool, as_json: bool) -> None:
-    """dSprites: all 737,280 images, rendered exactly; no download.
+def generate_dsprites(root: Path, orientations: int, overwrite: bool, as_json: bool) -> None:
+    """dSprites: all 737,280 images, rendered exactly, without a download.
 
     Interrupted, it continues where it was when run again.
 
@@ -133,8 +159,8 @@ def generate_dsprites(out: Path, orientations: int, overwrite: bool, as_json: bo
     """
     from harness.formats.dsprites import generate as run
 
-    name = run(out, overwrite, progress_shown(), orientations)
+    name = run(root, overwrite, orientations=orientations)
     if as_json:
-        click.echo(json.dumps({"store": str(out / f"{name}.zarr"), "complete": True}))
+        click.echo(json.dumps({"store": str(root / f"{name}.zarr"), "complete": True}))
     else:
-        click.echo(f"{out / name}.zarr is complete; look at {out / name}.png and read {out / name}.md")
+        click.echo(f"{root / name}.zarr is complete; look at {root / name}.png and read {root / name}.md")

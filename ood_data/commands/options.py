@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from splits.errors import InputError
-from splits.names import check_name
 
 if TYPE_CHECKING:
     import torch
 
-DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130  # 130: as shells count a Ctrl-C
 DEVICES = re.compile(r"auto|cpu|(cuda|mps|xpu)(:\d+)?")
 
 
@@ -30,6 +27,24 @@ class Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             return value if isinstance(value, tuple) else tuple(int(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not a list of whole numbers like 4,8,12", param, ctx)
+
+
+class Seeds(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """3: the seeds 0, 1 and 2; 0,4,7: these."""
+
+    name = "N|N,N,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        listed = "," in str(value)
+        try:
+            numbers = [int(part) for part in str(value).split(",") if part.strip()]
+        except ValueError:
+            numbers = []
+        if not numbers or min(numbers) < (0 if listed else 1):
+            self.fail(f"{value!r} is neither a number of seeds, as 3 for 0, 1 and 2, nor a list of them like 0,4,7", param, ctx)
+        return tuple(dict.fromkeys(numbers)) if listed else tuple(range(numbers[0]))
 
 
 class Part(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -49,20 +64,56 @@ class Part(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return index, count
 
 
-def comma_separated(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Comma-separated names."""
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
+class Device(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """The name of a torch device; whether the machine has it is seen later."""
+
+    name = "NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not DEVICES.fullmatch(str(value)):
+            self.fail(f"unknown device {value!r}; auto, cpu, cuda, cuda:1, mps or xpu is expected", param, ctx)
+        return str(value)
 
 
-def checked_name(ctx: click.Context, param: click.Parameter, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    """A name of a dataset, or several, that is looked for under it: it must not lead elsewhere."""
-    for name in (value,) if isinstance(value, str) else value:
-        check_name(param.get_error_hint(ctx).strip("'"), name)
-    return value
+class StoresFolder(click.Path):
+    """A folder that holds stores, and is not one itself."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        folder = Path(super().convert(value, param, ctx))  # type: ignore[arg-type]
+        if folder.suffix == ".zarr" or (folder / "zarr.json").is_file():
+            self.fail(f"{folder} is a store, and the folder that holds it is expected: {folder.parent}", param, ctx)
+        return folder
+
+
+class Renamed(click.Option):
+    """An option that had other names before: they still work, and help does not show them."""
+
+    def __init__(self, *args: Any, formerly: tuple[str, ...], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._today = list(self.opts)
+        self.opts.extend(formerly)
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        every, self.opts = self.opts, self._today
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = every
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        return " / ".join(f"'{name}'" for name in self._today)
+
+
+def names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of a repeated option, each of whose values may hold several, separated by commas."""
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
 
 
 def key_values(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """Repeated KEY=VALUE; KEY alone means KEY=KEY."""
+    """KEY=VALUE of a repeated option; KEY alone means KEY=KEY."""
     given: dict[str, str] = {}
     for key, _, value in (entry.partition("=") for entry in values):
         if key in given:
@@ -71,10 +122,28 @@ def key_values(ctx: click.Context, param: click.Parameter, values: tuple[str, ..
     return given
 
 
+def named_values(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """As `key_values`, and each value of the option may hold several, separated by commas."""
+    return key_values(ctx, param, names(ctx, param, values))
+
+
+def factors(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+    """KEY=NUMBER of a repeated option, as `named_values`."""
+    found = {}
+    for key, value in named_values(ctx, param, values).items():
+        try:
+            found[key] = float(value)
+        except ValueError:
+            raise click.BadParameter(f"{key}={value}: a number is expected", ctx, param) from None
+    return found
+
+
 def pick_device(name: str) -> torch.device:
-    """The torch device of that name; auto is cuda if there is one, else cpu."""
-    if not DEVICES.fullmatch(name):
-        raise InputError(f"unknown device {name!r}: auto, cpu, cuda, cuda:1, mps or xpu is expected")
+    """The torch device of that name; auto is cuda if there is one, else cpu.
+
+    Raises:
+        InputError: if this machine does not have it.
+    """
     import torch
 
     if name == "auto":
@@ -88,10 +157,25 @@ def pick_device(name: str) -> torch.device:
 
 
 device_option = click.option(
-    "--device", default="auto", metavar="NAME", help="auto (cuda if there is one, else cpu), cpu, cuda, cuda:1, …"
+    "--device",
+    default="auto",
+    type=Device(),
+    help="Where to compute: auto (cuda if there is one, else cpu), cpu, cuda, cuda:1, mps or xpu.",
 )
 data_option = click.option(
-    "--data", default="data/", type=click.Path(path_type=Path), metavar="FOLDER", help="Folder of the dataset stores."
+    "--data", default="data/", type=StoresFolder(), metavar="FOLDER", help="Folder that holds the dataset stores."
+)
+stores_out_option = click.option(
+    "--out", "root", default="data/", type=StoresFolder(), metavar="FOLDER", help="Folder that the store goes into."
+)
+labels_option = click.option(
+    "--labels",
+    cls=Renamed,
+    formerly=("--attributes",),
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A table of what is known about the pictures: CelebA's list_attr_celeba.txt or .csv, or a CSV with a row per picture, "
+    "empty where unknown: of the files in its column `file` or `image_id`, else in the pictures' order.",
 )
 center_crop_option = click.option(
     "--center-crop",
@@ -99,6 +183,13 @@ center_crop_option = click.option(
     metavar="PIXELS",
     help="Side of the central square of each picture file that is read, before resizing (148 is usual for CelebA).  "
     "[default: the shorter side]",
+)
+crop_option = click.option(
+    "--crop",
+    default=1.0,
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="PART",
+    help="Central part of each picture, as read, that is used.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else.")
 
@@ -111,11 +202,6 @@ def overwrite_option(help_text: str) -> Callable[[Any], Any]:
         return value
 
     return click.option("--overwrite", is_flag=True, callback=remember, help=help_text)
-
-
-def progress_shown() -> bool:
-    """Whether progress bars are of use: stderr is a terminal."""
-    return sys.stderr.isatty()
 
 
 def flow_folder(flow: str) -> str | Path:

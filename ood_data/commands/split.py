@@ -8,13 +8,21 @@ from pathlib import Path
 
 import click
 
-from ood_data.commands.options import FAILED, json_option
+from ood_data.commands.options import json_option, names
+from ood_data.commands.policy import FAILED, Command
 from splits.errors import InputError
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("dataset", required=False)
-@click.option("--kind", default="all", metavar="KIND", help="random, composition, interpolation, extrapolation or all.")
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    callback=names,
+    metavar="KIND",
+    help="random, composition, interpolation, extrapolation or all: repeat, or separate by commas.  [default: all]",
+)
 @click.option(
     "--spec", "spec_file", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="A spec of your own (TOML)."
 )
@@ -29,7 +37,7 @@ from splits.errors import InputError
 @json_option
 def split(
     dataset: str | None,
-    kind: str,
+    kinds: tuple[str, ...],
     spec_file: str | None,
     out: str | None,
     picture: str | None,
@@ -44,8 +52,9 @@ def split(
     With several kinds, each has files of its own: --out mpi3d.npz writes mpi3d-random.npz and so on.
 
     \b
-    Example:
+    Examples:
       ood-data split mpi3d --kind composition --plot mpi3d.png --out mpi3d.npz
+      ood-data split dsprites --kind interpolation,extrapolation --explain
     """
     import splits
     from splits.export import path_of_kind, write
@@ -54,16 +63,19 @@ def split(
     if (dataset is None) == (spec_file is None):
         raise InputError("one of DATASET and --spec is expected; see ood-data split --help")
     spec = splits.load_spec(Path(spec_file) if spec_file else dataset or "")
-    kinds = spec.kinds if kind == "all" else (kind,)
-    reports = [report(spec.split(each), explained=explained, published=check) for each in kinds]
-    for each in kinds:
+    every = not kinds or "all" in kinds
+    chosen = spec.kinds if every else tuple(dict.fromkeys(kinds))
+    reports = [report(spec.split(kind), explained=explained, published=check) for kind in chosen]
+    for kind in chosen:
         if out:
-            write(spec.split(each), path_of_kind(out, each, of=kinds))
+            write(spec.split(kind), path_of_kind(out, kind, of=chosen))
+            click.echo(f"{path_of_kind(out, kind, of=chosen)} is written", err=True)
         if picture:
             from splits.plot import plot  # matplotlib
 
-            plot(spec, each, path_of_kind(picture, each, of=kinds))
-    if as_json and kind != "all":
+            plot(spec, kind, path_of_kind(picture, kind, of=chosen))
+            click.echo(f"{path_of_kind(picture, kind, of=chosen)} is drawn", err=True)
+    if as_json and len(chosen) == 1 and not every:
         click.echo(json.dumps(reports[0].data))
     elif as_json:
         click.echo(
@@ -71,7 +83,7 @@ def split(
         )
     else:
         click.echo("\n\n".join("\n".join(told.lines) for told in reports))
-        for impossible, reason in spec.impossible.items() if kind == "all" else ():
+        for impossible, reason in spec.impossible.items() if every else ():
             click.echo(f"\n{spec.name}, {impossible}: impossible for this grid: {reason}")
     if not all(told.ok for told in reports):
         sys.exit(FAILED)

@@ -1,0 +1,114 @@
+"""How long runs will take, as far as runs that ended tell, and which of them lack what they need here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+import harness
+from harness.bench.execute import jobs_of
+from harness.io.progress import duration
+from harness.models import backbones, find
+from harness.runs.run import Run
+
+CONFIG, LOG, SCORES = "config.json", "log.jsonl", "scores.json"
+PHASES = ("train", "readout", "score")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The time that runs will take, one after the other.
+
+    Attributes:
+        seconds: of those whose time is known.
+        unknown: the models of which no run of the same kind has ended.
+    """
+
+    seconds: float
+    unknown: tuple[str, ...]
+
+
+def estimate(runs: Iterable[Run], out: Path, device: torch.device) -> Estimate:
+    """The time that runs will take, from the seconds a step that finished runs in `out` took.
+
+    Only runs of the same model, batch and precision on a CPU, or on a GPU, are compared with; of what has none, nothing is said.
+
+    Args:
+        runs: to be made; those that can be continued count whole.
+        out: folder of the run folders.
+        device: where they will run.
+    """
+    measured = _measured(out)
+    total, unknown = 0.0, []
+
+    @cache
+    def counts(data: Path, dataset: str, kind: str) -> tuple[int, ...]:
+        return tuple(harness.open(dataset, data).split(kind).counts)
+
+    for run in runs:
+        train, readout, score = (measured.get((*_key(run.model, run.config.to_dict(), device.type), phase)) for phase in PHASES)
+        steps = run.steps - run.config.train.steps
+        if train is None or score is None or (steps and readout is None):
+            unknown.append(run.model)
+            continue
+        images = sum(min(count, run.config.score.samples or count) for count in counts(run.data, run.dataset, run.kind))
+        total += run.config.train.steps * train + steps * (readout or 0.0) + images * score
+    return Estimate(total, tuple(dict.fromkeys(unknown)))
+
+
+def _key(model: str, config: dict[str, Any], device: str) -> tuple[Any, ...]:
+    on_cpu = device.partition(" ")[0] == "cpu"  # of a GPU, runs record its name
+    return model, config["train"]["batch"], config["train"]["precision"], on_cpu
+
+
+def _measured(out: Path) -> dict[tuple[Any, ...], float]:
+    """Seconds a step of training and of the readout, and an image of scoring, by model, batch, precision, device and phase."""
+    found: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    for path in out.glob(f"*/*/*/*/{SCORES}"):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, ZeroDivisionError):  # a run that tells nothing
+            scores, config = json.loads(path.read_bytes()), json.loads((path.parent / CONFIG).read_bytes())["config"]
+            key = _key(scores["model"], config, scores["device"])
+            before = 0.0
+            for phase, (step, seconds) in _log(path.parent / LOG).items():
+                found[*key, phase].append((seconds - before) / step)
+                before = seconds
+            found[*key, "score"].append(scores["seconds"]["score"] / (2 * scores["n_test"]))  # about as many of train
+    return {key: mean(values) for key, values in found.items()}
+
+
+def _log(path: Path) -> dict[str, tuple[int, float]]:
+    """The last step of each phase that a log has, and the seconds of training up to it."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {line["phase"]: (line["step"], line["seconds"]) for line in lines}
+
+
+def lacking(runs: Iterable[Run]) -> dict[str, str]:
+    """The models among those of the runs that cannot be built here without a download or an installation, and what they lack."""
+    models = {run.model: run.config.model for run in runs}
+    found = {}
+    for name, options in models.items():
+        if find(name).build.__module__ == backbones.__name__ and (what := backbones.lacking(name, options.get("weights"))):
+            found[name] = what
+    return found
+
+
+def time_in_words(runs: Iterable[Run], out: Path, device: torch.device, jobs: int | None) -> str:
+    """A line about the time that the runs that are not done will take; empty if all are."""
+    todo = [run for run in runs if run.state != "done"]
+    if not todo:
+        return ""
+    found, together = estimate(todo, out, device), jobs_of(len(todo), device, jobs)
+    if not found.seconds:
+        return f"time: not known, as no run like these has ended in {out}"
+    beside = f", {together} at a time" if together > 1 else ""
+    but = f"; not known for {', '.join(found.unknown)}" if found.unknown else ""
+    return f"time: about {duration(found.seconds / together)}{beside}, as runs that ended in {out} took{but}"

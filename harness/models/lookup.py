@@ -1,0 +1,187 @@
+"""Models by name, a user's own among them: ``module:function`` is found, and its code read, before any of it is run."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import hashlib
+import importlib
+import inspect
+import json
+import sys
+import sysconfig
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from harness.models.registry import MODELS, Model
+from splits.errors import InputError, did_you_mean
+from splits.names import check_name
+
+OURS = Path(__file__).parents[1]  # in a checkout it lies beside a user's model, and is no part of it
+
+
+def find(name: str) -> Model:
+    """The model of that name, or the user's that ``module:function`` names, looked for in the current folder first.
+
+    A user's module is imported, which runs its code.
+
+    Raises:
+        ValueError: for an unknown name, with close matches; if there is no such module or function in it.
+    """
+    if is_own(name):
+        return _imported(name)
+    if name not in MODELS:
+        raise InputError(f"unknown model {name!r}{did_you_mean(name, MODELS)} (or give one of your own as module:function)")
+    return MODELS[name]
+
+
+def is_own(name: str) -> bool:
+    """Whether that is the name of a user's model."""
+    return ":" in name
+
+
+def code_of(name: str) -> tuple[Path, ...]:
+    """The files of a user's model: its module, and what that imports from its own folder. They are read, nothing is imported.
+
+    Raises:
+        ValueError: if there is no such module.
+    """
+    module_name, _ = _parts(name)
+    with _current_folder_first():
+        file = _module_file(module_name, name)
+    if file is None:
+        return ()
+    root = file.parents[module_name.count(".") + (file.name == "__init__.py")]
+    # Of what is installed, only its own package: beside it lies torch, or all that comes with Python.
+    installed = root.name in ("site-packages", "dist-packages") or root == Path(sysconfig.get_path("stdlib"))
+    own = root / module_name.partition(".")[0] if installed else root
+    return _code(file, root, own)
+
+
+def code_hash(code: Sequence[Path]) -> str:
+    """SHA-256 of those files, "" of none."""
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in code]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else ""
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Module and function of a name."""
+    module_name, _, function = name.partition(":")
+    if module_name.endswith(".py"):
+        file = Path(module_name)
+        raise InputError(f"{name!r} names a file, and a module is expected: in the folder {file.parent}, {file.stem}:{function}")
+    check_name("the model", name)
+    if not module_name or not function:
+        raise InputError(f"the model {name!r}: a module and a function in it are expected, such as my_module:build")
+    return module_name, function
+
+
+def _imported(name: str) -> Model:
+    module_name, function = _parts(name)
+    with _current_folder_first():
+        try:
+            module = importlib.import_module(module_name)
+        except (Exception, SystemExit) as error:  # whatever a user's module raises
+            reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+            raise _not_importable(module_name, name, reason) from error
+    build = getattr(module, function, None)
+    if not callable(build):
+        there = [key for key, value in vars(module).items() if callable(value)]
+        raise InputError(f"{module_name} has no function {function!r}{did_you_mean(function, there)}")
+
+    @functools.wraps(build)
+    def at_home(*args: Any, **options: Any) -> nn.Module:
+        with _current_folder_first():  # it may import what lies beside it only now
+            return build(*args, **options)  # type: ignore[no-any-return]
+
+    summary = (inspect.getdoc(build) or "a model of your own").splitlines()[0]
+    model = Model(name, at_home, "user", summary)
+    try:
+        inspect.signature(build).bind(3, 7, **model.options)
+        json.dumps(model.options)  # they are kept with the run
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name} is to be called as {function}(in_channels, num_outputs), all else with defaults: {error}"
+        ) from None
+    return replace(model, code=code_of(name))
+
+
+def _not_importable(module_name: str, name: str, reason: str) -> InputError:
+    return InputError(f"can't import {module_name!r} for the model {name!r}, looked for in {Path.cwd()} too: {reason}")
+
+
+def _module_file(module_name: str, name: str) -> Path | None:
+    """The file that importing the module runs, or has run; None for one that has none. Packages on the way are not imported."""
+    if module_name in sys.modules:
+        loaded = getattr(sys.modules[module_name], "__file__", None)
+        return Path(loaded) if loaded else None
+    places: list[str] | None = None  # those of sys.path
+    origin = None
+    whole = ""
+    for part in module_name.split("."):
+        whole = f"{whole}.{part}" if whole else part
+        try:
+            finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+            spec = next((found for finder in finders if (found := finder.find_spec(whole, places))), None)
+        except KeyError:  # a folder without __init__.py in another such: Python looks for the outer one among what is imported
+            places = [str(Path(place, part)) for place in places or ()]
+            continue
+        if spec is None:
+            raise _not_importable(module_name, name, f"No module named {whole!r}")
+        places = list(spec.submodule_search_locations or ())
+        origin = spec.origin if spec.has_location else None
+    return Path(origin) if origin else None
+
+
+def _code(file: Path, root: Path, own: Path) -> tuple[Path, ...]:
+    """A module's file and those in `own` that it imports from `root`, and so on, sorted. They are read: what is loaded may vary."""
+    packages = (folder / "__init__.py" for folder in file.parents if folder.is_relative_to(own) and folder != root)
+    waiting = [file, *(package for package in packages if package.is_file())]
+    found = set(waiting)
+    while waiting:
+        current = waiting.pop()
+        if current.suffix != ".py":
+            continue
+        for imported in _imports(current, root):
+            for candidate in (imported.with_suffix(".py"), imported / "__init__.py"):
+                if not candidate.is_relative_to(own) or OURS in candidate.parents:
+                    continue
+                if candidate.is_file() and candidate not in found:
+                    found.add(candidate)
+                    waiting.append(candidate)
+    return tuple(sorted(found))
+
+
+def _imports(file: Path, root: Path) -> Iterator[Path]:
+    """Where what a file imports would lie, without a suffix, were it in `root`; packages on the way too."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # so nothing can have imported it
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            starts = [(root, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = file.parents[node.level - 1] if node.level else root
+            starts = [(base, f"{node.module}.{alias.name}" if node.module else alias.name) for alias in node.names]
+        else:
+            continue
+        for base, name in starts:
+            for part in name.split("."):
+                base /= part
+                yield base
+
+
+@contextlib.contextmanager
+def _current_folder_first() -> Iterator[None]:
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)

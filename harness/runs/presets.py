@@ -1,0 +1,132 @@
+"""From a preset and a user's overrides to the config of a run."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from harness.machine import has_bf16
+from harness.models import Model
+from harness.runs.config import Config, Preset
+from splits.errors import InputError, did_you_mean
+
+PRESETS: tuple[Preset, ...] = typing.get_args(Preset)
+AT_LEAST_ONE = (".batch", ".log_every")
+BELOW = {"train.betas": 1}
+LARGEST = 2**63  # of a whole number
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user says about the protocol of runs.
+
+    Attributes:
+        preset: "quick", minutes on a CPU core, or "paper", its budget.
+        overrides: of the preset, as "train.steps=500".
+        device: where the runs will be, the CPU if None: train.precision=auto becomes what is fast there.
+    """
+
+    preset: Preset = "quick"
+    overrides: tuple[str, ...] = ()
+    device: torch.device | None = None
+
+
+def resolve(model: Model, preset: Preset, overrides: Iterable[str] = (), device: torch.device | None = None) -> Config:
+    """The config of a model under a preset, with "key.key=value" overrides (TOML values; what isn't TOML is a string).
+
+    Args:
+        model: its options, and its budget in the preset "quick".
+        preset, overrides, device: see `Settings`.
+
+    Raises:
+        ValueError: for an unknown key, with close matches, or a value of another type.
+    """
+    config = _quick(model) if preset == "quick" else Config(preset)
+    options: dict[str, Any] = {}
+    for override in overrides:
+        key, value = parse_override(override)
+        section, _, name = key.partition(".")
+        if section == "model" and name:
+            options[name] = value
+        else:
+            config = _overridden(config, key, value)
+    train = config.train
+    if train.precision == "auto":
+        train = replace(train, precision="bf16" if has_bf16(device or torch.device("cpu")) else "fp32")
+    return replace(config, train=train, model=model.resolve(options))
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """ "train.steps=500" → ("train.steps", 500).
+
+    Raises:
+        ValueError: if there is no = in it.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"a setting such as train.steps=500 is expected, got {text[:80]!r}")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except (ValueError, RecursionError):  # no TOML, a number of thousands of digits, brackets without end
+        return key.strip(), value.strip()
+
+
+def _quick(model: Model) -> Config:
+    config = Config("quick")
+    return replace(
+        config,
+        train=replace(
+            config.train,
+            steps=model.quick_steps,
+            batch=model.quick_batch,
+            learning_rate=model.quick_learning_rate,
+            precision=model.quick_precision,
+        ),
+        readout=replace(config.readout, steps=1000, learning_rate=1e-3),
+        score=replace(config.score, samples=1000),
+    )
+
+
+def _overridden(config: Config, key: str, value: Any) -> Config:
+    """The config with another value of "section.name"."""
+    sections = {f.name: getattr(config, f.name) for f in fields(config) if is_dataclass(getattr(config, f.name))}
+    known = [f"{section}.{f.name}" for section, part in sections.items() for f in fields(part)]
+    if key not in known:
+        raise InputError(f"unknown setting {key[:80]!r}{did_you_mean(key, [*known, 'model.…'])}")
+    section, _, name = key.partition(".")
+    part = sections[section]
+    typed = _typed(key, value, typing.get_type_hints(type(part))[name])
+    return replace(config, **{section: replace(part, **{name: typed})})
+
+
+def _typed(key: str, value: Any, wanted: Any) -> Any:
+    """The value as that type, whole numbers as floats where those are wanted."""
+    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise _unexpected(key, " or ".join(map(repr, arguments)), value)
+    if origin is tuple and isinstance(value, list) and len(value) == len(arguments):
+        return tuple(_typed(key, each, kind) for each, kind in zip(value, arguments, strict=True))
+    if wanted is float and type(value) is int:
+        value = float(value) if abs(value) < LARGEST else math.inf  # which is refused below
+    if isinstance(wanted, type) and not isinstance(wanted, types.GenericAlias) and type(value) is wanted:
+        least = 1 if key.endswith(AT_LEAST_ONE) else 0
+        below = BELOW.get(key, LARGEST if wanted is int else math.inf)
+        if isinstance(value, int | float) and wanted is not bool and not least <= value < below:  # nor nan
+            also = f" and below {below}" if value >= least else ""
+            raise _unexpected(key, f"a number of at least {least}{also}", value)
+        return value
+    raise _unexpected(key, getattr(wanted, "__name__", str(wanted)), value)
+
+
+def _unexpected(key: str, wanted: str, value: Any) -> InputError:
+    shown = repr(value) if not isinstance(value, int) or abs(value) < LARGEST else "one of many digits"
+    return InputError(f"{key}: {wanted} is expected, got {shown if len(shown) <= 80 else shown[:79] + '…'}")

@@ -1,0 +1,147 @@
+"""The documents of a run folder: config.json, what was asked for and on what; scores.json, what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from harness.io.records import Document, Record, Upgrade
+from harness.runs.config import Config, Preset
+from harness.scoring.baselines import BASELINES
+from harness.scoring.records import (
+    Baseline,
+    BaselineName,
+    Count,
+    CountGroup,
+    DistanceError,
+    Errors,
+    FactorName,
+    Modularity,
+    Number,
+    PerFactor,
+)
+from splits import Kind
+from splits.names import check_name, check_text
+
+SCORES, CONFIG = "scores.json", "config.json"
+MOST_FACTORS = 100  # int64 holds the size of no grid of more, were each of but two values
+
+DatasetName = Annotated[str, AfterValidator(lambda name: check_name("the dataset", name))]
+ModelName = Annotated[str, AfterValidator(lambda name: check_name("the model", name))]
+Fingerprint = Annotated[str, AfterValidator(lambda name: check_name("the fingerprint", name))]
+PositiveSize = Annotated[int, Field(strict=True, ge=1, le=2**16)]
+Text = Annotated[str, AfterValidator(lambda text: check_text("the text", text))]
+
+
+def _with_fingerprint(document: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Format 1 of scores.json left it to the folder's name, "<seed>-<fingerprint>", unless somebody renamed it."""
+    return document | {"fingerprint": path.absolute().parent.name.partition("-")[2] or "unknown"}
+
+
+class Seconds(Record):
+    """What a run took."""
+
+    train: Number
+    score: Number
+
+
+class RunScores(Document):
+    """scores.json: what a run scored on test, with its groups; on train; and what baselines score on test.
+
+    Attributes:
+        dataset, kind, model, seed, preset: of the run.
+        fingerprint: of the config, the images and the code of a user's model; runs that differ in the seed alone share it.
+        steps: of training, without those of a readout.
+        n_test: images of test that were scored.
+        r2, r2_sklearn, mse: see `Errors`.
+        train: the same on train.
+        reference: what baselines score.
+        modularity, by_held_out_count, by_distance: see `Groups`.
+        images_per_second: in training.
+        device: in words.
+    """
+
+    FORMAT: ClassVar[int] = 2
+    UPGRADES: ClassVar[dict[int, Upgrade]] = {1: _with_fingerprint}
+    ADVICE: ClassVar[str] = "delete the folder and bench again"
+
+    format: int = FORMAT
+    dataset: DatasetName
+    kind: Kind
+    model: ModelName
+    seed: Count
+    fingerprint: Fingerprint
+    preset: Preset
+    steps: Count
+    n_test: Count
+    r2: PerFactor
+    r2_sklearn: PerFactor
+    mse: PerFactor
+    train: Errors
+    reference: dict[BaselineName, Baseline]
+    modularity: dict[FactorName, Modularity] | None
+    by_held_out_count: dict[str, CountGroup]
+    by_distance: tuple[DistanceError, ...]
+    seconds: Seconds
+    images_per_second: Number
+    device: Text
+
+    @model_validator(mode="after")
+    def _of_one_grid(self) -> Self:
+        factors = list(self.r2.factors)
+        if not 0 < len(factors) <= MOST_FACTORS:
+            raise ValueError(f"1 to {MOST_FACTORS} factors are expected, got {len(factors):,}")
+        if missing := [name for name in BASELINES if name not in self.reference]:
+            raise ValueError(f"reference has no {', '.join(missing)}")
+        numbers = (self.r2_sklearn, self.mse, self.train.r2, self.train.r2_sklearn, self.train.mse, *self.reference.values())
+        if any(list(each.factors) != factors for each in numbers):
+            raise ValueError("its parts are of different factors")
+        distances = (*self.by_distance, *(error for each in self.reference.values() for error in each.by_distance))
+        if {*(self.modularity or {}), *(error.factor for error in distances)} - set(factors):
+            raise ValueError("a factor is scored by groups, but not as a whole")
+        return self
+
+
+class RunSetup(Document):
+    """config.json: a run, resolved, and what it is run on. Written before the training.
+
+    Attributes:
+        images: of the dataset.
+        image_shape: (height, width, channels); None where a version before 0.1 trained it.
+        source: what the images were made from.
+        code: hash of a user's model's code, "" for a reference model.
+        versions: of Python and packages.
+        device: in words.
+    """
+
+    FORMAT: ClassVar[int] = 2
+    UPGRADES: ClassVar[dict[int, Upgrade]] = {1: lambda document, path: {"image_shape": None} | document}
+    ADVICE: ClassVar[str] = "delete the folder and bench again"
+
+    format: int = FORMAT
+    dataset: DatasetName
+    kind: Kind
+    model: ModelName
+    seed: Count
+    images: Count
+    image_shape: tuple[PositiveSize, PositiveSize, PositiveSize] | None
+    source: dict[str, Any]
+    config: Config
+    code: Text
+    versions: dict[str, Text]
+    device: Text
+
+    def settings(self) -> dict[str, str]:
+        """{"preset": "quick", "model.beta": "4.0", …, "images": "216,000"}: what a row of a table can differ in from another."""
+        config = self.config.to_dict()
+        flat = {"preset": config.pop("preset")}
+        for section, values in config.items():
+            flat |= {f"{section}.{name}": value for name, value in values.items()}
+        return {_printable(name): _printable(value) for name, value in flat.items()} | {"images": f"{self.images:,}"}
+
+
+def _printable(value: Any) -> str:
+    """As one line, whatever it is."""
+    return "".join(character if character.isprintable() else "?" for character in str(value))

@@ -1,0 +1,518 @@
+"""The command line as a whole: mistakes are answered at once and alike, help is whole, errors become words."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from conftest import ROOT
+
+import splits
+from cli import main
+from harness.formats.catalog import CATALOG
+from harness.io.progress import duration, move, progress_bar
+from harness.models import NAMES
+from ood_data.commands import shadows
+from ood_data.commands.options import Seeds
+from ood_data.commands.policy import Command, as_options, every_command
+from splits import errors
+
+LIBRARY = ("celebglow", "harness", "splits")
+
+
+def invoke(*arguments: object) -> subprocess.CompletedProcess[str]:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return subprocess.CompletedProcess([], result.exit_code, result.stdout, result.stderr)
+
+
+EVERY = list(every_command(main))
+BY_NAME = pytest.mark.parametrize("path, command", EVERY, ids=[" ".join(path) or "ood-data" for path, _ in EVERY])
+
+
+# What is wrong is said before anything is imported that takes long
+
+MISTAKES = {
+    "a misspelt model": (("bench", "--model", "cnnn"), 2, "unknown model 'cnnn'; did you mean 'cnn'"),
+    "a misspelt model beside another": (("bench", "--model", "mlp,cnnn"), 2, "unknown model 'cnnn'; did you mean 'cnn'"),
+    "no model": (("bench",), 2, "--model all; see ood-data bench --list"),
+    "a misspelt kind": (
+        ("bench", "--model", "cnn", "--kind", "randum"),
+        2,
+        "unknown kind of split 'randum'; did you mean 'random'",
+    ),
+    "a misspelt dataset": (("bench", "--model", "cnn", "--dataset", "mpi3"), 2, "no dataset 'mpi3' in data; did you mean 'mpi3d'"),
+    "no seeds": (("bench", "--model", "cnn", "--seeds", "0"), 2, "'0' is neither a number of seeds"),
+    "no datasets": (("bench", "--model", "cnn"), 1, "ood-data generate celebglow --out data"),
+    "a misspelt device": (("bench", "--model", "cnn", "--device", "gpu"), 2, "unknown device 'gpu'; auto, cpu, cuda, cuda:1"),
+    "one level": (("generate", "celebglow", "--levels", "1"), 2, "levels must be at least 2, not 1"),
+    "a range that falls": (("generate", "celebglow", "--range", "1", "-1"), 2, "range must go up"),
+    "a part that is none": (("generate", "celebglow", "--part", "3/2"), 2, "there is no part 3 of 2"),
+    "a cold temperature": (("generate", "celebglow", "--temperature", "-1"), 2, "temperature must be a number of at least 0"),
+    "a misspelt attribute": (("generate", "celebglow", "--attribute", "smil"), 2, "unknown attribute 'smil'; did you mean 'smile'"),
+    "an attribute twice": (("generate", "celebglow", "--attribute", "age,age"), 2, "attributes must be named once each"),
+    "a resolution that does not divide": (
+        ("generate", "celebglow", "--resolution", "60"),
+        2,
+        "resolution must divide the flow's 64",
+    ),
+    "no flow": (("generate", "celebglow", "--flow", "nowhere"), 2, "there is no flow in nowhere"),
+    "no flow to look at": (("flow", "info", "nowhere"), 2, "there is no flow in nowhere"),
+    "too many orientations": (("generate", "dsprites", "--orientations", "41"), 2, "41 is not in the range"),
+    "no pictures": (("flow", "train", "nowhere", "--out", "out"), 1, "there are no pictures in nowhere"),
+    "no steps": (("flow", "train", "nowhere", "--out", "out", "--steps", "0"), 2, "0 is not in the range x>=1"),
+    "a strength of nothing": (
+        ("flow", "directions", "flow", "x", "--out", "o", "--attribute", "a", "--strength", "b=1"),
+        2,
+        "--strength names 'b', which --attribute does not",
+    ),
+    "a strength that is no number": (
+        ("flow", "directions", "flow", "x", "--out", "o", "--attribute", "a", "--strength", "a=much"),
+        2,
+        "a=much: a number is expected",
+    ),
+    "an attribute with the name of an argument": (
+        ("flow", "directions", "flow", "x", "--out", "o", "--attribute", "seed"),
+        2,
+        "an attribute cannot be called 'seed'",
+    ),
+    "a store that is none": (("data", "verify", "celebglw"), 1, "there is no celebglw in data: make one with"),
+    "a variant of another dataset": (("data", "fetch", "dsprites", "--variant", "toy"), 2, "dsprites has no variant 'toy'"),
+    "official files of nothing": (("data", "fetch", "mpi3b"), 2, "did you mean 'mpi3d'"),
+    "no kind to export": (("data", "export", "celebglow", "--kind", "randum", "--out", "x"), 2, "unknown kind of split 'randum'"),
+    "a misspelt dataset to split": (("split", "mpi3"), 2, "unknown dataset 'mpi3'; did you mean 'mpi3d'"),
+    "no runs": (("report", "nowhere"), 1, "no finished run in nowhere: make some with `ood-data bench"),
+}
+
+
+def test_mistakes_are_answered_before_torch_is_imported(tmp_path: Path) -> None:
+    """All in one process, in which nothing may have imported what takes seconds."""
+    program = (
+        "import json, sys; from click.testing import CliRunner; from cli import main\n"
+        "for arguments in json.loads(sys.argv[1]):\n"
+        "    result = CliRunner().invoke(main, arguments)\n"
+        "    heavy = [name for name in ('torch', 'diffusers', 'zarr', 'matplotlib', 'h5py') if name in sys.modules]\n"
+        "    print(json.dumps([result.exit_code, result.stderr, heavy]))\n"
+    )
+    arguments = json.dumps([arguments for arguments, _, _ in MISTAKES.values()])
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, arguments], capture_output=True, text=True, env=environment, cwd=tmp_path, check=True
+    )
+    for (what, (_, code, words)), line in zip(MISTAKES.items(), done.stdout.splitlines(), strict=True):
+        found, stderr, heavy = json.loads(line)
+        lines = [line for line in stderr.splitlines() if line and not line.startswith(("Usage:", "Try "))]
+        assert (found, words in stderr, len(lines), heavy) == (code, True, 1, []), f"{what}: {stderr} {heavy}"
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_imports_nothing_that_takes_long() -> None:
+    program = (
+        "import sys; from click.testing import CliRunner; from cli import main; CliRunner().invoke(main, ['--help'])\n"
+        "print([name for name in ('torch', 'diffusers', 'zarr', 'pydantic', 'matplotlib', 'tqdm') if name in sys.modules])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_names_of_models_are_those_that_register() -> None:
+    from harness.models import MODELS
+
+    assert tuple(MODELS)[: len(NAMES)] == NAMES
+
+
+# Help
+
+
+@BY_NAME
+def test_help_has_an_example_and_a_word_for_every_option(path: tuple[str, ...], command: click.Command) -> None:
+    told = invoke(*path, "--help")
+    assert told.returncode == 0
+    assert re.search(r"Examples?:\n +ood-data ", told.stdout)
+    for option in command.params:
+        assert not isinstance(option, click.Option) or option.help, option.name
+
+
+@BY_NAME
+def test_summaries_are_whole_sentences(path: tuple[str, ...], command: click.Command) -> None:
+    summary = command.get_short_help_str()
+    assert summary.endswith(".")
+    assert not summary.endswith("..")
+    if path:
+        assert " ".join(summary.split()[-3:]) in " ".join(invoke(*path[:-1], "--help").stdout.split())
+
+
+def test_every_dataset_and_kind_is_listed() -> None:
+    told = invoke("split", "--help").stdout
+    for name in (*splits.DATASETS, *splits.KINDS):
+        assert name in told
+
+
+def test_the_command_that_gets_a_dataset_exists() -> None:
+    for info in CATALOG.values():
+        program, *words = info.command.split()
+        assert program == "ood-data"
+        assert invoke(*words, "--help").returncode == 0
+        group, name = words[:2]
+        assert ((group, name) in dict(EVERY)) or info.name in words
+
+
+# Unknown commands
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("list",), "did you mean `ood-data data list`?"),
+        (("verify", "celebglow"), "did you mean `ood-data data verify`?"),
+        (("convert", "x.pb"), "did you mean `ood-data data convert` or `ood-data flow convert`?"),
+        (("benhc",), "did you mean `ood-data bench`?"),
+        (("dat", "list"), "did you mean `ood-data data`?"),
+        (("generate", "dsprite"), "did you mean `ood-data generate dsprites`?"),
+        (("flow", "fetch"), "did you mean `ood-data data fetch`?"),
+        (("qqqq",), "known: bench, data, flow, generate, report, split"),
+    ],
+)
+def test_unknown_commands_say_what_was_meant(arguments: tuple[str, ...], words: str) -> None:
+    told = invoke(*arguments)
+    assert told.returncode == 2
+    assert words in told.stderr
+
+
+# Errors become words in one place
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException, *options: str) -> subprocess.CompletedProcess[str]:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(splits, "load_spec", fail)
+    return invoke(*options, "split", "mpi3d")
+
+
+@pytest.mark.parametrize(
+    "error, code",
+    [
+        (errors.InputError("say no"), 2),
+        (errors.SpecError("my.toml", ["a", "b"]), 2),
+        (errors.MissingError("say no"), 1),
+        (errors.DamagedError("say no"), 1),
+        (errors.BusyError("say no"), 1),
+        (errors.NumericalError("say no"), 1),
+        (errors.DependencyError("say no"), 1),
+        (errors.OodDataError("say no"), 1),
+        (OSError("say no"), 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_an_error_that_users_can_put_right_is_its_message(monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
+    told = fail_with(monkeypatch, error)
+    assert (told.returncode, told.stdout) == (code, "")
+    assert told.stderr == f"ood-data: {error}\n"
+
+
+def test_every_class_of_error_is_tried() -> None:
+    classes = {each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.OodDataError)}
+    marks = test_an_error_that_users_can_put_right_is_its_message.pytestmark  # type: ignore[attr-defined]
+    assert classes <= {type(error) for error, _ in marks[0].args[1]}
+
+
+@pytest.mark.parametrize("error", [KeyError("factor"), ValueError("bad shape"), RuntimeError("mat1 and mat2"), TypeError("x")])
+def test_any_other_error_is_a_defect(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    told = fail_with(monkeypatch, error)
+    assert told.returncode == 1
+    assert told.stderr.startswith(f"ood-data: a defect in ood-data, please report it: {type(error).__name__}: {error}")
+    assert "--debug" in told.stderr
+    assert "Traceback" not in told.stderr
+    assert len(told.stderr.splitlines()) == 1
+    assert "Traceback" in fail_with(monkeypatch, error, "--debug").stderr
+
+
+@pytest.mark.parametrize(
+    "number, advice",
+    [
+        (errno.EEXIST, "File exists: data; it is in the way"),
+        (errno.ENOENT, "No such file or directory: data; check the path"),
+        (errno.EACCES, "Permission denied: data; check its permissions, or name another place"),
+        (errno.EROFS, "Read-only file system: data; nothing can be written there: name another place"),
+        (errno.ENOSPC, "No space left on device: data; the disk is full: make room"),
+    ],
+)
+def test_what_the_system_refuses_comes_with_what_to_do(monkeypatch: pytest.MonkeyPatch, number: int, advice: str) -> None:
+    told = fail_with(monkeypatch, OSError(number, os.strerror(number), "data"))
+    assert told.returncode == 1
+    assert told.stderr.startswith(f"ood-data: {advice}")
+
+
+@pytest.mark.parametrize(
+    "arguments, target, words",
+    [
+        (("split", "mpi3d"), "splits.load_spec", "interrupted; the same command starts from the beginning"),
+        (
+            ("data", "convert", "x", "--dataset", "mpi3d"),
+            "splits.load_spec",
+            "interrupted; the same command continues where it was",
+        ),
+        (
+            ("data", "convert", "x", "--dataset", "mpi3d", "--overwrite"),
+            "splits.load_spec",
+            "interrupted; the same command, without --overwrite, continues where it was",
+        ),
+    ],
+)
+def test_an_interruption_says_what_comes_of_it(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], target: str, words: str
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(target, interrupt)
+    told = invoke(*arguments)
+    assert (told.returncode, told.stderr) == (130, f"ood-data: {words}\n")
+
+
+# The library names parameters, the commands say which option each is
+
+
+def test_parameters_become_the_options_of_the_running_command() -> None:
+    with click.Context(main) as root:
+        assert as_options("`overwrite` makes it anew") == "--overwrite makes it anew"
+        root.meta["command"] = dict(EVERY)["data", "convert"]
+        assert as_options("give `dataset` x, or the `spec_file` of yours") == "give --dataset x, or the --spec of yours"
+        root.meta["command"] = dict(EVERY)["flow", "directions"]
+        assert as_options("give `decorrelated=False`") == "give --as-fitted"
+        assert as_options("a column `person`, `ood-data data verify x` and `all`") == (
+            "a column `person`, `ood-data data verify x` and `all`"
+        )
+
+
+# Rooms whose messages are not swept yet.
+UNSWEPT = (
+    "celebglow/convert/",
+    "harness/data/",
+    "harness/formats/export.py",
+    "harness/formats/fetch.py",
+    "harness/runs/trainer.py",
+)
+
+
+def test_messages_of_the_library_name_no_options() -> None:
+    """But as part of a whole command that is to be run."""
+    found = []
+    for path in sorted(path for package in LIBRARY for path in (ROOT / package).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        nodes = list(ast.walk(tree))
+        inner = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}  # docstrings
+        inner |= {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+        for node in nodes:
+            if id(node) in inner or not isinstance(node, ast.Constant | ast.JoinedStr):
+                continue
+            text = ast.unparse(node)
+            if re.search(r"(?<![\w(-])--[a-z]", text) and not re.search(r"ood-data|command|color-scheme|z_manipulate\.npy", text):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {text}")
+    assert [each for each in found if not each.startswith(UNSWEPT)] == []
+
+
+# Packages of ours behind others of the same name
+
+
+@pytest.mark.parametrize("name", shadows.PACKAGES)
+def test_a_package_that_hides_one_of_ours_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("raise SystemExit('it was imported')\n")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "ood_data", "split", "mpi3d"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        f"ood-data: ood-data's own package {name!r} is in {ROOT}, but it is imported from {tmp_path / name}"
+    )
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_package_that_was_installed_over_ours_is_named() -> None:
+    assert "'harness'" in shadows.replaced(ModuleNotFoundError("No module named 'harness.io'", name="harness.io"))
+    assert shadows.replaced(ModuleNotFoundError("No module named 'timm'", name="timm")) == ""
+    assert shadows.shadow() == ""
+
+
+# One word for one thing
+
+
+@pytest.mark.parametrize("text, seeds", [("3", (0, 1, 2)), ("1", (0,)), ("0,4,7", (0, 4, 7)), ("7,", (7,)), ("4,4", (4,))])
+def test_seeds_are_a_number_or_a_list(text: str, seeds: tuple[int, ...]) -> None:
+    assert Seeds().convert(text, None, None) == seeds
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "", ",", "1,-2", "1.5"])
+def test_other_seeds_are_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="neither a number of seeds"):
+        Seeds().convert(text, None, None)
+
+
+def test_kinds_may_be_several() -> None:
+    both = json.loads(invoke("split", "mpi3d", "--kind", "random,composition", "--json").stdout)
+    assert [told["kind"] for told in both["splits"]] == ["random", "composition"]
+    assert json.loads(invoke("split", "mpi3d", "--kind", "random", "--kind", "composition", "--json").stdout) == both
+    every = json.loads(invoke("split", "mpi3d", "--kind", "all", "--json").stdout)
+    assert every == json.loads(invoke("split", "mpi3d", "--json").stdout)
+    assert len(every["splits"]) == 4
+
+
+def test_former_options_work_and_are_not_shown() -> None:
+    for path, former in ((("generate", "celebglow"), "--attributes"), (("flow", "train"), "--attributes")):
+        command = dict(EVERY)[path]
+        assert any(former in option.opts for option in command.params)
+        assert former not in invoke(*path, "--help").stdout
+    told = invoke("generate", "celebglow", "--attributes", "smil")
+    assert "unknown attribute 'smil'" in told.stderr
+
+
+# Stores
+
+
+@pytest.mark.parametrize("arguments", [("list", "--data"), ("verify", "blocks", "--data"), ("convert", "x", "--out")])
+def test_a_store_is_not_the_folder_that_holds_it(blocks_root: Path, arguments: tuple[str, ...]) -> None:
+    told = invoke("data", *arguments, blocks_root / "blocks.zarr")
+    assert told.returncode == 2
+    assert f"{blocks_root / 'blocks.zarr'} is a store, and the folder that holds it is expected: {blocks_root}" in told.stderr
+
+
+def test_verify_takes_a_name_several_or_none(blocks_root: Path) -> None:
+    where = ("--data", blocks_root)
+    for names in ((), ("blocks",), ("blocks", "blocks")):
+        told = invoke("data", "verify", *names, *where)
+        assert (told.returncode, told.stdout) == (0, "blocks is whole: every file is what its manifest says\n")
+    assert json.loads(invoke("data", "verify", "blocks", *where, "--json").stdout) == {"dataset": "blocks", "problems": []}
+    every = json.loads(invoke("data", "verify", *where, "--json").stdout)
+    assert every == {"stores": [{"dataset": "blocks", "problems": []}]}
+    told = invoke("data", "verify", "bloks", *where)
+    assert (told.returncode, told.stderr) == (1, f"ood-data: there is no bloks in {blocks_root}; did you mean 'blocks'?\n")
+
+
+def test_several_kinds_are_exported_at_once(blocks_root: Path, tmp_path: Path) -> None:
+    told = invoke("data", "export", "blocks", "--kind", "all", "--data", blocks_root, "--out", tmp_path / "new/out", "--json")
+    assert told.returncode == 0, told.stderr
+    files = json.loads(told.stdout)["files"]
+    assert len(files) == 16
+    assert all(Path(file).is_file() for file in files)
+    told = invoke("data", "export", "blocks", "--kind", "all", "--format", "png", "--data", blocks_root, "--out", tmp_path / "png")
+    assert told.returncode == 2
+    assert "by one kind of split" in told.stderr
+    assert not (tmp_path / "png").exists()
+
+
+# The bench
+
+TINY = ("--set", "train.steps=20", "--set", "score.samples=20", "--set", "score.batch=10", "--jobs", "1", "--device", "cpu")
+
+
+def test_the_list_of_models_fits_a_terminal() -> None:
+    lines = invoke("bench", "--list").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    for name in NAMES:
+        assert any(line.split()[:1] == [name] for line in lines)
+
+
+def test_settings_are_every_key_that_can_be_set(blocks_root: Path) -> None:
+    lines = invoke("bench", "--settings", "pcl", "--set", "train.steps=7").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    told = json.loads(invoke("bench", "--settings", "pcl", "--set", "train.steps=7", "--json").stdout)
+    values = {entry["key"]: entry["value"] for entry in told["settings"]}
+    assert values["train.steps"] == 7
+    assert values["model.latents"] == 10
+    assert all(entry["type"] and entry["what"] for entry in told["settings"])
+    same = [part for entry in told["settings"] for part in ("--set", f"{entry['key']}={json.dumps(entry['value'])}")]
+    assert json.loads(invoke("bench", "--settings", "pcl", *same, "--json").stdout) == told
+    assert "did you mean 'train.steps'" in invoke("bench", "--settings", "pcl", "--set", "train.stepz=7").stderr
+    full = json.loads(invoke("bench", "--settings", "cnn", "--preset", "paper", "--json").stdout)
+    assert {entry["key"]: entry["value"] for entry in full["settings"]}["train.steps"] == 200_000
+    assert not [entry for entry in full["settings"] if entry["key"].startswith("readout.")]
+
+
+def test_a_dry_run_tells_the_time_once_a_run_has_ended(blocks_root: Path, tmp_path: Path) -> None:
+    where = ("--kind", "random", "--data", blocks_root, "--out", tmp_path, *TINY)
+    told = invoke("bench", "--model", "mlp", *where, "--dry-run")
+    assert told.returncode == 0, told.stderr
+    assert f"time: not known, as no run like these has ended in {tmp_path}" in told.stdout
+    assert "dsprites is not there; to get it: ood-data generate dsprites" in told.stdout
+    done = invoke("bench", "--model", "mlp", *where)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("not there: ") == 1
+    assert "is not there" not in done.stderr
+    told = invoke("bench", "--model", "mlp,cnn", "--seeds", "0,4", *where, "--dry-run")
+    assert "4 runs: 1 done, 3 new" in told.stdout
+    assert re.search(r"^time: about \d+ s, as runs that ended in .* took; not known for cnn$", told.stdout, re.MULTILINE)
+    assert "time: " not in invoke("bench", "--model", "mlp", *where, "--dry-run").stdout
+
+
+def test_what_models_lack_is_told_by_a_dry_run(blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.models import backbones
+
+    pytest.importorskip("timm")
+    where = ("--model", "mlp,resnet50-in21k", "--kind", "random", "--data", blocks_root, "--out", tmp_path, "--dry-run")
+    told = invoke("bench", *where, "--set", f"model.weights={tmp_path / 'absent'}")
+    assert told.returncode == 0, told.stderr
+    assert f"1 run of these, of resnet50-in21k, may not be done: weights of resnetv2_50x1_bit.goog_in21k: {tmp_path}" in told.stdout
+    (tmp_path / "there").touch()
+    assert backbones.lacking("resnet50-in21k", str(tmp_path / "there")) == ""
+    assert backbones.lacking("resnet50", None) == ""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert backbones.lacking("resnet50", None) == "timm is not installed"
+
+
+def test_the_hub_knows_pretrained_models_by_timms_names() -> None:
+    timm = pytest.importorskip("timm")
+    from harness.models.backbones import PRETRAINED
+
+    assert all(timm.models.get_pretrained_cfg(name).hf_hub_id == f"timm/{name}" for name in PRETRAINED.values())
+
+
+# Long work says how far it is
+
+
+def test_without_a_terminal_a_line_is_printed_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with progress_bar("celebglow", "img", 1000, 100) as bar:
+        for now[0] in (110.0, 129.0, 130.0, 140.0, 160.0, 161.0):
+            bar.update(100)
+            bar.set_postfix_str("well")
+    assert capsys.readouterr().err.splitlines() == [
+        "celebglow: 400 of 1,000 img, 40 %, about 60 s left, well",
+        "celebglow: 600 of 1,000 img, 60 %, about 48 s left, well",
+    ]
+    with progress_bar("file", "B") as bar:
+        now[0] = 300.0
+        move(bar, 1_500_000, 3_000_000)
+    assert capsys.readouterr().err == "file: 1.5 MB of 3 MB, 50 %, about 2 min left\n"
+    with progress_bar("file", "B", shown=False) as bar:
+        now[0] = 900.0
+        bar.update(5)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("seconds, words", [(40, "40 s"), (720, "12 min"), (12_240, "3.4 h"), (216_000, "2.5 days")])
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_every_command_is_of_the_kind_that_says_what_an_interruption_does() -> None:
+    assert all(isinstance(command, Command | click.Group) for _, command in EVERY)

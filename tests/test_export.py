@@ -1,0 +1,237 @@
+"""Exports: killed or out of room, the same command finishes them, to the bytes of an unbroken run and nothing beside them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import official
+import pytest
+from conftest import ROOT, no_file_above
+from PIL import Image
+from test_store import contents
+
+from harness.data.store import Store
+from harness.formats import export as module
+from harness.formats.convert import convert
+from harness.formats.export import export
+
+LAYOUTS = ["benchmark", "png"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 60 images in shards of 7."""
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.data.store.SHARD_BYTES", 7 * 8 * 8 * 3)
+        convert(official.mpi3d_npz(folder / "real.npz", official.pictures()), None, folder / "data", official.small_spec(folder))
+    return folder / "data"
+
+
+def whole(root: Path, layout: str, out: Path, kind: str = "composition") -> dict[str, bytes]:
+    export(root, "toy", kind, layout, out)
+    return contents(out)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_again_it_is_the_same(root: Path, tmp_path: Path, layout: str) -> None:
+    first = whole(root, layout, tmp_path)
+    assert whole(root, layout, tmp_path) == first
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_interrupted_anywhere_it_is_finished_by_the_same_command(
+    root: Path, tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = whole(root, layout, tmp_path / "whole")
+    read = Store.read
+    for fatal in range(9):
+
+        def dying(self: object, start: int, stop: int, fatal: int = fatal) -> np.ndarray:
+            if start == 7 * fatal:
+                raise KeyboardInterrupt
+            return read(self, start, stop)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Store, "read", dying)
+        out = tmp_path / str(fatal)
+        with pytest.raises(KeyboardInterrupt):
+            export(root, "toy", "composition", layout, out)
+        monkeypatch.undo()
+        assert not list(out.rglob("*.partial"))
+        assert not [path for path in out.glob("*") if path.is_file()]  # nothing to load
+        assert whole(root, layout, out) == expected
+
+
+@pytest.mark.parametrize("layout, room", [("benchmark", 2000), ("png", 100)])
+def test_without_room_it_is_finished_by_the_same_command(root: Path, tmp_path: Path, layout: str, room: int) -> None:
+    expected = whole(root, layout, tmp_path / "whole")
+    with no_file_above(room), pytest.raises(OSError, match="File too large"):
+        export(root, "toy", "composition", layout, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob(".*"))
+    assert whole(root, layout, tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_killed_it_is_finished_by_the_same_command(root: Path, tmp_path: Path, layout: str) -> None:
+    """SIGKILL in the middle, for real."""
+    expected = whole(root, layout, tmp_path / "whole")
+    code = (
+        "import os, signal, sys; from harness.formats import export as e; read = e.Store.read\n"
+        "e.Store.read = lambda s, a, b: os.kill(os.getpid(), signal.SIGKILL) if a == 28 else read(s, a, b)\n"
+        "e.export(sys.argv[1], 'toy', 'composition', sys.argv[2], sys.argv[3])"
+    )
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", code, str(root), layout, str(out)]
+    assert subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False).returncode == -signal.SIGKILL
+    assert list(out.glob(".*.partial"))
+    assert whole(root, layout, out) == expected
+
+
+def left_overs(out: Path) -> list[Path]:
+    names = [".toy_random_train_images.npz.partial", ".celeb_glow_extrapolation_test_labels.npz.partial", ".labels.csv.partial"]
+    return [out / name for name in (*names, ".picture.partial")]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_left_overs_of_the_dead_are_swept_and_nothing_else(root: Path, tmp_path: Path, layout: str) -> None:
+    expected = whole(root, layout, tmp_path / "whole")
+    out = tmp_path / "out"
+    out.mkdir()
+    foreign = [out / ".notes.partial", out / "movie.mp4.partial", out / ".toy_random_train_images.npz.bak"]
+    for path in (*left_overs(out), *foreign):
+        path.write_bytes(b"x")
+    found = whole(root, layout, out)
+    assert found == expected | {path.name: b"x" for path in foreign}
+
+
+def test_what_the_living_hold_is_not_swept(root: Path, tmp_path: Path) -> None:
+    held = left_overs(tmp_path)
+    for path in held:
+        path.write_bytes(b"x")
+    files = [path.open("rb") for path in held]
+    for file in files[:3]:  # the picture is that of whoever holds the table
+        fcntl.flock(file, fcntl.LOCK_EX)
+    export(root, "toy", "composition", "benchmark", tmp_path)
+    assert all(path.read_bytes() == b"x" for path in held)
+    with pytest.raises(BlockingIOError, match=r"another process is writing .*labels\.csv"):
+        export(root, "toy", "composition", "png", tmp_path)
+    files[0].close()
+    files[2].close()
+    export(root, "toy", "composition", "png", tmp_path)
+    assert [path.exists() for path in held] == [False, True, False, False]
+
+
+def test_two_kinds_at_once_into_one_folder(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = whole(root, "benchmark", tmp_path / "a") | whole(root, "benchmark", tmp_path / "b", "extrapolation")
+    read, out = Store.read, tmp_path / "out"
+
+    def meanwhile(self: object, start: int, stop: int) -> np.ndarray:
+        if start == 21:
+            monkeypatch.setattr(Store, "read", read)
+            export(root, "toy", "extrapolation", "benchmark", out)
+            with pytest.raises(BlockingIOError, match="another process is writing"):
+                export(root, "toy", "composition", "benchmark", out)
+        return read(self, start, stop)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Store, "read", meanwhile)
+    export(root, "toy", "composition", "benchmark", out)
+    assert contents(out) == expected
+
+
+# Pictures
+
+
+def test_pictures_that_are_there_are_not_made_again(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = whole(root, "png", tmp_path)
+    lost = sorted((tmp_path / "train").iterdir())[::5]
+    (tmp_path / "labels.csv").unlink()
+    for path in lost:
+        path.unlink()
+    save = module._save
+    saved: list[Path] = []
+
+    def saving(pixels: np.ndarray, path: Path, partial: Path) -> None:
+        saved.append(path)
+        save(pixels, path, partial)
+
+    monkeypatch.setattr(module, "_save", saving)
+    assert whole(root, "png", tmp_path) == expected
+    assert saved == lost
+
+
+HARMS: dict[str, Callable[[Path], object]] = {
+    "emptied": lambda path: os.truncate(path, 0),
+    "cut": lambda path: os.truncate(path, path.stat().st_size - 30),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_broken_picture_is_made_again(root: Path, tmp_path: Path, harm: str) -> None:
+    """As a power failure leaves them."""
+    expected = whole(root, "png", tmp_path)
+    HARMS[harm](sorted((tmp_path / "test").iterdir())[3])
+    assert whole(root, "png", tmp_path) == expected
+
+
+def test_the_table_is_there_only_with_all_pictures(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when a finished export lost one, and making it again is interrupted."""
+    export(root, "toy", "composition", "png", tmp_path)
+    first, *_, last = sorted((tmp_path / "train").iterdir())
+    first.unlink()
+    last.unlink()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(first))
+
+    monkeypatch.setattr(module, "_save", full)
+    with pytest.raises(OSError, match="No space left"):
+        export(root, "toy", "composition", "png", tmp_path)
+    assert not (tmp_path / "labels.csv").exists()
+
+
+def test_pictures_of_something_else_are_left_alone(root: Path, tmp_path: Path) -> None:
+    """Of another store with the same grid and split, of a folder of one's own: refused before anything is changed."""
+    for name in ("train/00.png", "train/07.png"):
+        (tmp_path / "train").mkdir(exist_ok=True)
+        (tmp_path / "test").mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / name)
+    for extra in (None, "train/holiday.jpg", "test/00.png", "train/999.png"):
+        if extra:
+            (tmp_path / extra).write_bytes(b"mine")
+        before = contents(tmp_path)
+        with pytest.raises(ValueError, match="holds pictures already: choose another --out"):
+            export(root, "toy", "composition", "png", tmp_path)
+        assert contents(tmp_path) == before
+        if extra:
+            (tmp_path / extra).unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_killed_at_random_it_ends_the_same(root: Path, tmp_path: Path, layout: str) -> None:
+    expected = whole(root, layout, tmp_path / "whole")
+    command = [sys.executable, "-m", "cli", "data", "export", "toy", "--kind", "composition", "--format", layout]
+    command += ["--data", str(root), "--out", str(tmp_path / "out")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    start = time.monotonic()
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    seconds = time.monotonic() - start
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(0.6, 1) * seconds)
+        process.kill()
+        process.wait()
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        assert contents(tmp_path / "out") == expected

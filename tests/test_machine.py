@@ -1,0 +1,135 @@
+"""What a machine lacks is said in its own words: memory, /proc, bf16, room on the disk; and neither a defect nor the flow's fault."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import ROOT, no_file_above
+
+from celebglow.info import BUNDLED
+from celebglow.pipeline import CelebGlowPipeline
+from cli import main
+from harness import machine
+from harness.bench.execute import attempt
+from harness.runs.run import Run
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (MemoryError("Unable to allocate 16 GiB"), "there is not enough memory"),
+        (RuntimeError("could not create a primitive"), "there is not enough memory (could not create a primitive)"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "there is not enough memory (CUDA out of memory)"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "there is not enough memory (failed to map"),
+        (RuntimeError("Failed to initialize cpuinfo!"), "torch needs /proc and /sys"),
+        (RuntimeError("could not create a primitive descriptor for a convolution"), "a defect in ood-data"),
+        (ImportError("libx.so: failed to map segment from shared object: Operation not permitted"), "a defect in ood-data"),
+        (RuntimeError("oh"), "a defect in ood-data"),
+    ],
+)
+def test_what_is_lacking_is_no_defect(error: Exception, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("splits.load_spec", fail)
+    result = CliRunner().invoke(main, ["split", "mpi3d"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"ood-data: {words}")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_torchs_own_words_are_understood() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50)
+    assert str(machine.lacking(caught.value)).startswith("there is not enough memory")
+
+
+def test_a_flow_is_not_blamed_for_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy(*_: object) -> None:
+        raise RuntimeError("Failed to initialize cpuinfo!")
+
+    monkeypatch.setattr(torch.Tensor, "copy_", copy)
+    with pytest.raises(OSError, match="torch needs /proc and /sys"):
+        CelebGlowPipeline.from_pretrained(BUNDLED)
+
+
+def test_a_run_that_lacks_memory_says_so(blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr(Run, "execute", fail)
+    outcome = attempt(Run(blocks_root, tmp_path, "blocks", "random", "cnn", 0, None, ""), CPU)  # type: ignore[arg-type]
+    assert outcome.error.startswith("there is not enough memory (could not create a primitive); the same bench continues it")
+
+
+@pytest.mark.parametrize("flags, slow", [("fpu avx2", True), ("fpu avx512_bf16", False), ("fpu amx_bf16", False), ("", False)])
+def test_bf16_without_hardware_is_warned_of(
+    flags: str, slow: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(machine, "cpuinfo", lambda name: flags)
+    with caplog.at_level(logging.INFO):
+        machine.warn_if_bf16_is_slow(CPU)
+        machine.warn_if_bf16_is_slow(torch.device("meta"))
+    assert len(caplog.messages) == slow
+    assert all("bf16 is slow here" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("generate", "celebglow", "--persons", "1", "--levels", "2", "--attributes", "smile", "--out", "{out}"), "--precision"),
+        (("bench", "--model", "cnn", "--kind", "random", "--data", "{data}", "--out", "{out}", "--dry-run"), "--set"),
+    ],
+)
+def test_commands_warn_of_bf16_and_of_nothing_else(
+    arguments: tuple[str, ...],
+    words: str,
+    blocks_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(machine, "cpuinfo", lambda name: "fpu avx2")
+    given = [argument.format(out=tmp_path / "out", data=blocks_root) for argument in arguments]
+    for precision in ("bf16", "fp32"):
+        caplog.clear()
+        options = ["--precision", precision] if words == "--precision" else ["--set", f"train.precision={precision}"]
+        result = CliRunner().invoke(
+            main, [*given, "--device", "cpu", *options, *(["--overwrite"] if words == "--precision" else [])]
+        )
+        assert result.exit_code == 0, result.output
+        assert sum("bf16 is slow here" in message for message in caplog.messages) == (precision == "bf16")
+
+
+def test_a_flow_that_cannot_be_saved_says_where_to(tmp_path: Path) -> None:
+    pipeline = CelebGlowPipeline.from_pretrained(BUNDLED)
+    for thing in (pipeline, pipeline.flow):
+        with no_file_above(10_000), pytest.raises(OSError, match=r"File too large \(\d+,\d{3},\d{3} bytes to write\)") as caught:
+            thing.save_pretrained(tmp_path / "flow")
+        assert caught.value.errno == errno.EFBIG
+        assert str(caught.value.filename).startswith(str(tmp_path / "flow"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the size of a process is not limited")
+def test_a_process_that_may_not_grow_says_so(tmp_path: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (2**30, resource.RLIM_INFINITY))
+
+    command = [sys.executable, "-m", "ood_data", "generate", "celebglow", "--persons", "1", "--out", str(tmp_path)]
+    result = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, preexec_fn=limit, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("ood-data: there is not enough memory")
