@@ -72,7 +72,7 @@ def overfitted(name: str, steps: int, learning_rate: float = 1e-3) -> float:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return float(loss)
+    return float(loss.detach())
 
 
 @pytest.mark.parametrize("name", ["rotation-eq", "rotation-eq-big"])

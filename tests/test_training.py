@@ -153,7 +153,7 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_keeps_the_checkpoint(t
     before = (tmp_path / "checkpoint.pt").read_bytes()
     with torch.no_grad():
         trainer.flow.levels[0].steps[0].actnorm.bias.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="lower --lr"):
+    with pytest.raises(FloatingPointError, match="lower `lr`"):
         trainer.run(log_every=1, progress=False)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
