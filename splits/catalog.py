@@ -14,6 +14,7 @@ from splits.spec import SplitSpec, as_many_as
 from splits.split import Split
 
 SPECS = Path(__file__).parent / "specs"
+LARGEST_SPEC = 2**24  # bytes: a factor of a million values, each written down, fits
 # The three recordings of MPI3D share one grid; the paper's is the real one.
 VARIANTS = {"mpi3d_toy": "mpi3d", "mpi3d_realistic": "mpi3d"}
 DATASETS = (*sorted(path.stem for path in SPECS.glob("*.toml")), *VARIANTS)
@@ -37,9 +38,15 @@ def load_spec(name_or_path: str | Path) -> SplitSpec:
                 f"unknown dataset {name_or_path!r}{did_you_mean(name_or_path, DATASETS)} (or give a spec file, *.toml)"
             )
         return _shipped(name_or_path)
+    with path.open("rb") as file:
+        text = file.read(LARGEST_SPEC + 1)
+    if len(text) > LARGEST_SPEC:
+        raise SpecError(str(path), [f"not a spec: a file of at most {LARGEST_SPEC:,} bytes is expected"])
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raw = tomllib.loads(text.decode("utf-8"))
+    except RecursionError:
+        raise SpecError(str(path), ["not a spec: its tables or lists are nested too deeply"]) from None
+    except ValueError as error:  # tomllib's, of what is not UTF-8, and of numbers with too many digits
         raise SpecError(str(path), [f"not TOML: {error}"]) from None
     from splits.schema import read  # pydantic
 

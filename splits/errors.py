@@ -8,15 +8,34 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+MOST_COMPARED, MOST_LISTED, MOST_PROBLEMS = 1000, 50, 20  # a stranger's file may have 100,000 names, or mistakes
+MOST_SHOWN = 60  # characters of a stranger's value
+
 
 def did_you_mean(word: object, options: Iterable[str], *, else_all: bool = True) -> str:
     """`"; did you mean 'x-axis'?"`; where nothing is close, all options if `else_all`; empty where there are none."""
     options = list(options)
-    folded = {option.casefold(): option for option in options}
-    close = [folded[match] for match in difflib.get_close_matches(str(word).casefold(), folded, n=3)]
+    folded = {option.casefold(): option for option in options[:MOST_COMPARED]}
+    close = [folded[match] for match in difflib.get_close_matches(str(word)[:MOST_COMPARED].casefold(), folded, n=3)]
     if close:
-        return f"; did you mean {' or '.join(map(repr, close))}?"
-    return f"; known: {', '.join(map(repr, options))}" if options and else_all else ""
+        return f"; did you mean {' or '.join(map(shown, close))}?"
+    return f"; known: {listed(map(shown, options))}" if options and else_all else ""
+
+
+def listed(words: Iterable[object]) -> str:
+    """`a, b, c`; of very many the first, and how many more there are."""
+    written = [*map(str, words)]
+    more = [f"and {len(written) - MOST_LISTED:,} more"] if len(written) > MOST_LISTED else []
+    return ", ".join([*written[:MOST_LISTED], *more])
+
+
+def shown(value: object) -> str:
+    """A stranger's value for an error's line: as Python writes it, with escapes for what can't be printed, cut where it is long."""
+    try:
+        written = repr(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        written = f"{type(value).__name__} of very many digits"
+    return written if len(written) <= MOST_SHOWN else written[: MOST_SHOWN - 1] + "…"
 
 
 class OodDataError(Exception):
@@ -48,9 +67,14 @@ class DependencyError(OodDataError, ImportError):
 
 
 class SpecError(InputError):
-    """A split spec with mistakes: `problems` holds one line for each, "path: what was expected and what is there"."""
+    """A split spec with mistakes: `problems` holds one line for each, "path: what was expected and what is there".
+
+    Its message has the first `MOST_PROBLEMS` of them.
+    """
 
     def __init__(self, origin: str, problems: Sequence[str]) -> None:
         self.origin, self.problems = origin, tuple(problems)
         count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
-        super().__init__("\n".join([f"{origin}: {count}", *(f"  {problem}" for problem in problems)]))
+        lines = [f"  {problem}" for problem in problems[:MOST_PROBLEMS]]
+        more = [f"  and {len(problems) - MOST_PROBLEMS:,} more"] if len(problems) > MOST_PROBLEMS else []
+        super().__init__("\n".join([f"{origin}: {count}", *lines, *more]))

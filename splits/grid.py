@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from splits.errors import InputError, did_you_mean
+from splits.errors import InputError, did_you_mean, listed
+from splits.names import check_name, check_text
 
 FactorKind = Literal["categorical", "ordinal"]
 
@@ -27,7 +29,8 @@ class Factor:
         values: what the indices stand for, or None.
 
     Raises:
-        ValueError: for a size below 1, an unknown kind, or values that are not `size` in number.
+        ValueError: for what can't be a name (`splits.names`), a size below 1, an unknown kind, values that are not `size` in number, or
+            one that no line can show.
     """
 
     name: str
@@ -36,12 +39,16 @@ class Factor:
     values: tuple[str | int | float, ...] | None = None
 
     def __post_init__(self) -> None:
+        check_name("a factor", self.name)
         if self.size < 1:
             raise InputError(f"factor {self.name!r}: a size of at least 1 is expected, got {self.size}")
         if self.kind not in get_args(FactorKind):
             raise InputError(f"factor {self.name!r}: unknown kind {self.kind!r}{did_you_mean(self.kind, get_args(FactorKind))}")
         if self.values is not None and len(self.values) != self.size:
             raise InputError(f"factor {self.name!r}: its size is {self.size}, but it has {len(self.values)} values")
+        for value in self.values or ():
+            if isinstance(value, str):
+                check_text(f"factor {self.name!r}", value)
 
     def label(self, index: int) -> str:
         """The value at `index` for people: its name where values have names, else the index."""
@@ -74,11 +81,12 @@ class FactorGrid:
         object.__setattr__(self, "factors_of_variation", tuple(self.factors_of_variation))
         if not self.names:
             raise InputError("a grid has at least one factor")
-        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        repeated = sorted(name for name, times in Counter(self.names).items() if times > 1)
         if repeated:
-            raise InputError(f"each factor has a name of its own, but these are used twice: {', '.join(repeated)}")
+            raise InputError(f"each factor has a name of its own, but these are used twice: {listed(repeated)}")
         if math.prod(self.sizes) > np.iinfo(np.int64).max:
-            raise InputError(f"a grid of {' x '.join(map(str, self.sizes))} combinations is too large to number")
+            sizes = " x ".join(map(str, self.sizes)) if len(self.sizes) < 10 else f"{len(self.sizes):,} factors'"
+            raise InputError(f"a grid of {sizes} combinations is too large to number")
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -109,9 +117,13 @@ class FactorGrid:
     def axis(self, name: str) -> int:
         """The position of the factor called `name`; ValueError with close matches if there is none."""
         try:
-            return self.names.index(name)
-        except ValueError:
+            return self._axes[name]
+        except KeyError:
             raise InputError(f"no factor {name!r}{did_you_mean(name, self.names)}") from None
+
+    @cached_property
+    def _axes(self) -> dict[str, int]:
+        return {name: axis for axis, name in enumerate(self.names)}
 
     def index(self, factors: ArrayLike) -> NDArray[np.int64]:
         """The number of each combination.

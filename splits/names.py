@@ -6,7 +6,7 @@ line can show (`check_text`), and escaped where it is written.
 
 from __future__ import annotations
 
-from splits.errors import InputError
+from splits.errors import InputError, shown
 
 LONGEST_NAME = 100  # bytes of UTF-8: a file's name has room for 255, and some of it is ours
 LONGEST_TEXT = 10_000  # characters
@@ -25,15 +25,15 @@ def check_name(what: str, name: str) -> str:
         InputError: for a name that is empty or too long, begins with one of `NOT_FIRST`, holds one of `RESERVED`, or isn't one line.
     """
     if not isinstance(name, str) or not name:
-        raise InputError(f"{what}: a name is expected, got {_shown(name)}")
+        raise InputError(f"{what}: a name is expected, got {shown(name)}")
     if wrong := [character for character in name if character in RESERVED or not character.isprintable()]:
-        raise InputError(f"{what}: {_shown(name)} can't be a name, as it holds {_shown(wrong[0])}")
+        raise InputError(f"{what}: {shown(name)} can't be a name, as it holds {shown(wrong[0])}")
     if name[0] in NOT_FIRST:
-        raise InputError(f"{what}: {_shown(name)} can't be a name, as it begins with {name[0]!r}")
+        raise InputError(f"{what}: {shown(name)} can't be a name, as it begins with {name[0]!r}")
     if name != name.strip():
-        raise InputError(f"{what}: {_shown(name)} can't be a name, as it begins or ends with a space")
+        raise InputError(f"{what}: {shown(name)} can't be a name, as it begins or ends with a space")
     if len(name.encode()) > LONGEST_NAME:
-        raise InputError(f"{what}: a name of at most {LONGEST_NAME} bytes is expected, got {len(name.encode()):,}: {_shown(name)}")
+        raise InputError(f"{what}: a name of at most {LONGEST_NAME} bytes is expected, got {len(name.encode()):,}: {shown(name)}")
     return name
 
 
@@ -44,15 +44,9 @@ def check_text(what: str, text: str) -> str:
         InputError: saying which one it holds, or that it is too long.
     """
     if not isinstance(text, str):
-        raise InputError(f"{what}: text is expected, got {_shown(text)}")
+        raise InputError(f"{what}: text is expected, got {shown(text)}")
     if len(text) > LONGEST_TEXT:
         raise InputError(f"{what}: at most {LONGEST_TEXT:,} characters are expected, got {len(text):,}")
     if wrong := next((character for character in text if not character.isprintable()), None):
-        raise InputError(f"{what}: {_shown(text)} holds {_shown(wrong)}, which no line can show")
+        raise InputError(f"{what}: {shown(text)} holds {shown(wrong)}, which no line can show")
     return text
-
-
-def _shown(value: object) -> str:
-    """As Python writes it (in escapes where it can't be printed), cut: an error's line must not do what the name would have done."""
-    written = repr(value)
-    return written if len(written) <= 60 else written[:57] + "…"

@@ -21,13 +21,16 @@ from splits.split import Split
 
 TRAIN, TEST, INK = "#c9d3de", "#d1495b", "#22303c"
 _LABELLED = 6  # up to so many values, a factor's ticks name each
+MOST_FACTORS, MOST_VALUES = 12, 1000  # that are drawn: panels and cells of more can't be read
+MOST_LETTERS = 24  # of a value's name
 
 
 def plot(spec: SplitSpec, kind: str, path: str | Path) -> None:
     """Draw a split to an image file (.png, .pdf, .svg) over every pair of factors that take part; for random, of those that vary.
 
     A cell is one pair of values, the other factors fixed where the pair decides: at values that train has if any held-out
-    factor makes a sample test, at held-out values if it takes all, and at their first value for a random split.
+    factor makes a sample test, at held-out values if it takes all, and at their first value for a random split. Of very many
+    factors the first `MOST_FACTORS` are drawn, none of more than `MOST_VALUES` values, and the caption says so.
 
     Raises:
         ValueError: as `SplitSpec.split`; for a grid with fewer than two factors to pair; for a suffix that matplotlib doesn't know.
@@ -36,9 +39,10 @@ def plot(spec: SplitSpec, kind: str, path: str | Path) -> None:
     if Path(path).suffix.lower().removeprefix(".") not in FigureCanvasBase.get_supported_filetypes():
         raise InputError(f"can't draw {str(path)!r}: a file ending in .png, .pdf or .svg is expected")
     choices = (split.held_out, spec.varying, [factor.name for factor in spec.grid if factor.size > 1])
-    shown = next(([spec.grid[name] for name in names] for names in choices if len(names) > 1), [])
-    if not shown:
-        raise InputError(f"a plot takes pairs of factors, and {spec.name} has fewer than two that vary")
+    pairable = next(([spec.grid[name] for name in names] for names in choices if len(names) > 1), [])
+    shown = [factor for factor in pairable if factor.size <= MOST_VALUES][:MOST_FACTORS]
+    if len(shown) < 2:
+        raise InputError(f"a plot takes pairs of factors, and {spec.name} has fewer than two that vary and can be drawn")
     rows, columns = shown[1:], shown[:-1]
     figure = Figure(
         figsize=(2.0 + sum(map(_inches, columns)), 1.7 + sum(map(_inches, rows))), layout="constrained", facecolor="white"
@@ -52,7 +56,10 @@ def plot(spec: SplitSpec, kind: str, path: str | Path) -> None:
         else:
             _draw_pair(axes[i, j], split, row, column, last_row=i == len(rows) - 1, first_column=j == 0)
     figure.align_labels()
-    _caption(figure, split)
+    _caption(figure, split, len(pairable) - len(shown))
+    suffixes = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in suffixes:
+        raise InputError(f"Format {Path(path).suffix[1:]!r} is not supported, but {', '.join(sorted(suffixes))}")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=160)
 
@@ -68,7 +75,7 @@ def pair_mask(split: Split, row: str, column: str) -> NDArray[np.bool_]:
     cells[:] = list(fixed.values())
     cells[..., split.grid.axis(row)] = rows[:, None]
     cells[..., split.grid.axis(column)] = columns
-    return split.mask[split.grid.index(cells)]
+    return split.is_test(split.grid.index(cells))
 
 
 def _inches(factor: Factor) -> float:
@@ -81,24 +88,29 @@ def _draw_pair(axes: Axes, split: Split, row: Factor, column: Factor, *, last_ro
     axes.pcolormesh(mask, cmap=ListedColormap([TRAIN, TEST]), vmin=0, vmax=1, edgecolors="white", linewidth=line_width)
     for axis, factor, outer in ((axes.xaxis, column, last_row), (axes.yaxis, row, first_column)):
         marked = range(factor.size) if factor.size <= _LABELLED else (0, factor.size - 1)
-        axis.set_ticks([value + 0.5 for value in marked], labels=[factor.label(value) for value in marked] if outer else [])
+        axis.set_ticks([value + 0.5 for value in marked], labels=[_plain(factor.label(value)) for value in marked] if outer else [])
         axis.set_tick_params(length=0, labelsize=7, labelcolor=INK)
     if last_row:
-        axes.set_xlabel(column.name, fontsize=9, color=INK)
+        axes.set_xlabel(_plain(column.name), fontsize=9, color=INK)
         if column.values is not None and column.size <= _LABELLED:
             axes.xaxis.set_tick_params(rotation=45)
     if first_column:
-        axes.set_ylabel(row.name, fontsize=9, color=INK)
+        axes.set_ylabel(_plain(row.name), fontsize=9, color=INK)
     axes.spines[:].set_visible(False)
 
 
-def _caption(figure: Figure, split: Split) -> None:
+def _plain(name: str) -> str:
+    """A name as text to draw: no mathematics between its dollars, and no line that leaves no room for the picture."""
+    return (name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…").replace("$", r"\$")
+
+
+def _caption(figure: Figure, split: Split, left_out: int) -> None:
     train, test = split.counts
     fixed = {"any": "at values seen in train", "all": "at held-out values", None: "at their first value"}[split.test_if]
-    figure.suptitle(f"{split.dataset} · {split.kind}", fontsize=12, color=INK, fontweight="bold")
+    figure.suptitle(f"{_plain(split.dataset)} · {split.kind}", fontsize=12, color=INK, fontweight="bold")
     handles = [
         Patch(color=TRAIN, label=f"train, {train:,} ({1 - split.test_ratio:.0%})"),
         Patch(color=TEST, label=f"test, {test:,} ({split.test_ratio:.0%})"),
     ]
-    title = f"one cell per pair of values, the other factors {fixed}"
+    title = f"one cell per pair of values, the other factors {fixed}" + (f"; {left_out} more factors not drawn" if left_out else "")
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8, title=title, title_fontsize=7)

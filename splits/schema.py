@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from typing import Any, TypeVar
 
 import pydantic
 
-from splits.errors import SpecError, did_you_mean
+from splits.errors import InputError, SpecError, did_you_mean, listed, shown
 from splits.grid import Factor, FactorGrid, FactorKind
+from splits.names import LONGEST_NAME, check_name, check_text
 from splits.rules import KINDS, HeldOutRule, Kind, RandomRule, Rule, TestIf, indices_of_range
 from splits.spec import SplitSpec
 from splits.split import Split
@@ -24,7 +26,7 @@ class _Table(pydantic.BaseModel):
 class SpecTable(_Table):
     """The file. Its factors and splits are validated one by one, so that a mistake in one doesn't hide those in others."""
 
-    name: str = pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")  # it becomes part of file names
+    name: str = pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)  # it becomes part of file names
     source: str = ""
     factor: list[Any] = pydantic.Field(min_length=1)
     split: dict[str, Any]
@@ -32,7 +34,7 @@ class SpecTable(_Table):
 
 
 class FactorTable(_Table):
-    name: str = pydantic.Field(min_length=1)
+    name: str
     size: int = pydantic.Field(ge=1, le=LARGEST_SIZE)
     kind: FactorKind
     values: list[Any] | None = None
@@ -77,6 +79,8 @@ class _Reader:
         if top is not None:
             for kind in set(top.impossible) & set(top.split):
                 self._problem(("impossible", kind), "this kind has a split too; one or the other is expected")
+            for kind, reason in top.impossible.items():
+                self._passes(check_text, reason, ("impossible", kind))
             if not top.split and not top.impossible:
                 self._problem(("split",), f"at least one split is expected{did_you_mean('', KINDS)}")
         if self.problems or top is None or grid is None:
@@ -106,11 +110,14 @@ class _Reader:
             if not isinstance(size, int) or not 1 <= size <= LARGEST_SIZE:
                 size = None
             if isinstance(values, list):
-                self._check_values(values, size, (*path, "values"))
+                values = self._checked_values(values, size, (*path, "values"))
             if not isinstance(name, str):
                 continue
             if name in factors:
-                self._problem((*path, "name"), f"a name of its own is expected, but {name!r} is a duplicate")
+                self._problem((*path, "name"), f"a name of its own is expected, but {shown(name)} is a duplicate")
+                continue
+            if not self._passes(check_name, name, (*path, "name")):
+                factors[name] = None
                 continue
             named: tuple[Any, ...] | None = None
             if size is not None and isinstance(values, list):  # size and values may disagree; what refers to either isn't wrong too
@@ -120,14 +127,37 @@ class _Reader:
             factors[name] = None if size is None else Factor(name, size, kind, named)
         return factors
 
-    def _check_values(self, values: list[Any], size: int | None, path: tuple[str | int, ...]) -> None:
+    def _checked_values(self, values: list[Any], size: int | None, path: tuple[str | int, ...]) -> list[Any]:
+        """The values, those that can't be one as ""."""
         if size is not None and len(values) != size:
             self._problem(path, f"as many values as size says are expected, {size}, and there are {len(values)}")
+        before: set[Any] = set()
+        checked = []
         for position, value in enumerate(values):
-            if isinstance(value, bool) or not isinstance(value, str | int | float):
-                self._problem((*path, position), f"a string or a number is expected, got {value!r}")
-            elif value in values[:position]:
-                self._problem((*path, position), f"{value!r} is a duplicate")
+            where = (*path, position)
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, str | int | float)
+                or (isinstance(value, float) and not isfinite(value))
+            ):
+                self._problem(where, f"a string or a number is expected, got {shown(value)}")
+                value = ""
+            elif value in before:
+                self._problem(where, f"{shown(value)} is a duplicate")
+            elif isinstance(value, str) and not self._passes(check_text, value, where):
+                value = ""
+            before.add(value)
+            checked.append(value)
+        return checked
+
+    def _passes(self, check: Callable[[str, str], str], text: str, path: Sequence[str | int]) -> bool:
+        """Whether `text` passes `splits.names.check_name` or `check_text`; if not, that is a problem."""
+        try:
+            check(_dotted(path), text)
+        except InputError as error:
+            self.problems.append(str(error))
+            return False
+        return True
 
     def _grid(self, factors: dict[str, Factor | None]) -> FactorGrid | None:
         try:
@@ -162,7 +192,7 @@ class _Reader:
             return None
         whole = [factor for factor in factors.values() if factor and len(indices.get(factor.name, ())) == factor.size]
         if whole and (table.test_if == "any" or len(whole) == len(indices)):
-            sample = ", ".join(f"{factor.name}={factor.label(0)}" for factor in factors.values() if factor)
+            sample = listed(f"{factor.name}={factor.label(0)}" for factor in factors.values() if factor)
             names = " and ".join(factor.name for factor in whole)
             self._problem(
                 path, f"train would be empty, as every value of {names} is held out: sample 0 ({sample}) is test, and so are all"
@@ -180,36 +210,40 @@ class _Reader:
                 return ()
             chosen = indices_of_range(choice, factor.size)
             if not chosen:
-                self._problem(path, f"a list of values, or a range of them within '0:{factor.size}', is expected, got {choice!r}")
+                self._problem(
+                    path, f"a list of values, or a range of them within '0:{factor.size}', is expected, got {shown(choice)}"
+                )
             return chosen
         if not isinstance(choice, list):
-            self._problem(path, f'a list of values or a range such as "4:" is expected, got {choice!r}')
+            self._problem(path, f'a list of values or a range such as "4:" is expected, got {shown(choice)}')
             return ()
         if not choice:
             self._problem(path, "at least one value is expected; leave out a factor that holds out none")
-        found: list[int] = []
+        found: set[int] = set()
+        named = (
+            {} if factor is None else {label: index for index, label in enumerate(factor.values or ()) if isinstance(label, str)}
+        )
         for position, value in enumerate(choice):
-            index = self._index(value, factor, (*path, position))
+            index = self._index(value, factor, named, (*path, position))
             if index is not None and index in found:
-                self._problem((*path, position), f"{value!r} is a duplicate")
+                self._problem((*path, position), f"{shown(value)} is a duplicate")
             elif index is not None:
-                found.append(index)
+                found.add(index)
         return tuple(sorted(found))
 
-    def _index(self, value: Any, factor: Factor | None, path: tuple[str | int, ...]) -> int | None:
+    def _index(self, value: Any, factor: Factor | None, named: Mapping[str, int], path: tuple[str | int, ...]) -> int | None:
         if isinstance(value, bool) or not isinstance(value, int | str):
-            self._problem(path, f"the index or the name of a value is expected, got {value!r}")
+            self._problem(path, f"the index or the name of a value is expected, got {shown(value)}")
         elif factor is None:
             return value if isinstance(value, int) else None
         elif isinstance(value, int):
             if 0 <= value < factor.size:
                 return value
-            self._problem(path, f"an index from 0 to {factor.size - 1} is expected, got {value}")
+            self._problem(path, f"an index from 0 to {factor.size - 1} is expected, got {shown(value)}")
+        elif value in named:
+            return named[value]
         else:
-            labels = [label for label in factor.values or () if isinstance(label, str)]
-            if value in labels:
-                return (factor.values or ()).index(value)
-            self._problem(path, f"{factor.name} has no value {value!r}{did_you_mean(value, labels)}")
+            self._problem(path, f"{factor.name} has no value {shown(value)}{did_you_mean(value, named)}")
         return None
 
     def _random(
@@ -234,17 +268,18 @@ class _Reader:
                 return RandomRule(table.test_count, table.seed)
             side = "test" if table.test_count <= 0 else "train"
             self._problem(
-                (*path, "test_count"), f"1 to {len(grid) - 1} is expected, got {table.test_count}, so {side} would be empty"
+                (*path, "test_count"), f"1 to {len(grid) - 1} is expected, got {shown(table.test_count)}, so {side} would be empty"
             )
         return None
 
 
 def _dotted(path: Sequence[str | int]) -> str:
     """`factor[2].size`, `split.composition.held_out."x-axis"`: as TOML would spell it."""
-    parts = (
-        f"[{part}]" if isinstance(part, int) else "." + (part if re.fullmatch(r"[\w-]+", part) else f'"{part}"') for part in path
-    )
-    return "".join(parts).removeprefix(".")
+
+    def key(part: str) -> str:
+        return part if re.fullmatch(r"[\w-]{1,50}", part) else '"' + shown(part)[1:-1] + '"'
+
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{key(part)}" for part in path).removeprefix(".")
 
 
 def _in_our_words(details: Any, model: type[_Table]) -> str:
@@ -257,10 +292,12 @@ def _in_our_words(details: Any, model: type[_Table]) -> str:
         case "literal_error":
             options = re.findall(r"'([^']+)'", details["ctx"]["expected"])
             close = did_you_mean(details["input"], options, else_all=False)
-            return f"{details['ctx']['expected']} is expected, got {details['input']!r}{close}"
+            return f"{details['ctx']['expected']} is expected, got {shown(details['input'])}{close}"
         case "string_pattern_mismatch":
-            return f"letters, digits, '_', '-' and '.' are expected, got {details['input']!r}"
+            return f"letters, digits, '_', '-' and '.' are expected, got {shown(details['input'])}"
+        case "string_too_long":
+            return f"at most {details['ctx']['max_length']} characters are expected, got {shown(details['input'])}"
         case "too_short":
             return "at least one is expected"
     wanted = details["msg"].removeprefix("Input should be ").split(" or instance")[0].replace("dictionary", "table")
-    return f"{wanted} is expected, got {details['input']!r}"
+    return f"{wanted} is expected, got {shown(details['input'])}"

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from splits.errors import InputError, did_you_mean
 from splits.grid import FactorGrid
 from splits.rules import HeldOutRule, Kind, Rule, TestIf, random_mask
+
+MOST_SAMPLES = 10**9  # of a grid that is enumerated: a byte each for the mask, eight for indices
 
 
 class Counts(NamedTuple):
@@ -76,7 +78,12 @@ class Split:
 
     @functools.cached_property
     def mask(self) -> NDArray[np.bool_]:
-        """(N,) bool, read-only, True is test."""
+        """(N,) bool, read-only, True is test.
+
+        Raises:
+            ValueError: for more than `MOST_SAMPLES` samples; so do all that enumerate the grid.
+        """
+        self._require_enumerable()
         if not isinstance(self.rule, HeldOutRule):
             mask = random_mask(len(self.grid), self.rule.test_count, self.rule.seed)
         elif self.rule.test_if == "any":
@@ -89,6 +96,20 @@ class Split:
             )
         mask.setflags(write=False)
         return mask
+
+    def is_test(self, index: ArrayLike) -> NDArray[np.bool_]:
+        """(…) bool, True is test, for samples (…) of the grid: the `mask` there, which only a random split needs for it.
+
+        Raises:
+            ValueError: for what are not whole numbers, or for a number out of range.
+        """
+        factors = self.grid.factors(index)
+        if not isinstance(self.rule, HeldOutRule):
+            drawn: NDArray[np.bool_] = self.mask[np.asarray(index)]
+            return drawn
+        held_out = [self._is_held_out(name)[factors[..., self.grid.axis(name)]] for name in self.held_out]
+        test: NDArray[np.bool_] = (np.any if self.rule.test_if == "any" else np.all)(held_out, axis=0)
+        return test
 
     @property
     def train(self) -> NDArray[np.int64]:
@@ -108,6 +129,7 @@ class Split:
             ValueError: unless a sample is test by any held-out factor, as in interpolation and extrapolation.
         """
         self._require_any("counts of held-out factors")
+        self._require_enumerable()
         return _over_grid(np.add, [self._is_held_out(name).astype(np.uint8) for name in self.grid.names])
 
     def only(self, factor: str) -> NDArray[np.int64]:
@@ -119,6 +141,7 @@ class Split:
             ValueError: for an unknown factor, one without held-out values, or a kind other than interpolation and extrapolation.
         """
         self._require_any("modularity subsets")
+        self._require_enumerable()
         self.grid.axis(factor)
         if factor not in self.held_out:
             raise InputError(f"{self.kind} holds out no value of {factor!r}{did_you_mean(factor, self.held_out)}")
@@ -133,7 +156,10 @@ class Split:
         """
         self._require_any("distances of held-out values")
         values = np.arange(self.grid[factor].size)
-        steps: NDArray[np.int64] = np.abs(values[:, None] - values[~self._is_held_out(factor)]).min(axis=1)
+        seen = np.flatnonzero(~self._is_held_out(factor))
+        above = np.searchsorted(seen, values).clip(max=len(seen) - 1)
+        nearest = seen[above], seen[(above - 1).clip(min=0)]
+        steps: NDArray[np.int64] = np.minimum(*(np.abs(values - value) for value in nearest))
         return steps
 
     def _named_sizes(self) -> zip[tuple[str, int]]:
@@ -144,6 +170,13 @@ class Split:
         vector = np.zeros(self.grid[name].size, dtype=np.bool_)
         vector[list(self.held_out.get(name, ()))] = True
         return vector
+
+    def _require_enumerable(self) -> None:
+        if math.prod(self.grid.sizes) > MOST_SAMPLES:
+            raise InputError(
+                f"the grid of {self.dataset} has {math.prod(self.grid.sizes):,} samples, and at most {MOST_SAMPLES:,} are enumerated: "
+                "only how many are train and test is told of it"
+            )
 
     def _require_any(self, what: str) -> None:
         if self.test_if != "any":

@@ -17,6 +17,7 @@ from test_splits import COUNTS
 import splits
 from cli import main
 from splits.export import replacing, write
+from splits.plot import plot
 from splits.published import labels_file
 
 ROOT = Path(splits.__file__).parents[1]
@@ -181,6 +182,20 @@ def test_all_kinds_have_files_of_their_own(rooms: Path) -> None:
     written = {path.name for path in rooms.parent.iterdir()} - {"rooms.toml"}
     assert written == {f"s-{kind}{suffix}" for kind in kinds for suffix in (".npz", ".png")}
     assert rooms.with_name("s-random.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plot_of_62_factors_is_drawn_as_far_as_it_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("splits.plot.MOST_FACTORS", 3)
+    factors = [splits.Factor(f"f{axis}", 2, values=(r"$\frac{$", "b$c" * 500)) for axis in range(49)]
+    factors.insert(1, splits.Factor("many", 1001))
+    rule = splits.HeldOutRule("any", {factor.name: (1,) for factor in factors})
+    spec = splits.SplitSpec("wide", splits.FactorGrid(tuple(factors)), {"extrapolation": rule})
+    plot(spec, "extrapolation", tmp_path / "wide.svg")
+    drawn = (tmp_path / "wide.svg").read_text()
+    assert "47 more factors not drawn" in drawn
+    assert all(f"<!-- f{axis} -->" in drawn for axis in (0, 1, 2))
+    assert "<!-- f3 -->" not in drawn
+    assert r"<!-- $\frac{$ -->" in drawn  # as text
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

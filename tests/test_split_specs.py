@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import splits
-from splits.catalog import SPECS
+from splits.catalog import LARGEST_SPEC, SPECS
 
 GOOD = """
 name = "rooms"
@@ -152,6 +153,75 @@ def test_names_and_files_that_are_not_there() -> None:
 def test_each_mistake_is_told_with_its_path_and_what_was_expected(write: Write, old: str, new: str, expected: str) -> None:
     assert GOOD.count(old) >= 1
     assert expected in problems(write(GOOD.replace(old, new, 1)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../x", ".x", "=HYPERLINK(1)", "<script>", "a|b", "$\\\\frac{$", "`x`", "a\\nb", "a\\u0000b", "\\u202Eabc", "", "z" * 5000],
+)
+def test_a_factors_name_may_become_a_path_a_table_and_a_plot(write: Write, name: str) -> None:
+    path = write(GOOD.replace("x-axis", name))
+    told = problems(path)
+    assert [problem.split(":")[0] for problem in told] == ["factor[1].name"]
+    assert told[0].isprintable()
+    assert len(told[0]) < 200
+
+
+def test_names_of_any_script_and_values_of_any_text(write: Write) -> None:
+    spec = splits.load_spec(write(GOOD.replace("x-axis", "größe der 顔 (θ²)").replace("dim", "<b> | $x$ `y` =1 ../")))
+    assert spec.grid.names == ("lamp", "größe der 顔 (θ²)")
+    assert spec.grid["lamp"].label(1) == "<b> | $x$ `y` =1 ../"
+    assert splits.spec_from_dict(spec.to_dict()) == spec
+    assert problems(write(GOOD.replace("dim", "a\\u001b[2J"))) == [
+        r"factor[0].values[1]: 'a\x1b[2J' holds '\x1b', which no line can show"
+    ]
+    with pytest.raises(ValueError, match="can't be a name"):
+        splits.Factor("a/b", 3)
+    with pytest.raises(ValueError, match="no line can show"):
+        splits.Factor("a", 1, values=("x\ny",))
+
+
+def test_long_lists_are_read_in_the_time_that_they_are_long(write: Write) -> None:
+    values = ",".join(f'"v{index}"' for index in range(30_000))
+    text = GOOD.replace("size = 3", "size = 30_000").replace('["off", "dim", "bright"]', f"[{values}]")
+    text = text.replace('["bright"]', f"[{','.join(map(str, range(10_000)))}]")
+    start = time.process_time()
+    assert splits.load_spec(write(text)).split("extrapolation").held_out["lamp"] == tuple(range(10_000))
+    assert time.process_time() - start < 5  # it was 12 s
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"name = " + b"[" * 10**5, "nested too deeply"),
+        (b"name = " + b"{a=" * 10**4 + b"1" + b"}" * 10**4, "nested too deeply"),
+        (b"name = 1" + b"0" * 5000, "not TOML"),
+        (b"name = 0x1" + b"0" * 5000, "name: "),
+        (b"name = '\xff'", "not TOML"),
+        (b"#" * (LARGEST_SPEC + 1), "at most 16,777,216 bytes"),
+    ],
+    ids=["lists", "tables", "digits", "hexadecimal", "bytes", "size"],
+)
+def test_what_breaks_parsers_is_a_bad_spec(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "rooms.toml"
+    path.write_bytes(content)
+    told = problems(path)
+    assert any(message in problem for problem in told)
+    assert max(map(len, told)) < 300
+
+
+def test_a_spec_without_end_is_not_read_to_its_end() -> None:
+    with pytest.raises(splits.SpecError, match="at most 16,777,216 bytes"):
+        splits.load_spec(Path("/dev/zero"))
+
+
+def test_of_very_many_mistakes_the_first_are_told(write: Write) -> None:
+    text = GOOD.replace('["off", "dim", "bright"]', str(["x"] * 5000))
+    with pytest.raises(splits.SpecError, match="5001 mistakes") as caught:
+        splits.load_spec(write(text))
+    assert len(caught.value.problems) == 5001
+    assert len(str(caught.value).splitlines()) == 22
+    assert str(caught.value).endswith("and 4,981 more")
 
 
 def test_all_mistakes_are_told_at_once(write: Write) -> None:

@@ -8,6 +8,7 @@ import json
 import math
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -291,6 +292,54 @@ def test_derived_splits_keep_the_promises_of_their_kind(sizes: list[int], ratio:
     for kind in spec.kinds:
         assert explain(spec.split(kind)).data["counterexample"] is None
     assert splits.spec_from_dict(spec.to_dict()) == spec
+
+
+# --- large grids
+
+
+HUGE = splits.FactorGrid(tuple(splits.Factor(name, 10**4) for name in "abc"))
+
+
+def test_what_enumerates_says_where_it_stops() -> None:
+    spec = splits.derive_spec("huge", HUGE, 0.2)
+    assert spec.split("extrapolation").counts.train == 8000**3
+    for kind in ("extrapolation", "random"):
+        split = spec.split(kind)
+        for enumerate_ in (lambda s=split: s.mask, lambda s=split: s.test, lambda s=split: explain(s)):
+            with pytest.raises(ValueError, match="1,000,000,000,000 samples, and at most 1,000,000,000 are enumerated"):
+                enumerate_()
+    for ask in (lambda: spec.split("extrapolation").held_out_count, lambda: spec.split("extrapolation").only("a")):
+        with pytest.raises(ValueError, match="at most 1,000,000,000 are enumerated"):
+            ask()
+    assert spec.split("extrapolation").is_test([[0, 10**12 - 1], [8000, 7999]]).tolist() == [[False, True], [True, False]]
+
+
+@given(held_out_specs())
+@settings(deadline=None)
+def test_is_test_is_the_mask(data: dict[str, object]) -> None:
+    spec = splits.spec_from_dict(data)
+    for kind in spec.kinds:
+        split = spec.split(kind)
+        assert split.is_test(np.arange(len(spec.grid))).tolist() == split.mask.tolist()
+        assert split.is_test(len(spec.grid) - 1) == split.mask[-1]
+
+
+def test_steps_of_a_factor_take_no_square_of_its_values() -> None:
+    grid = splits.FactorGrid((splits.Factor("a", 10**6), splits.Factor("b", 2)))
+    steps = splits.derive_spec("long", grid, 0.25).split("extrapolation").steps("a")
+    assert steps.tolist() == [0] * 750_000 + list(range(1, 250_001))
+
+
+def test_a_proof_takes_a_few_bytes_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("splits.explain.BLOCK", 2**12)
+    spec = splits.derive_spec("large", [splits.Factor(name, 20) for name in "abcd"], 0.2)  # 160,000 samples
+    for kind in spec.kinds:
+        split = spec.split(kind)
+        tracemalloc.start()
+        assert explain(split).ok
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 10 * len(spec.grid), kind  # it was 74 bytes
 
 
 # --- the rest
