@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from harness.bench.execute import execute
 from harness.bench.plan import plan as plan_bench
-from harness.report import figures
+from harness.report import figures, html
 from harness.report.html import report
 from harness.report.results import PUBLISHED, collect, leaderboard, score_table, score_text
 from harness.runs.presets import Settings
@@ -211,6 +211,17 @@ def test_a_copy_of_a_run_is_no_second_seed(tmp_path: Path, caplog: pytest.LogCap
     shutil.copytree(folder, folder.with_name(f"{folder.name} copy"))
     assert [len(row.runs) for row in collect(runs)] == before
     assert "is a copy of another run of the same seed" in caplog.text
+
+
+def test_pictures_of_many_rows_show_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw, title, _ = html.PICTURES["factors"]
+    monkeypatch.setattr(html, "PICTURES", {"factors": (draw, title, 3)})
+    scores = RunScores.read(next(BEFORE.glob("blocks/composition/mlp/*/scores.json")))
+    rows = leaderboard(scores.model_copy(update={"fingerprint": f"{number:04}"}) for number in range(5))
+    report(rows, tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert "<h3>R² per factor, the best 3 of 5 rows</h3>" in page
+    assert page.count("<td>mlp</td>") == 5
 
 
 def test_a_picture_is_no_larger_than_can_be_drawn() -> None:

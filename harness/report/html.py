@@ -18,11 +18,11 @@ from harness.report.results import PUBLISHED, LeaderboardRow, Number, score_tabl
 from harness.scoring.baselines import label
 from splits import KINDS
 
-PICTURES = {
-    "leaderboard": (figures.leaderboard, "Leaderboard"),
-    "factors": (figures.heat_map, "R² per factor"),
-    "modularity": (figures.modularity, "In distribution against out of distribution"),
-    "distance": (figures.distance, "Error against the distance from train"),
+PICTURES = {  # how each is drawn, its title, and of how many rows at most: no more lines than there are colours
+    "leaderboard": (figures.leaderboard, "Leaderboard", 100),
+    "factors": (figures.heat_map, "R² per factor", 100),
+    "modularity": (figures.modularity, "In distribution against out of distribution", 20),
+    "distance": (figures.distance, "Error against the distance from train", 20),
 }
 LOCK = ".lock"
 MADE_BY = b"Software\0Matplotlib version"  # in the head of its PNGs
@@ -70,11 +70,12 @@ def report(rows: list[LeaderboardRow], out: Path) -> list[Path]:
     for (dataset, kind), group in itertools.groupby(rows, key=lambda row: (row.dataset, row.kind)):
         members = list(group)
         pictures = []
-        for name, (draw, title) in PICTURES.items():
-            figure = draw(members)
+        for name, (draw, title, most) in PICTURES.items():
+            figure = draw(members[:most])
             if figure is not None:
                 files[f"{dataset}-{kind}-{name}.png"] = figures.render(figure, "png")
-                pictures.append((title, figures.render(figure, "svg")))
+                best = f", the best {most} of {len(members):,} rows" if len(members) > most else ""
+                pictures.append((f"{title}{best}", figures.render(figure, "svg")))
         sections.append(_section(dataset, kind, members, pictures))
     files["index.html"] = _page(rows, sections).encode()
     out.mkdir(parents=True, exist_ok=True)
