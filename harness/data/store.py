@@ -81,7 +81,9 @@ class Store:
         if description is None:
             raise InputError(f"{paths.group} is not a dataset store of format {FORMAT}: choose another folder")
         if not covers(entries, description):
-            raise DamagedError(f"{paths.manifest} is damaged (it lists other shards than the store has): --overwrite makes it anew")
+            raise DamagedError(
+                f"{paths.manifest} is damaged (it lists other shards than the store has): the command that made it restores it"
+            )
         self._open(paths, description, proven, entries)
 
     @classmethod
@@ -119,8 +121,11 @@ class Store:
         """Images [start, stop) as (stop - start, R, R, C) uint8.
 
         Raises:
+            ValueError: if there are no such images.
             OSError: if one of their shards is missing or damaged.
         """
+        if not 0 <= start <= stop <= len(self):
+            raise InputError(f"{self.name} has {len(self):,} images: there are none from {start:,} to {stop - 1:,}")
         if self.compressed:
             try:
                 return np.asarray(self.images[start:stop], dtype=np.uint8)

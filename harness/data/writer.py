@@ -221,10 +221,10 @@ class Writer:
             for name, data in sorted(self._documents.items()):  # the group's document last: with it the store is there
                 if self.paths.group / name in wrong_files(self.paths, self._documents, {}):
                     write_atomically(self.paths.group / name, data)
-        except OSError:
+        except BaseException:
             self._log.close()
-            if not existed:
-                mine.unlink(missing_ok=True)
+            if not existed and not mine.stat().st_size:  # else it holds what a damaged manifest still proved
+                mine.unlink()
             raise
 
     def _note(self, entries: list[Entry]) -> None:
