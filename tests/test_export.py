@@ -209,7 +209,7 @@ def test_pictures_of_something_else_are_left_alone(root: Path, tmp_path: Path) -
         if extra:
             (tmp_path / extra).write_bytes(b"mine")
         before = contents(tmp_path)
-        with pytest.raises(ValueError, match="holds pictures already: choose another --out"):
+        with pytest.raises(ValueError, match="holds pictures already: choose another `out`"):
             export(root, "toy", "composition", "png", tmp_path)
         assert contents(tmp_path) == before
         if extra:
