@@ -11,10 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data.description import GROUP, Description, read_attributes, read_description
+from harness.data.description import GROUP, Description, hashes, proven_documents, read_attributes, read_description
 from harness.data.manifest import Entry, Paths, parts_entries, read_finished, salvaged, shard_index
 from harness.data.shards import kind_of, stat_of, wrong_file
-from harness.data.store import hashes, proven_documents
 from harness.io.atomic import sha256
 from harness.io.locks import is_held
 from splits.errors import BusyError, DamagedError, InputError

@@ -24,7 +24,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.description import Description, read_description
+from harness.data.description import Description, hashes, read_description
 from harness.data.found import (
     Found,
     being_made,
@@ -38,7 +38,7 @@ from harness.data.found import (
     wrong_files,
 )
 from harness.data.manifest import Entry, Paths, cut_torn_line, finished, line, read_finished, shard_index, shard_path
-from harness.data.store import Store, hashes
+from harness.data.store import Store
 from harness.io.atomic import sha256, sync_folder, write_atomically
 from harness.io.locks import acquire, is_held, locked
 from splits.errors import BusyError, InputError
