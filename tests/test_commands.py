@@ -298,8 +298,6 @@ def test_parameters_become_the_options_of_the_running_command() -> None:
 # Rooms whose messages are not swept yet.
 UNSWEPT = (
     "celebglow/convert/",
-    "harness/data/",
-    "harness/formats/export.py",
     "harness/formats/fetch.py",
     "harness/runs/trainer.py",
 )

@@ -117,16 +117,16 @@ def test_what_the_living_hold_is_not_swept(root: Path, tmp_path: Path) -> None:
     held = left_overs(tmp_path)
     for path in held:
         path.write_bytes(b"x")
-    files = [path.open("rb") for path in held]
-    for file in files[:3]:  # the picture is that of whoever holds the table
-        fcntl.flock(file, fcntl.LOCK_EX)
-    export(root, "toy", "composition", "benchmark", tmp_path)
-    assert all(path.read_bytes() == b"x" for path in held)
-    with pytest.raises(BlockingIOError, match=r"another process is writing .*labels\.csv"):
+    with held[1].open("rb") as another:
+        fcntl.flock(another, fcntl.LOCK_EX)
+        with held[0].open("rb") as images, held[2].open("rb") as table:
+            for file in (images, table):  # the picture is that of whoever holds the table
+                fcntl.flock(file, fcntl.LOCK_EX)
+            export(root, "toy", "composition", "benchmark", tmp_path)
+            assert all(path.read_bytes() == b"x" for path in held)
+            with pytest.raises(BlockingIOError, match=r"another process is writing .*labels\.csv"):
+                export(root, "toy", "composition", "png", tmp_path)
         export(root, "toy", "composition", "png", tmp_path)
-    files[0].close()
-    files[2].close()
-    export(root, "toy", "composition", "png", tmp_path)
     assert [path.exists() for path in held] == [False, True, False, False]
 
 
@@ -209,7 +209,7 @@ def test_pictures_of_something_else_are_left_alone(root: Path, tmp_path: Path) -
         if extra:
             (tmp_path / extra).write_bytes(b"mine")
         before = contents(tmp_path)
-        with pytest.raises(ValueError, match="holds pictures already: choose another --out"):
+        with pytest.raises(ValueError, match="holds pictures already: choose another `out`"):
             export(root, "toy", "composition", "png", tmp_path)
         assert contents(tmp_path) == before
         if extra:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -224,6 +225,23 @@ def test_a_killed_repair_is_continued(tmp_path: Path, loss: str, monkeypatch: py
             break
         make(root)
         assert contents(root) == contents(tmp_path / "whole"), fatal
+
+
+def test_a_full_disk_does_not_lose_what_a_damaged_manifest_proves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "store")
+    LOSSES["a line of the manifest flipped"][1](tmp_path / "store" / MANIFEST)
+    (tmp_path / "store" / ARRAY).unlink()
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(writer, "write_atomically", full)
+    with pytest.raises(OSError, match="No space left"):
+        make(tmp_path / "store")
+    monkeypatch.undo()
+    assert make(tmp_path / "store") == [1]
+    assert contents(tmp_path / "store") == contents(tmp_path / "whole")
 
 
 def test_a_manifest_of_a_store_that_was_removed_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

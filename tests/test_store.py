@@ -274,7 +274,7 @@ def test_a_manifest_nested_without_end_is_damaged(tmp_path: Path) -> None:
 HARMS: dict[str, Callable[[Path], object]] = {
     "emptied": lambda path: os.truncate(path, 0),
     "cut": lambda path: os.truncate(path, 100),
-    "grown": lambda path: path.open("ab").write(b"x"),
+    "grown": lambda path: path.write_bytes(path.read_bytes() + b"x"),
     "flipped": lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
     "another's": lambda path: shutil.copy(path.with_name("c.3.0.0.0"), path),
     "missing": Path.unlink,
@@ -307,6 +307,19 @@ def test_a_damaged_shard_is_never_read(tmp_path: Path, harm: str, compress: bool
     if harm not in ("flipped", "another's"):  # what can be seen without reading
         assert not listed["complete"]
         assert "1 of 4 shards can't be read, first images/c.1.0.0.0" in listed["damage"]
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_any_range_is_read(tmp_path: Path, compress: bool) -> None:
+    write(tmp_path, 13, compress=compress)
+    opened = Store(tmp_path, "toy")
+    whole = opened.read(0, 13)
+    for start in range(14):
+        for stop in range(start, 14):
+            np.testing.assert_array_equal(opened.read(start, stop), whole[start:stop])
+    for start, stop in ((-1, 3), (4, 3), (12, 14)):
+        with pytest.raises(ValueError, match="toy has 13 images"):
+            opened.read(start, stop)
 
 
 def test_a_shard_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -117,3 +118,22 @@ def read_description(documents: Mapping[str, bytes]) -> Description | None:
     if attributes is None or len(shape) != 4 or not all(type(size) is int and size > 0 for size in (*shape, rows)):
         return None
     return Description(attributes["name"], shape, rows, "zstd" in codecs, attributes["spec"], attributes["source"])
+
+
+def proven_documents(documents: Mapping[str, bytes], files: Mapping[str, str]) -> dict[str, bytes] | None:
+    """The zarr documents that a manifest's ``files`` are the hashes of, or None.
+
+    If they differ from those that are there, but say the same, they are made again: other programs add to them (consolidated
+    metadata, attributes).
+    """
+    expected = {name: files[name] for name in (GROUP, ARRAY)}
+    if hashes(documents) == expected:
+        return dict(documents)
+    description = read_description(documents)
+    rebuilt = description.metadata() if description else {}
+    return rebuilt if hashes(rebuilt) == expected else None
+
+
+def hashes(documents: Mapping[str, bytes]) -> dict[str, str]:
+    """Of each document."""
+    return {name: hashlib.sha256(data).hexdigest() for name, data in documents.items()}

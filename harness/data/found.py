@@ -11,10 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data.description import GROUP, Description, read_attributes, read_description
+from harness.data.description import GROUP, Description, hashes, proven_documents, read_attributes, read_description
 from harness.data.manifest import Entry, Paths, parts_entries, read_finished, salvaged, shard_index
 from harness.data.shards import kind_of, stat_of, wrong_file
-from harness.data.store import hashes, proven_documents
 from harness.io.atomic import sha256
 from harness.io.locks import is_held
 from splits.errors import BusyError, DamagedError, InputError
@@ -44,15 +43,11 @@ def look(paths: Paths, ours: Description) -> Found:
         ValueError: if it is something else, with every difference named.
         DamagedError: if it is damaged and nothing proves what it was.
     """
-    for folder in (paths.group, paths.group / "images"):
-        if folder.is_symlink():
-            raise InputError(
-                f"{folder} is a link, and a store is written into a folder of its own: choose the --out that it leads to"
-            )
+    refuse_links(paths)
     if not paths.group.exists():
         return Found(None, [], {})
     if not is_ours(paths):
-        raise InputError(f"{paths.group} holds something that is not a dataset store: choose another --out")
+        raise InputError(f"{paths.group} holds something that is not a dataset store: choose another `out`")
     documents = paths.documents()
     try:
         entries, files = read_finished(paths.manifest)
@@ -73,7 +68,7 @@ def refuse_links(paths: Paths) -> None:
     for folder in (paths.group, paths.group / "images"):
         if folder.is_symlink():
             raise InputError(
-                f"{folder} is a link, and a store is written into a folder of its own: choose the --out that it leads to"
+                f"{folder} is a link, and a store is written into a folder of its own: choose the `out` that it leads to"
             )
 
 
@@ -112,12 +107,12 @@ def check_others(paths: Paths, ours: Description, part: tuple[int, int], there: 
     if there is not None and there.shape[0] > ours.shape[0]:
         raise InputError(
             f"{paths.group} holds, or is being extended to, {there.shape[0]:,} images, more than the {ours.shape[0]:,} asked for: "
-            "a store can be extended, not cut; choose another --out, or --overwrite"
+            "a store can be extended, not cut; choose another `out`, or `overwrite`"
         )
     for path in parts:
         count = path.stem.rsplit("-of-", 1)[1]
         if count != str(part[1]) and (path.stat().st_size or is_held(path)):
-            raise InputError(f"{paths.group} is being made in {count} parts: continue with --part i/{count}")
+            raise InputError(f"{paths.group} is being made in {count} parts: continue with `part` i/{count}")
         if path != paths.part(part) and is_held(path) and there != ours:
             raise BusyError(f"another process is writing {paths.group} with another length: let it finish")
 
@@ -183,7 +178,7 @@ def _described(paths: Paths, documents: dict[str, bytes], files: dict[str, str],
     if description is None:
         raise DamagedError(
             f"the zarr.json documents of {paths.group} are missing or damaged, and these parameters are not those that it was made "
-            "with: run the command that made it, which restores them; or --overwrite"
+            "with: run the command that made it, which restores them; or `overwrite`"
         )
     return description
 
@@ -193,7 +188,7 @@ def _unproven(paths: Paths, documents: dict[str, bytes], ours: Description) -> D
     description = read_description(documents)
     if description is None and GROUP in documents:
         if read_attributes(documents) != ours.attributes():
-            raise DamagedError(f"the zarr.json documents of {paths.group} are missing or damaged: --overwrite makes the store anew")
+            raise DamagedError(f"the zarr.json documents of {paths.group} are missing or damaged: `overwrite` makes the store anew")
         return ours
     return description
 
@@ -201,7 +196,7 @@ def _unproven(paths: Paths, documents: dict[str, bytes], ours: Description) -> D
 def _check_same(paths: Paths, theirs: Description, ours: Description) -> None:
     """Raise, naming each difference, unless both are one store, whatever its length."""
     if theirs.name != ours.name:
-        raise InputError(f"{paths.group} holds {theirs.name}, not {ours.name}: choose another --out")
+        raise InputError(f"{paths.group} holds {theirs.name}, not {ours.name}: choose another `out`")
     layouts = ({"image shape": one.shape[1:], "images per shard": one.rows, "compression": one.compress} for one in (theirs, ours))
     there, here = (layout | one.source for layout, one in zip(layouts, (theirs, ours), strict=True))
     differences = [
@@ -211,7 +206,7 @@ def _check_same(paths: Paths, theirs: Description, ours: Description) -> None:
     ]
     if differences:
         raise InputError(
-            f"{paths.group} was made with other parameters ({'; '.join(differences)}): choose another --out, or --overwrite"
+            f"{paths.group} was made with other parameters ({'; '.join(differences)}): choose another `out`, or `overwrite`"
         )
 
 

@@ -9,13 +9,14 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.data.description import ARRAY, GROUP
+from harness.data.description import ARRAY, GROUP, Description
 from splits.errors import DamagedError
 
 Entry = dict[str, Any]  # path (inside the group), bytes, sha256, first and last image
@@ -164,6 +165,17 @@ def parts_entries(paths: Paths) -> list[Entry]:
         with contextlib.suppress(FileNotFoundError):  # merged meanwhile
             entries += read_part(part)
     return entries
+
+
+def covers(entries: list[Entry], description: Description) -> bool:
+    """Whether a manifest's entries are those of all shards that are described, in order, and long enough where that is known."""
+    least = 1 if description.compress else description.rows * math.prod(description.shape[1:])
+    return len(entries) == description.shards and all(
+        entry["path"] == shard_path(index)
+        and range(entry["first"], entry["last"] + 1) == description.rows_of(index)
+        and entry["bytes"] >= least
+        for index, entry in enumerate(entries)
+    )
 
 
 def _hash(lines: bytes, files: dict[str, str]) -> str:

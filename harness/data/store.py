@@ -9,7 +9,6 @@ Here is a finished store: reading it, proving it. `harness.data.writer` writes i
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,8 +20,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from harness.data.description import ARRAY, FORMAT, GROUP, Description, read_attributes, read_description
-from harness.data.manifest import Entry, Paths, parts_entries, read_finished, shard_index, shard_path
+from harness.data.description import ARRAY, FORMAT, GROUP, Description, hashes, proven_documents, read_attributes, read_description
+from harness.data.manifest import Entry, Paths, covers, parts_entries, read_finished, shard_index, shard_path
 from harness.data.shards import ShardFiles, kind_of, stat_of, wrong_file
 from harness.io.atomic import sha256
 from splits.errors import DamagedError, InputError, MissingError, OodDataError
@@ -81,7 +80,9 @@ class Store:
         if description is None:
             raise InputError(f"{paths.group} is not a dataset store of format {FORMAT}: choose another folder")
         if not covers(entries, description):
-            raise DamagedError(f"{paths.manifest} is damaged (it lists other shards than the store has): --overwrite makes it anew")
+            raise DamagedError(
+                f"{paths.manifest} is damaged (it lists other shards than the store has): the command that made it restores it"
+            )
         self._open(paths, description, proven, entries)
 
     @classmethod
@@ -119,8 +120,11 @@ class Store:
         """Images [start, stop) as (stop - start, R, R, C) uint8.
 
         Raises:
+            ValueError: if there are no such images.
             OSError: if one of their shards is missing or damaged.
         """
+        if not 0 <= start <= stop <= len(self):
+            raise InputError(f"{self.name} has {len(self):,} images: there are none from {start:,} to {stop - 1:,}")
         if self.compressed:
             try:
                 return np.asarray(self.images[start:stop], dtype=np.uint8)
@@ -278,33 +282,3 @@ def _size(path: Path) -> int:
 
 def missing(paths: Paths) -> str:
     return f"there is no {paths.name} in {paths.root}: make it with `ood-data generate` or `ood-data data convert`, or look with `data list`"
-
-
-def covers(entries: list[Entry], description: Description) -> bool:
-    """Whether a manifest's entries are those of all shards that are described, in order, and long enough where that is known."""
-    least = 1 if description.compress else description.rows * math.prod(description.shape[1:])
-    return len(entries) == description.shards and all(
-        entry["path"] == shard_path(index)
-        and range(entry["first"], entry["last"] + 1) == description.rows_of(index)
-        and entry["bytes"] >= least
-        for index, entry in enumerate(entries)
-    )
-
-
-def proven_documents(documents: Mapping[str, bytes], files: Mapping[str, str]) -> dict[str, bytes] | None:
-    """The zarr documents that a manifest's ``files`` are the hashes of, or None.
-
-    If they differ from those that are there, but say the same, they are made again: other programs add to them (consolidated
-    metadata, attributes).
-    """
-    expected = {name: files[name] for name in (GROUP, ARRAY)}
-    if hashes(documents) == expected:
-        return dict(documents)
-    description = read_description(documents)
-    rebuilt = description.metadata() if description else {}
-    return rebuilt if hashes(rebuilt) == expected else None
-
-
-def hashes(documents: Mapping[str, bytes]) -> dict[str, str]:
-    """Of each document."""
-    return {name: hashlib.sha256(data).hexdigest() for name, data in documents.items()}

@@ -24,7 +24,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.description import Description, read_description
+from harness.data.description import Description, hashes, read_description
 from harness.data.found import (
     Found,
     being_made,
@@ -38,7 +38,7 @@ from harness.data.found import (
     wrong_files,
 )
 from harness.data.manifest import Entry, Paths, cut_torn_line, finished, line, read_finished, shard_index, shard_path
-from harness.data.store import Store, hashes
+from harness.data.store import Store
 from harness.io.atomic import sha256, sync_folder, write_atomically
 from harness.io.locks import acquire, is_held, locked
 from splits.errors import BusyError, InputError
@@ -72,7 +72,7 @@ class Writer:
         if not 1 <= index <= count:
             raise InputError(f"part {index}/{count} does not exist: parts are 1/n to n/n")
         if overwrite and count > 1:
-            raise InputError("--overwrite would remove the other parts: remove the store with one command, then start the parts")
+            raise InputError("`overwrite` would remove the other parts: remove the store with one command, then start the parts")
         self.paths = Paths(Path(root), description.name)
         plain = json.loads(json.dumps([description.spec, description.source]))  # as it will be read again
         self.description = description = replace(description, spec=plain[0], source=plain[1])
@@ -221,10 +221,10 @@ class Writer:
             for name, data in sorted(self._documents.items()):  # the group's document last: with it the store is there
                 if self.paths.group / name in wrong_files(self.paths, self._documents, {}):
                     write_atomically(self.paths.group / name, data)
-        except OSError:
+        except BaseException:
             self._log.close()
-            if not existed:
-                mine.unlink(missing_ok=True)
+            if not existed and not mine.stat().st_size:  # else it holds what a damaged manifest still proved
+                mine.unlink()
             raise
 
     def _note(self, entries: list[Entry]) -> None:
