@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from harness.data.dataset import Dataset
     from harness.data.pairs import ChangedFactors, LaplaceSteps
     from harness.runs.networks import load as load_model
+    from harness.runs.presets import Settings
     from harness.scoring.scores import score
     from splits.catalog import load as load_split
     from splits.catalog import load_spec
@@ -32,6 +33,7 @@ _PLACES = {
     "CelebGlowPipeline": ("celebglow.pipeline", "CelebGlowPipeline"),
     "Dataset": ("harness.data.dataset", "Dataset"),
     "LaplaceSteps": ("harness.data.pairs", "LaplaceSteps"),
+    "Settings": ("harness.runs.presets", "Settings"),
     "OodDataError": ("splits.errors", "OodDataError"),
     "ChangedFactors": ("harness.data.pairs", "ChangedFactors"),
     "execute": ("harness.bench.execute", "execute"),
@@ -49,6 +51,7 @@ __all__ = [
     "Dataset",
     "LaplaceSteps",
     "OodDataError",
+    "Settings",
     "__version__",
     "execute",
     "generate",

@@ -73,6 +73,8 @@ def test_an_option_is_for_the_models_that_have_it(blocks_root: Path, tmp_path: P
         ({"kinds": ["extrapolate"]}, "did you mean 'extrapolation'"),
         ({"seeds": 0}, "at least one seed"),
         ({"seeds": 10**7}, r"seeds: 10,000,000, and so 10,000,000 runs; at most 100,000 are expected"),
+        ({"seeds": 10**30}, "at most 100,000 are expected"),
+        ({"seeds": [0, -1]}, r"none below 0, got \[0, -1\]"),
         ({"datasets": ["block"]}, "no dataset 'block' in .*; did you mean 'blocks'"),
     ],
 )

@@ -404,7 +404,7 @@ def test_a_server_that_drips_is_left(
     monkeypatch.setattr(download, "TIMEOUT", 0.4)
     server.script = [how]
     start = time.monotonic()
-    with pytest.raises(DownloadError, match=r"fewer than 4,096 bytes a second came for 0\.4 seconds.*run it again to continue"):
+    with pytest.raises(DownloadError, match=r"fewer than 4,096 bytes a second came for 0\.4 seconds"):
         fetch([server.url], tmp_path / "f", check)
     assert time.monotonic() - start < 10
     assert server.requests == 3
@@ -499,7 +499,7 @@ def packed(request: BaseHTTPRequestHandler) -> None:
     [
         (packed, "packed as gzip, unasked"),
         (lambda request: head(request, 204), "answers 204, without the file"),
-        (lambda request: request.wfile.write(b"HTTP/1.1 404 \x1b[2J oh\r\n\r\n"), r"answers 404 \[2J oh;"),
+        (lambda request: request.wfile.write(b"HTTP/1.1 404 \x1b[2J oh\r\n\r\n"), r"answers 404 \[2J oh$"),
     ],
     ids=["packed", "nothing", "a control sequence"],
 )

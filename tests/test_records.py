@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness.bench.estimate import _measured
 from harness.report.results import collect
 from harness.runs.records import RunScores, RunSetup
 from splits.errors import InputError
@@ -112,6 +113,21 @@ def test_one_bad_file_is_all_that_is_left_out(tmp_path: Path, caplog: pytest.Log
     assert [message.partition(":")[0] for message in warnings] == ["left out", "left out", "its settings are left out"]
     for path, message in zip((bad, other, third.with_name("config.json")), warnings, strict=True):
         assert str(path) in message
+
+
+def test_a_bad_file_tells_nothing_of_the_time(tmp_path: Path) -> None:
+    runs = shutil.copytree(BEFORE, tmp_path / "runs")
+    folders = sorted(path.parent for path in runs.glob("blocks/*/mlp/*/scores.json"))
+    whole = _measured(runs)
+    assert {key[-1] for key in whole} == {"train", "score"}
+    for folder, name, content in zip(
+        folders,
+        ("scores.json", "config.json", "log.jsonl", "log.jsonl"),
+        (RAW["nested"], RAW["many digits"], RAW["nested"], b'{"phase": "train", "step": 0, "seconds": 1}\n'),
+        strict=False,
+    ):
+        (folder / name).write_bytes(content)
+    assert _measured(runs).keys() < whole.keys()
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

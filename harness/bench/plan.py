@@ -92,23 +92,23 @@ def plan(
         FileNotFoundError: if there is no whole dataset at all.
     """
     known_kinds = _known_kinds(kinds)
-    seeds = range(seeds) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds))
-    if not seeds or min(seeds) < 0:
-        raise InputError(f"at least one seed is expected, and none below 0, got {', '.join(map(str, seeds)) or 'none'}")
+    count = seeds if isinstance(seeds, int) else len(set(seeds))
+    if count < 1 or (not isinstance(seeds, int) and min(seeds) < 0):
+        raise InputError(f"at least one seed is expected, and none below 0, got {seeds}")
     names = list(dict.fromkeys(name for given in models for name in (MODELS if given == "all" else [given])))
     found = _overridden(names, settings.overrides)
     configs = {name: resolve(model, settings.preset, overrides, settings.device) for name, (model, overrides) in found.items()}
     there, gaps = _datasets(data, tuple(dict.fromkeys(datasets)))
     opened = {name: harness.open(name, data) for name in there}
     splits, impossible = _splits(opened, known_kinds)
-    _check_count(len(names), len(splits), len(seeds))
+    _check_count(len(names), len(splits), count)
     images = {dataset: images_of(opened[dataset]) for dataset in there}
     fingerprints = {
         (dataset, name): fingerprint(configs[name], found[name][0], images[dataset]) for dataset in there for name in names
     }
     runs = (
         Run(data, out, dataset, kind, name, seed, configs[name], fingerprints[dataset, name])
-        for seed in seeds  # a whole table of one seed before the next
+        for seed in (range(seeds) if isinstance(seeds, int) else dict.fromkeys(seeds))  # a whole table of one seed before the next
         for dataset, kind in splits
         for name in names
     )
