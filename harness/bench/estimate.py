@@ -16,11 +16,13 @@ import torch
 
 import harness
 from harness.bench.execute import jobs_of
+from harness.io.checkpoints import LOG
 from harness.io.progress import duration
 from harness.models import backbones, find
+from harness.runs.config import Config
+from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup
 from harness.runs.run import Run
 
-CONFIG, LOG, SCORES = "config.json", "log.jsonl", "scores.json"
 PHASES = ("train", "readout", "score")
 
 
@@ -55,7 +57,7 @@ def estimate(runs: Iterable[Run], out: Path, device: torch.device) -> Estimate:
         return tuple(harness.open(dataset, data).split(kind).counts)
 
     for run in runs:
-        train, readout, score = (measured.get((*_key(run.model, run.config.to_dict(), device.type), phase)) for phase in PHASES)
+        train, readout, score = (measured.get((*_key(run.model, run.config, device.type), phase)) for phase in PHASES)
         steps = run.steps - run.config.train.steps
         if train is None or score is None or (steps and readout is None):
             unknown.append(run.model)
@@ -65,9 +67,9 @@ def estimate(runs: Iterable[Run], out: Path, device: torch.device) -> Estimate:
     return Estimate(total, tuple(dict.fromkeys(unknown)))
 
 
-def _key(model: str, config: dict[str, Any], device: str) -> tuple[Any, ...]:
+def _key(model: str, config: Config, device: str) -> tuple[Any, ...]:
     on_cpu = device.partition(" ")[0] == "cpu"  # of a GPU, runs record its name
-    return model, config["train"]["batch"], config["train"]["precision"], on_cpu
+    return model, config.train.batch, config.train.precision, on_cpu
 
 
 def _measured(out: Path) -> dict[tuple[Any, ...], float]:
@@ -75,13 +77,13 @@ def _measured(out: Path) -> dict[tuple[Any, ...], float]:
     found: dict[tuple[Any, ...], list[float]] = defaultdict(list)
     for path in out.glob(f"*/*/*/*/{SCORES}"):
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, ZeroDivisionError):  # a run that tells nothing
-            scores, config = json.loads(path.read_bytes()), json.loads((path.parent / CONFIG).read_bytes())["config"]
-            key = _key(scores["model"], config, scores["device"])
+            scores, setup = RunScores.read(path), RunSetup.read(path.parent / CONFIG)
+            key = _key(scores.model, setup.config, scores.device)
             before = 0.0
             for phase, (step, seconds) in _log(path.parent / LOG).items():
                 found[*key, phase].append((seconds - before) / step)
                 before = seconds
-            found[*key, "score"].append(scores["seconds"]["score"] / (2 * scores["n_test"]))  # about as many of train
+            found[*key, "score"].append(scores.seconds.score / (2 * scores.n_test))  # about as many of train
     return {key: mean(values) for key, values in found.items()}
 
 

@@ -63,7 +63,7 @@ def bench(
     datasets: tuple[str, ...],
     kinds: tuple[str, ...],
     preset: str,
-    seeds: tuple[int, ...],
+    seeds: int | tuple[int, ...],
     overrides: tuple[str, ...],
     data: Path,
     out: Path,

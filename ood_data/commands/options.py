@@ -30,12 +30,12 @@ class Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 class Seeds(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """3: the seeds 0, 1 and 2; 0,4,7: these."""
+    """3: so many, the seeds 0, 1 and 2; 0,4,7: these, a tuple."""
 
     name = "N|N,N,…"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        if isinstance(value, tuple):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | tuple[int, ...]:
+        if isinstance(value, int | tuple):
             return value
         listed = "," in str(value)
         try:
@@ -44,7 +44,7 @@ class Seeds(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             numbers = []
         if not numbers or min(numbers) < (0 if listed else 1):
             self.fail(f"{value!r} is neither a number of seeds, as 3 for 0, 1 and 2, nor a list of them like 0,4,7", param, ctx)
-        return tuple(dict.fromkeys(numbers)) if listed else tuple(range(numbers[0]))
+        return tuple(dict.fromkeys(numbers)) if listed else numbers[0]
 
 
 class Part(click.ParamType):  # type: ignore[type-arg,unused-ignore]
