@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import errno
 import json
+import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +20,13 @@ from conftest import ROOT
 
 import splits
 from cli import main
+from harness.data.names import stores_in
 from harness.formats.catalog import CATALOG
 from harness.io.progress import duration, move, progress_bar
 from harness.models import NAMES
 from ood_data.commands import shadows
 from ood_data.commands.options import Seeds
-from ood_data.commands.policy import Command, as_options, every_command
+from ood_data.commands.policy import Command, InOptions, as_options, every_command
 from splits import errors
 
 LIBRARY = ("celebglow", "harness", "splits")
@@ -295,12 +298,11 @@ def test_parameters_become_the_options_of_the_running_command() -> None:
         )
 
 
-# Rooms whose messages are not swept yet.
-UNSWEPT = (
-    "celebglow/convert/",
-    "harness/formats/fetch.py",
-    "harness/runs/trainer.py",
-)
+def test_what_the_library_logs_is_told_in_options() -> None:
+    with click.Context(main) as root:
+        root.meta["command"] = dict(EVERY)["bench",]
+        record = logging.LogRecord("harness", logging.INFO, "", 0, "1/2 %s: give `overrides` train.steps=3", ("cnn",), None)
+        assert InOptions(root).format(record) == "1/2 cnn: give --set train.steps=3"
 
 
 def test_messages_of_the_library_name_no_options() -> None:
@@ -317,7 +319,7 @@ def test_messages_of_the_library_name_no_options() -> None:
             text = ast.unparse(node)
             if re.search(r"(?<![\w(-])--[a-z]", text) and not re.search(r"ood-data|command|color-scheme|z_manipulate\.npy", text):
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {text}")
-    assert [each for each in found if not each.startswith(UNSWEPT)] == []
+    assert found == []
 
 
 # Packages of ours behind others of the same name
@@ -352,7 +354,9 @@ def test_a_package_that_was_installed_over_ours_is_named() -> None:
 # One word for one thing
 
 
-@pytest.mark.parametrize("text, seeds", [("3", 3), ("1", 1), ("0,4,7", (0, 4, 7)), ("7,", (7,)), ("4,4", (4,))])
+@pytest.mark.parametrize(
+    "text, seeds", [("3", 3), ("1", 1), ("10000000000", 10**10), ("0,4,7", (0, 4, 7)), ("7,", (7,)), ("4,4", (4,))]
+)
 def test_seeds_are_a_number_or_a_list(text: str, seeds: int | tuple[int, ...]) -> None:
     assert Seeds().convert(text, None, None) == seeds
 
@@ -401,6 +405,18 @@ def test_verify_takes_a_name_several_or_none(blocks_root: Path) -> None:
     assert every == {"stores": [{"dataset": "blocks", "problems": []}]}
     told = invoke("data", "verify", "bloks", *where)
     assert (told.returncode, told.stderr) == (1, f"ood-data: there is no bloks in {blocks_root}; did you mean 'blocks'?\n")
+
+
+def test_zarr_groups_of_somebody_else_are_no_stores(blocks_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(blocks_root, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "theirs.zarr").mkdir()
+    (tmp_path / "theirs.zarr/zarr.json").write_text('{"attributes": {}, "zarr_format": 3, "node_type": "group"}')
+    assert stores_in(tmp_path) == ["blocks"]
+    told = invoke("data", "verify", "--data", tmp_path)
+    assert (told.returncode, told.stdout) == (0, "blocks is whole: every file is what its manifest says\n")
+    (tmp_path / "blocks.zarr/zarr.json").unlink()  # a store of ours all the same
+    assert stores_in(tmp_path) == ["blocks"]
+    assert invoke("data", "verify", "--data", tmp_path).returncode == 1
 
 
 def test_several_kinds_are_exported_at_once(blocks_root: Path, tmp_path: Path) -> None:

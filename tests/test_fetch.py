@@ -580,7 +580,7 @@ def test_a_dataset_is_fetched_and_converted(toy: Known, server: Server, tmp_path
 
 def test_an_unknown_checksum_is_proven_accepted_and_remembered(toy: Known, server: Server, tmp_path: Path) -> None:
     toy("md5:0f33")
-    with pytest.raises(DownloadError, match=r"not the known md5:0f33; its archive is whole.*--accept-checksum"):
+    with pytest.raises(DownloadError, match=r"not the known md5:0f33; its archive is whole.*`accept` keeps it"):
         fetch_dataset("mpi3d")
     path = fetch_dataset("mpi3d", accept=True)
     assert path.read_bytes() == server.content

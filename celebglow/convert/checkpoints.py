@@ -63,7 +63,7 @@ class Conversion:
         """What to do about missing directions."""
         if isinstance(self.flow, Glow):
             return directions_command(out / "flow")
-        return "an executed graph cannot encode images, so it needs a table: convert again with --z-manipulate"
+        return "an executed graph cannot encode images, so it needs a table: convert again with `z_manipulate`"
 
 
 def convert(path: str | Path, resolution: int | None = None, bits: int | None = None) -> Conversion:
@@ -84,7 +84,7 @@ def convert(path: str | Path, resolution: int | None = None, bits: int | None = 
         port = read_port(path, resolution, bits)
         return Conversion(port.flow, port.name, _round_trip(port.flow))
     if resolution is not None or bits is not None:
-        raise InputError("--resolution and --bits are for PyTorch checkpoints: a graph shows them")
+        raise InputError("`resolution` and `bits` are for PyTorch checkpoints: a graph shows them")
     return _convert_graph(path)
 
 
@@ -164,7 +164,7 @@ def save(conversion: Conversion, out: str | Path, z_manipulate: str | Path | Non
     """
     out = Path(out)
     if out.exists():
-        raise InputError(f"{out} is there already: remove it, or give another --out")
+        raise InputError(f"{out} is there already: remove it, or choose another folder")
     directions = None if z_manipulate is None else read_table(z_manipulate, conversion.flow.latent_shapes)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -169,7 +169,7 @@ def _make(weights: _Weights, resolution: int, steps: list[int], widths: list[int
     try:
         return Glow(resolution=resolution, steps=steps, widths=widths, **config)
     except ValueError as error:
-        raise UnsupportedCheckpoint(f"{weights.path}: {error} (see --resolution)") from error
+        raise UnsupportedCheckpoint(f"{weights.path}: {error} (see `resolution`)") from error
 
 
 def _interleave(h: Tensor, first: int, second: int) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import harness
-from harness.bench.names import nothing_in
+from harness.bench.names import datasets_named, kinds_named, models_named, nothing_in
 from harness.data.store import overview
 from harness.formats.catalog import command
 from harness.models import MODELS, Model, find
@@ -16,7 +16,7 @@ from harness.runs.config import fingerprint, images_of
 from harness.runs.presets import Settings, parse_override, resolve
 from harness.runs.run import Run
 from splits import DATASETS, KINDS, Kind
-from splits.errors import InputError, MissingError, did_you_mean
+from splits.errors import InputError, MissingError
 
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset
@@ -82,8 +82,8 @@ def plan(
         models: names, "all", or module:function.
         data: folder of the stores.
         out: folder of the run folders.
-        datasets: names; all that are in `data` if none.
-        kinds: all that a dataset has if none.
+        datasets: names; all that are in `data` if none, or "all".
+        kinds: all that a dataset has if none, or "all".
         seeds: their number, for 0 … seeds − 1, or the seeds themselves.
         settings: the protocol.
 
@@ -91,16 +91,16 @@ def plan(
         ValueError: for an unknown model, dataset, kind or setting, or more than `MOST_RUNS` runs.
         FileNotFoundError: if there is no whole dataset at all.
     """
-    known_kinds = _known_kinds(kinds)
+    chosen = kinds_named(kinds)
     count = seeds if isinstance(seeds, int) else len(set(seeds))
     if count < 1 or (not isinstance(seeds, int) and min(seeds) < 0):
         raise InputError(f"at least one seed is expected, and none below 0, got {seeds}")
-    names = list(dict.fromkeys(name for given in models for name in (MODELS if given == "all" else [given])))
+    names = models_named(models, MODELS)
     found = _overridden(names, settings.overrides)
     configs = {name: resolve(model, settings.preset, overrides, settings.device) for name, (model, overrides) in found.items()}
-    there, gaps = _datasets(data, tuple(dict.fromkeys(datasets)))
+    there, gaps = _datasets(data, datasets)
     opened = {name: harness.open(name, data) for name in there}
-    splits, impossible = _splits(opened, known_kinds)
+    splits, impossible = _splits(opened, chosen)
     _check_count(len(names), len(splits), count)
     images = {dataset: images_of(opened[dataset]) for dataset in there}
     fingerprints = {
@@ -123,20 +123,10 @@ def _check_count(models: int, splits: int, seeds: int) -> None:
         )
 
 
-def _known_kinds(kinds: Sequence[str]) -> tuple[Kind, ...]:
-    """The kinds of those names, each once."""
-    for kind in kinds:
-        if kind not in KINDS:
-            raise InputError(f"unknown kind of split {kind!r}{did_you_mean(kind, KINDS)}")
-    return tuple(kind for kind in dict.fromkeys(kinds) if kind in KINDS)
-
-
-def _datasets(data: Path, names: Sequence[str]) -> tuple[list[str], list[Gap]]:
+def _datasets(data: Path, given: Sequence[str]) -> tuple[list[str], list[Gap]]:
     """Of the datasets that are asked for, all that are in `data` if none, those that are whole; and the others."""
     stores = {store["name"]: store for store in overview(data)}
-    for name in names:
-        if name not in (*stores, *DATASETS):
-            raise InputError(f"no dataset {name!r} in {data}{did_you_mean(name, [*stores, *DATASETS])}")
+    names = datasets_named(given, data, stores)
     wanted = names or tuple(stores)
     gaps = [Gap("absent", name, None, command(name, data), asked=bool(names)) for name in names or DATASETS if name not in stores]
     unfinished = [

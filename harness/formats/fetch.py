@@ -57,7 +57,7 @@ def _check(name: str, file: File, part: Path, accept: bool) -> None:
         expected = f"not the known {' or '.join(file.checksums)}" if file.checksums else "and no checksum is known"
         raise Unproven(
             f"{file.name} has {found[1]}, {expected}; its archive is whole and its shape right, so it may have been uploaded anew: "
-            f"--accept-checksum keeps it and remembers that, or delete {part} to download it again"
+            f"`accept` keeps it and remembers that, or delete {part} to download it again"
         )
     logger.info("%s: accepted %s", file.name, found[1])
     write_atomically(_remembered(), json.dumps(_accepted() | {f"{name}/{file.name}": [found[1]]}, indent=1).encode())

@@ -192,7 +192,7 @@ def data_convert(file: Path, dataset: str | None, spec_file: Path | None, root: 
         click.echo(f"{store.paths.group} is complete: {len(store):,} images; read {store.paths.card}")
 
 
-@data.command("export")
+@data.command("export", continues=True)
 @click.argument("dataset")
 @click.option(
     "--kind",

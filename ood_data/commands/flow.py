@@ -23,7 +23,7 @@ from ood_data.commands.options import (
     names,
     pick_device,
 )
-from ood_data.commands.policy import FAILED, Group
+from ood_data.commands.policy import FAILED, Group, as_options
 from splits.errors import MissingError
 
 
@@ -291,7 +291,7 @@ def flow_convert(file: Path, out: Path, z_manipulate: Path | None, resolution: i
     if walkable:
         click.echo(f"{out} is ready: ood-data generate celebglow --flow {out} --out data/")
     else:
-        click.echo(f"{out / 'flow'} has no attribute directions yet: {conversion.next_step(out)}")
+        click.echo(as_options(f"{out / 'flow'} has no attribute directions yet: {conversion.next_step(out)}"))
 
 
 @flow.command("doctor")
@@ -324,6 +324,7 @@ def flow_doctor(file: Path, table: Path | None, sheet: Path | None, as_json: boo
     page = examine(file, table)
     if page.sheet is not None:
         sheet = sheet or Path(f"{file.stem}-samples.png")
+        sheet.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(sheet, page.sheet)
         page.tell("samples", str(sheet))
     click.echo(json.dumps(page.data) if as_json else "\n".join(page.lines))

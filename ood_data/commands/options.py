@@ -30,7 +30,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 class Seeds(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """3: the seeds 0, 1 and 2; 0,4,7: these."""
+    """3: so many, the seeds 0, 1 and 2; 0,4,7: these, a tuple."""
 
     name = "N|N,N,…"
 

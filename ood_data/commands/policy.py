@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import logging
 import re
 import sys
 import traceback
@@ -165,6 +166,17 @@ def as_options(text: str, ctx: click.Context | None = None) -> str:
         return match[0]
 
     return PARAMETER.sub(option, text)
+
+
+class InOptions(logging.Formatter):
+    """What the library logs, with options in the place of parameters."""
+
+    def __init__(self, ctx: click.Context) -> None:
+        super().__init__("%(message)s")
+        self._ctx = ctx
+
+    def format(self, record: logging.LogRecord) -> str:
+        return as_options(super().format(record), self._ctx)
 
 
 def interrupted(ctx: click.Context) -> str:

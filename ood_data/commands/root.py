@@ -8,7 +8,7 @@ import sys
 import click
 
 from ood_data.commands import bench, data, flow, generate, split
-from ood_data.commands.policy import Commands
+from ood_data.commands.policy import Commands, InOptions
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -24,7 +24,9 @@ def main(debug: bool) -> None:
       ood-data split mpi3d --kind composition
       ood-data bench --model pcl
     """
-    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(InOptions(click.get_current_context()))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler])
     for chatty in ("asyncio", "matplotlib", "numcodecs", "PIL", "zarr"):
         logging.getLogger(chatty).setLevel(logging.INFO)  # --debug is for our own messages
     logging.captureWarnings(True)
