@@ -15,23 +15,16 @@ CLOSED = [(0,), (1,), (2,), (1, 2), (0, 1, 2)]
 
 def run(*command: object, closed: tuple[int, ...] = (), full: bool = False) -> subprocess.CompletedProcess[bytes]:
     """A Python program with some of its streams closed, or, if `full`, one that prints into a disk that is."""
-
-    def close() -> None:
-        for number in closed:
-            os.close(number)
-
+    redirected = " ".join(["exec", '"$@"', *(f"{number}<&-" for number in closed), *([">/dev/full"] if full else [])])
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | {"PYTHONPATH": str(ROOT)}
-    with Path("/dev/full" if full else os.devnull).open("wb") as out:
-        return subprocess.run(
-            [sys.executable, *map(str, command)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=out if full else subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            preexec_fn=close,
-            check=False,
-            timeout=600,
-        )
+    return subprocess.run(
+        ["sh", "-c", redirected, "sh", sys.executable, *map(str, command)],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=600,
+    )
 
 
 OPEN = """
