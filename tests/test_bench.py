@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
+import logging
+import multiprocessing
 import os
 import shutil
 import signal
@@ -113,6 +116,21 @@ def test_several_processes_give_what_one_gives(blocks_root: Path, tmp_path: Path
     two = execute(planned(blocks_root, tmp_path / "two", "cnn", **options).runs, CPU, jobs=2, progress=False)
     assert [outcome.error for outcome in one + two] == [""] * 4
     assert weights(tmp_path / "one") == weights(tmp_path / "two")
+
+
+def test_where_processes_cannot_work_together_one_run_goes_at_a_time(
+    blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lock(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")  # as where /dev/shm is: it names no file
+
+    monkeypatch.setattr(type(multiprocessing.get_context("spawn")), "Lock", lock)
+    monkeypatch.setattr("harness.bench.execute.ProcessPoolExecutor", None)
+    with caplog.at_level(logging.WARNING):
+        outcomes = execute(planned(blocks_root, tmp_path, "mlp", kinds=["random", "composition"]).runs, CPU, jobs=2, progress=False)
+    assert [outcome.error for outcome in outcomes] == ["", ""]
+    assert "one run at a time" in caplog.text
+    assert "Read-only file system (is /dev/shm writable?)" in caplog.text
 
 
 def test_a_failure_stops_no_other_run(blocks_root: Path, tmp_path: Path) -> None:

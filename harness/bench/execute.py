@@ -58,6 +58,9 @@ def execute(runs: Iterable[Run], device: torch.device, jobs: int | None = None, 
     runs = list(runs)
     todo = [run for run in runs if run.state != "done"]
     jobs = jobs_of(len(todo), device, jobs)
+    if jobs > 1 and (reason := _no_processes()):
+        logger.warning("one run at a time, as processes cannot work together here: %s (is /dev/shm writable?)", reason)
+        jobs = 1
     outcomes = {run.folder: attempt(run, device) for run in runs if run.state == "done"}
     with _Bar(len(todo), progress) as bar:
         finished = _in_processes(todo, device, jobs, bar) if jobs > 1 else _in_turn(todo, device, bar)
@@ -72,6 +75,15 @@ def execute(runs: Iterable[Run], device: torch.device, jobs: int | None = None, 
 def jobs_of(runs: int, device: torch.device, jobs: int | None) -> int:
     """How many runs go at the same time, of so many: `jobs`, or one per core on a CPU, else one; at least one."""
     return min(jobs or (cores() if device.type == "cpu" else 1), max(runs, 1))
+
+
+def _no_processes() -> str:
+    """Why several processes cannot work together here, which takes semaphores of the system's; "" if they can."""
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except (OSError, ImportError) as error:  # which names no file; ImportError where there are none at all
+        return str(error)
+    return ""
 
 
 def attempt(run: Run, device: torch.device, progress: Callable[[float], None] = lambda part: None) -> Outcome:
