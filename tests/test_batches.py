@@ -21,10 +21,11 @@ from test_store import counting
 
 import harness
 import splits
-from harness.data import batches as batches_module
-from harness.data.batches import Pixels, to_float
+from harness.data import pixels as pixels_module
+from harness.data.batches import to_float
 from harness.data.dataset import Dataset
 from harness.data.pairs import ChangedFactors, LaplaceSteps
+from harness.data.pixels import Pixels, available_memory
 from harness.formats.convert import convert
 from splits.grid import FactorKind
 
@@ -142,7 +143,7 @@ def test_wrong_use_of_batches(data: Dataset) -> None:
 def test_the_place_is_chosen_by_the_available_memory(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     needed = 20 * 8 * 8 * 3
     for available, place in ((2 * needed, "memory"), (2 * needed - 2, "mapped")):
-        monkeypatch.setattr(batches_module, "available_memory", lambda available=available: available)
+        monkeypatch.setattr(pixels_module, "available_memory", lambda available=available: available)
         assert Pixels(data.store, np.arange(20)).place == place
 
 
@@ -150,7 +151,7 @@ def test_available_memory_where_the_system_does_not_say(monkeypatch: pytest.Monk
     """macOS has no /proc."""
     exists = Path.exists
     monkeypatch.setattr(Path, "exists", lambda path: path.parts[1:2] != ("proc",) and exists(path))
-    assert batches_module.available_memory() > 2**20
+    assert available_memory() > 2**20
 
 
 def test_a_full_disk_is_an_error_not_a_crash(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import official
 import pytest
 from click.testing import CliRunner
+from dying import Killed, killed_at
 from test_store import FORGED, ROWS, contents, description, pictures, rows_of
 
 from harness.data import writer
@@ -23,7 +24,6 @@ from harness.data.store import Store, overview, verify
 from harness.data.writer import Writer
 from harness.formats import dsprites
 from harness.formats.convert import convert
-from harness.io import atomic
 from ood_data.commands import main
 from splits.errors import DamagedError
 
@@ -189,42 +189,23 @@ def test_another_spec_of_the_same_images_is_taken_over(tmp_path: Path) -> None:
     assert verify(tmp_path, "toy") == []
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL."""
-
-
 @pytest.mark.parametrize(
     "loss", ["a shard deleted", "the card deleted", "the group's document deleted", "a line of the manifest flipped"]
 )
-def test_a_killed_repair_is_continued(tmp_path: Path, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_repair_is_continued(tmp_path: Path, loss: str) -> None:
     make(tmp_path / "whole")
     file, harm, _ = LOSSES[loss]
-    write = atomic.write_atomically
     for fatal in range(1, 10):
         root = tmp_path / str(fatal)
         shutil.copytree(tmp_path / "whole", root)
         harm(root / file)
-        count = 0
-
-        def dying(path: Path, data: bytes, fatal: int = fatal) -> None:
-            nonlocal count
-            count += 1
-            if count == fatal:
-                path.with_name(path.name + ".partial").write_bytes(data[: len(data) // 2])
-                raise Killed
-            write(path, data)
-
-        monkeypatch.setattr(writer, "write_atomically", dying)
-        try:
+        with killed_at(fatal) as died:
             make(root)
-        except Killed:
-            monkeypatch.undo()
-        else:
-            monkeypatch.undo()
-            assert fatal > 1
+        if not died:
             break
         make(root)
-        assert contents(root) == contents(tmp_path / "whole"), fatal
+        assert contents(root) == contents(tmp_path / "whole"), died
+    assert fatal > 1
 
 
 def test_a_full_disk_does_not_lose_what_a_damaged_manifest_proves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import torch
 
 import harness
 import splits
-from harness.data import batches as feeding
+from harness.data.pixels import Pixels
 from harness.io.checkpoints import interrupted_between_steps
 from harness.io.locks import locked
 from harness.models import MODELS, find
@@ -54,13 +54,13 @@ def trainer_of(root: Path, folder: Path, model: str, kind: str, *settings: str, 
 def gathered(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """The indices of all images that are looked at meanwhile."""
     seen: list[np.ndarray] = []
-    gather = feeding.Pixels.gather
+    gather = Pixels.gather
 
-    def spied(self: feeding.Pixels, indices: np.ndarray) -> torch.Tensor:
+    def spied(self: Pixels, indices: np.ndarray) -> torch.Tensor:
         seen.append(np.array(indices))
         return gather(self, indices)
 
-    monkeypatch.setattr(feeding.Pixels, "gather", spied)
+    monkeypatch.setattr(Pixels, "gather", spied)
     return seen
 
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pytest
 import zarr
+from dying import killed_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,6 @@ from harness.data import writer
 from harness.data.manifest import Entry, finished, read_finished
 from harness.data.store import Description, Problem, Store, overview, verify
 from harness.data.writer import Writer, remove
-from harness.io import atomic as files
 from splits.errors import DamagedError, MissingError
 
 ROWS, SIDE = 5, 4
@@ -434,36 +434,17 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, monkeypatch: pytest.
     assert all("No space left" in message for message in messages)
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing of the writer's own handling runs but what a dead process would leave."""
-
-
-def test_killed_between_any_two_writes_it_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_between_any_two_writes_it_continues(tmp_path: Path) -> None:
     """A new store, and an extension, die before and after every single file that they publish."""
     write(tmp_path / "one", 23)
-    publish = files.write_atomically
     for begin in (0, 13):
         for fatal in range(1, 30):
             root = tmp_path / f"{begin}-{fatal}"
             if begin:
                 write(root, begin)
-            count = 0
-
-            def dying(path: Path, data: bytes, fatal: int = fatal) -> None:
-                nonlocal count
-                count += 1
-                if count == fatal:
-                    path.with_name(path.name + ".partial").write_bytes(data[: len(data) // 2])
-                    raise Killed
-                publish(path, data)
-
-            monkeypatch.setattr(writer, "write_atomically", dying)
-            try:
+            with killed_at(fatal) as died:
                 write(root, 23)
-            except Killed:
-                monkeypatch.undo()
-            else:
-                monkeypatch.undo()
+            if not died:
                 break
             try:
                 assert len(Store(root, "toy")) == begin  # before the extension began: what it was

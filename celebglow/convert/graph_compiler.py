@@ -201,7 +201,7 @@ def unknown_operations(order: Iterable[Node]) -> dict[str, Node]:
 def _about_unknown(unknown: Mapping[str, Node], path: Path) -> str:
     named = ", ".join(f"{op} (first at {node.name})" for op, node in unknown.items())
     optimized = "optimized" in path.name and "unoptimized" not in path.name
-    advice = GPU_OPERATIONS if optimized or any("lock" in op or op.startswith("Ew") for op in unknown) else REPORT
+    advice = GPU_OPERATIONS if optimized or any(op.startswith(("Blocksparse", "Ew")) for op in unknown) else REPORT
     return f"it needs operations that are not known here: {named}. {advice[0].upper()}{advice[1:]}"
 
 
@@ -326,18 +326,20 @@ class Compiler:
         sources = [name.removesuffix(":0") for name in node.inputs if not name.startswith("^")]
         attributes = {key: value.decode() if isinstance(value, bytes) else value for key, value in node.attributes.items()}
         if not any(source in self.values for source in sources):
-            result = OPERATIONS[node.op](attributes, *(self.known[source] for source in sources))
-            for index, each in enumerate(result if isinstance(result, tuple) else [result]):
-                self.known[_numbered(node.name, index)] = each
+            self._evaluate(node, attributes, [self.known[source] for source in sources])
         elif node.op in IDENTITIES:
             self.values[node.name] = self.values[sources[0]]
         elif node.op in ("Shape", "ShapeN", "Rank", "Size"):  # of one image: constants broadcast over a batch
             arguments = [self.shapes[self.values[each]] if each in self.values else self.known[each] for each in sources]
-            result = OPERATIONS[node.op](attributes, *arguments)
-            for index, each in enumerate(result if isinstance(result, tuple) else [result]):
-                self.known[_numbered(node.name, index)] = each
+            self._evaluate(node, attributes, arguments)
         else:
             self._emit(node, sources, attributes)
+
+    def _evaluate(self, node: Node, attributes: dict[str, Any], arguments: list[Tensor]) -> None:
+        """What does not depend on the latents: its results are known from now on."""
+        result = OPERATIONS[node.op](attributes, *arguments)
+        for index, each in enumerate(result if isinstance(result, tuple) else [result]):
+            self.known[_numbered(node.name, index)] = each
 
     def _emit(self, node: Node, sources: list[str], attributes: dict[str, Any]) -> None:
         inputs = tuple(self.values[source] if source in self.values else self._reference(source) for source in sources)

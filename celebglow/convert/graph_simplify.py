@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from celebglow.convert.graph_compiler import Instruction, Program
+from celebglow.convert.graph_compiler import Instruction, Program, run
 from celebglow.convert.tfops import ints
 from celebglow.layers import condense, spread
 
@@ -183,12 +184,10 @@ class _Simplifier:
             return constant.shape[-1]
         return int(self.shapes[value][-1])
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, torch.Size]:
         """Of the old program's values."""
-        if not hasattr(self, "_shapes"):
-            self._shapes = shapes_of(self.program)
-        return self._shapes
+        return shapes_of(self.program)
 
     def _permutation(self, instruction: Instruction) -> _Pending | None:
         """Channels in another order: reversed by a slice or a `ReverseV2`, or gathered, between two transpositions or not."""
@@ -248,8 +247,6 @@ class _Simplifier:
 
 def shapes_of(program: Program) -> dict[str, torch.Size]:
     """The shapes of a program's values, for one image."""
-    from celebglow.convert.graph_compiler import run
-
     lookup: dict[str, Tensor] = {f"%{i}": torch.zeros(1, *shape, device="meta") for i, shape in enumerate(program.latent_shapes)}
     lookup |= {f"#{i}": constant.to("meta") for i, constant in enumerate(program.constants)}
     for index, instruction in enumerate(program.instructions):

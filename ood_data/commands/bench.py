@@ -11,7 +11,7 @@ import click
 
 from harness.bench.names import datasets_named, kinds_named, models_named, nothing_in
 from harness.data.names import stores_in
-from ood_data.commands.options import Seeds, data_option, device_option, json_option, names, pick_device
+from ood_data.commands.options import Seeds, data_option, device_option, json_option, kinds_option, names, pick_device
 from ood_data.commands.policy import FAILED, Command, as_options
 from splits.errors import InputError, MissingError
 
@@ -33,14 +33,7 @@ from splits.errors import InputError, MissingError
     metavar="NAME",
     help="A dataset in --data, or all: repeat, or separate by commas.  [default: all]",
 )
-@click.option(
-    "--kind",
-    "kinds",
-    multiple=True,
-    callback=names,
-    metavar="KIND",
-    help="random, composition, interpolation, extrapolation or all: repeat, or separate by commas.  [default: all]",
-)
+@kinds_option()
 @click.option("--preset", default="quick", type=click.Choice(["quick", "paper"]), help="quick is not the paper's budget.")
 @click.option("--seeds", default="1", type=Seeds(), help="So many seeds, 3 being 0, 1 and 2; or these: 0,4,7.")
 @click.option(

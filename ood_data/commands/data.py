@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.formats.catalog import info_of, variants
-from ood_data.commands.options import data_option, json_option, names, overwrite_option, stores_out_option
+from ood_data.commands.options import data_option, json_option, kinds_option, overwrite_option, stores_out_option
 from ood_data.commands.policy import DONE, FAILED, Group
 from splits import DATASETS
 from splits.errors import InputError, MissingError, did_you_mean
@@ -194,15 +194,7 @@ def data_convert(file: Path, dataset: str | None, spec_file: Path | None, root: 
 
 @data.command("export", continues=True)
 @click.argument("dataset")
-@click.option(
-    "--kind",
-    "kinds",
-    required=True,
-    multiple=True,
-    callback=names,
-    metavar="KIND",
-    help="random, composition, interpolation, extrapolation or all: repeat, or separate by commas.",
-)
+@kinds_option(required=True)
 @click.option(
     "--format", "layout", default="benchmark", type=click.Choice(["benchmark", "png"]), help="The published .npz, or pictures."
 )

@@ -194,6 +194,20 @@ crop_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else.")
 
 
+def kinds_option(required: bool = False) -> Callable[[Any], Any]:
+    """`--kind`, names of kinds of splits; without one, all, unless it is required."""
+    default = "" if required else "  [default: all]"
+    return click.option(
+        "--kind",
+        "kinds",
+        required=required,
+        multiple=True,
+        callback=names,
+        metavar="KIND",
+        help=f"random, composition, interpolation, extrapolation or all: repeat, or separate by commas.{default}",
+    )
+
+
 def overwrite_option(help_text: str) -> Callable[[Any], Any]:
     """`--overwrite`, which the error policy remembers: repeated after an interruption, it would start again."""
 

@@ -8,21 +8,14 @@ from pathlib import Path
 
 import click
 
-from ood_data.commands.options import json_option, names
+from ood_data.commands.options import json_option, kinds_option
 from ood_data.commands.policy import FAILED, Command
 from splits.errors import InputError
 
 
 @click.command(cls=Command)
 @click.argument("dataset", required=False)
-@click.option(
-    "--kind",
-    "kinds",
-    multiple=True,
-    callback=names,
-    metavar="KIND",
-    help="random, composition, interpolation, extrapolation or all: repeat, or separate by commas.  [default: all]",
-)
+@kinds_option()
 @click.option(
     "--spec", "spec_file", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="A spec of your own (TOML)."
 )
