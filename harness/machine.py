@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import logging
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,6 +84,24 @@ def lacking(error: BaseException) -> str | None:
                 return f"{meaning} ({found[0]})"
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+@functools.cache
+def source_commit() -> str:
+    """The commit of the checkout that this code runs from, with "+changes" if files differ from it; "" where it is no checkout."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        said = [
+            subprocess.run(
+                ["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10, check=True
+            ).stdout.strip()
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return said[0] + ("+changes" if said[1] else "")
 
 
 def keep_freed_memory() -> None:

@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,65 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(blocks_root: Path, tmp_
     assert logs[0] == logs[1]
     phases = ["train", "train"] + (["readout", "readout"] if model != "cnn" else [])
     assert [(line["phase"], line["step"]) for line in logs[0]] == list(zip(phases, [3, 6, 3, 6], strict=False))
+
+
+@pytest.mark.parametrize("model", ["cnn", "pcl"])
+def test_a_longer_run_continues_a_finished_one_to_the_same_weights(blocks_root: Path, tmp_path: Path, model: str) -> None:
+    """6 steps, and then 12, are 12 at once: weights, scores and log."""
+    shorter, longer = (run_of(blocks_root, tmp_path / "runs", model, "random", 0, f"train.steps={n}") for n in (6, 12))
+    shorter.execute(CPU)
+    steps: list[float] = []
+    continued = longer.execute(CPU, steps.append)
+    at_once = run_of(blocks_root, tmp_path / "at once", model, "random", 0, "train.steps=12")
+    assert at_once.execute(CPU).r2 == continued.r2
+    assert (longer.folder / "model.safetensors").read_bytes() == (at_once.folder / "model.safetensors").read_bytes()
+    assert steps[0] > 0.3  # it began where the other had ended
+    logs = [[json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()] for run in (longer, at_once)]
+    assert [(line["phase"], line["step"], line["loss"]) for line in logs[0]] == [
+        (line["phase"], line["step"], line["loss"]) for line in logs[1]
+    ]
+
+
+def test_only_a_shorter_run_of_the_same_kind_is_continued(blocks_root: Path, tmp_path: Path) -> None:
+    others = [("train.steps=6", 1), ("train.learning_rate=1e-3", 0), ("train.steps=20", 0)]
+    for setting, seed in others:
+        run_of(blocks_root, tmp_path, "cnn", "random", seed, setting).execute(CPU)
+    steps: list[float] = []
+    run_of(blocks_root, tmp_path, "cnn", "random", 0, "train.steps=12").execute(CPU, steps.append)
+    assert steps[0] < 0.1
+    without = run_of(blocks_root, tmp_path / "without", "cnn", "random", 0, "train.keep_state=false")
+    without.execute(CPU)
+    assert not (without.folder / "trained.pt").exists()
+    assert without.fingerprint == run_of(blocks_root, tmp_path, "cnn", "random", 0).fingerprint
+
+
+def test_a_damaged_state_is_not_used(blocks_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shorter, longer = (run_of(blocks_root, tmp_path, "cnn", "random", 0, f"train.steps={n}") for n in (6, 12))
+    shorter.execute(CPU)
+    (shorter.folder / "trained.pt").write_bytes(b"nonsense")
+    longer.execute(CPU)
+    assert caplog.messages == [f"{shorter.folder / 'trained.pt'} is damaged: the training begins at step 0"]
+
+
+def test_a_raised_protocol_is_another_run(blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(blocks_root, tmp_path, "cnn")
+    assert run.execute(CPU).protocol.to_dict() == {"model": 1, "score": 1}
+    other = run_of(blocks_root, tmp_path, "mlp").fingerprint
+    raised = {**MODELS, "cnn": replace(MODELS["cnn"], protocol=2)}
+    monkeypatch.setattr("harness.models.lookup.MODELS", raised)
+    assert run_of(blocks_root, tmp_path, "cnn").state == "new"
+    assert run_of(blocks_root, tmp_path, "mlp").fingerprint == other
+    monkeypatch.undo()
+    assert run_of(blocks_root, tmp_path, "cnn").state == "done"
+
+
+def test_all_seeds_are_scored_on_the_same_sample(blocks_root: Path, tmp_path: Path, gathered: list[np.ndarray]) -> None:
+    scored = []
+    for seed in (0, 1):
+        run = run_of(blocks_root, tmp_path, "mlp", "random", seed, "score.samples=10")
+        assert run.execute(CPU).protocol.score == 2
+        scored.append(np.concatenate(gathered[-2:]))
+    assert np.array_equal(scored[0], scored[1])
 
 
 def test_what_is_logged_is_the_mean_over_the_interval(blocks_root: Path, tmp_path: Path) -> None:
@@ -228,10 +288,11 @@ def config(preset: Preset = "quick", *settings: str, model: str = "cnn") -> Conf
 
 
 def test_presets_and_overrides() -> None:
-    paper = config("paper", model="slowvae")
-    assert (paper.train.steps, paper.train.learning_rate, paper.train.batch, paper.readout.steps) == (200_000, 1e-4, 64, 50_000)
-    assert paper.model == {"latents": 10, "beta": 1.0, "gamma": 10.0, "rate": 6.0}
-    assert paper.score.samples == 0
+    full = config("full", model="slowvae")
+    assert (full.train.steps, full.train.learning_rate, full.train.batch, full.readout.steps) == (200_000, 1e-4, 64, 50_000)
+    assert full.model == {"latents": 10, "beta": 1.0, "gamma": 10.0, "rate": 6.0, "unchanged": True}
+    assert full.score.samples == 0
+    assert resolve(find("slowvae"), "paper") == full  # its name of before
     quick = config("quick", model="pcl")
     assert (quick.train.steps, quick.readout.steps, quick.score.samples) == (400, 1000, 1000)
     assert quick.train.precision in ("fp32", "bf16")

@@ -25,6 +25,7 @@ WORDS = {
     "train.threads": "CPU threads of a run",
     "train.log_every": "steps between lines of the log",
     "train.checkpoint_seconds": "between checkpoints",
+    "train.keep_state": "of the optimizer, for a longer run to continue",
     "readout.steps": "of the MLP that reads factors out of latents",
     "readout.batch": "images a step",
     "readout.learning_rate": "of Adam",

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from splits import Split
 from splits.errors import InputError
 
+TRIES = 100  # of a step that must change something
+
 
 @dataclass(frozen=True)
 class _Sampler:
@@ -97,18 +99,21 @@ class LaplaceSteps(_Sampler):
     """SlowVAE's and PCL's pairs: sparse steps, most factors hardly move and some move far.
 
     Factor by factor in the order of the grid, each value is drawn from a Laplace distribution centred on the first image's, of scale
-    ln(size) / rate, over the values that train has given the label so far. Categorical factors never change; drawing no change at
-    all is allowed. (Klindt et al., 2021, held to the train split.)
+    ln(size) / rate, over the values that train has given the label so far. Categorical factors never change. (Klindt et al., 2021,
+    held to the train split.)
 
     Args:
         split: whose train side is drawn from.
         rate: the larger, the shorter the steps.
+        unchanged: whether a pair may be twice the same image. Else a step without any change is drawn again, as Klindt et al. do,
+            up to `TRIES` times: an image may have no neighbour in train.
 
     Raises:
         ValueError: for a rate that is not above 0, or an empty train side.
     """
 
     rate: float = 1.0
+    unchanged: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,13 +123,23 @@ class LaplaceSteps(_Sampler):
     def sample(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """(count, 2) int64 indices into the grid, all in train."""
         first = self._first(count, rng)
+        second = self._steps(first, rng)
+        for _ in range(0 if self.unchanged else TRIES):
+            again = np.flatnonzero(second == first)
+            if not len(again):
+                break
+            second[again] = self._steps(first[again], rng)
+        return np.stack([first, second], axis=1)
+
+    def _steps(self, first: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """The image (n,) that each steps to."""
         second = first.copy()
         for axis, factor in enumerate(self.split.grid):
             if factor.kind == "categorical" or factor.size == 1:
                 continue
-            along, allowed, present = self._alternatives(second, np.full(count, axis))
+            along, allowed, present = self._alternatives(second, np.full(len(first), axis))
             distance = np.abs(np.arange(factor.size) - present[:, None])  # not yet moved along this factor: its first value
             heights = np.where(allowed, np.exp(-distance * self.rate / np.log(factor.size)), 0.0).cumsum(axis=1)
-            chosen = (heights <= rng.random((count, 1)) * heights[:, -1:]).sum(axis=1)
-            second = along[np.arange(count), chosen]
-        return np.stack([first, second], axis=1)
+            chosen = (heights <= rng.random((len(first), 1)) * heights[:, -1:]).sum(axis=1)
+            second = along[np.arange(len(first)), chosen]
+        return second

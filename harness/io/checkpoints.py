@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from harness.io.atomic import write_atomically
-from splits.errors import InputError, OodDataError
+from splits.errors import DamagedError, InputError, OodDataError
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+TRAINED = "trained.pt"  # a checkpoint that is kept: where a longer training continues
 SAVING_SHARE = 20  # a checkpoint waits until training took so many times as long as the last one
 
 
@@ -32,7 +33,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, every: float) -> None:
-        self.checkpoint, self.lines = folder / CHECKPOINT, folder / LOG
+        self.folder, self.checkpoint, self.lines = folder, folder / CHECKPOINT, folder / LOG
         self.every = every
         self._saved, self._cost = time.monotonic(), 0.0
 
@@ -67,15 +68,29 @@ class Journal:
         """Whether it is time for a checkpoint."""
         return time.monotonic() - self._saved >= max(self.every, SAVING_SHARE * self._cost)
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Make `state`, tensors and plain values, what an interrupted training continues from."""
+    def save(self, state: dict[str, Any], name: str = CHECKPOINT) -> None:
+        """Make `state`, tensors and plain values, what an interrupted training continues from; or keep it under another name."""
         start = time.monotonic()
         buffer = io.BytesIO()
         size = self.lines.stat().st_size if self.lines.exists() else 0
         torch.save(state | {"log_bytes": size}, buffer)
-        write_atomically(self.checkpoint, buffer.getvalue())
+        write_atomically(self.folder / name, buffer.getvalue())
         self._saved = time.monotonic()
         self._cost = self._saved - start
+
+    def begin_with(self, other: Path) -> None:
+        """Let this training continue where the one in another folder ended: its kept state, and its log as it was then.
+
+        Raises:
+            OSError: if that state is damaged.
+        """
+        kept, lines = (other / TRAINED).read_bytes(), other / LOG
+        try:
+            torch.load(io.BytesIO(kept), map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever a damaged file makes the reader raise
+            raise DamagedError(f"{other / TRAINED} is damaged") from error
+        write_atomically(self.lines, lines.read_bytes() if lines.exists() else b"")
+        write_atomically(self.checkpoint, kept)
 
     def _cut(self, size: int) -> None:
         if self.lines.exists():

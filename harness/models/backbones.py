@@ -42,10 +42,11 @@ PRETRAINED = {
     quick_learning_rate=QUICK_RATE,
     quick_batch=QUICK_BATCH,
     quick_precision=QUICK_PRECISION,
+    later=("zero_init_last",),
 )
-def resnet50(in_channels: int, num_outputs: int) -> nn.Module:
-    """He et al. (2016); the last batch norm of each block starts at zero, timm's default."""
-    return _create("resnet50", in_channels, num_outputs)
+def resnet50(in_channels: int, num_outputs: int, zero_init_last: bool = True) -> nn.Module:
+    """He et al. (2016). `zero_init_last`: the last batch norm of each block starts at zero, timm's default, and not at one."""
+    return _create("resnet50", in_channels, num_outputs, zero_init_last=zero_init_last)
 
 
 @register(
@@ -57,10 +58,11 @@ def resnet50(in_channels: int, num_outputs: int) -> nn.Module:
     quick_learning_rate=QUICK_RATE,
     quick_batch=QUICK_BATCH,
     quick_precision=QUICK_PRECISION,
+    later=("zero_init_last",),
 )
-def resnet101(in_channels: int, num_outputs: int) -> nn.Module:
-    """He et al. (2016); the last batch norm of each block starts at zero, timm's default."""
-    return _create("resnet101", in_channels, num_outputs)
+def resnet101(in_channels: int, num_outputs: int, zero_init_last: bool = True) -> nn.Module:
+    """He et al. (2016). `zero_init_last`: the last batch norm of each block starts at zero, timm's default, and not at one."""
+    return _create("resnet101", in_channels, num_outputs, zero_init_last=zero_init_last)
 
 
 @register(
@@ -88,10 +90,12 @@ def densenet121(in_channels: int, num_outputs: int) -> nn.Module:
     quick_learning_rate=QUICK_RATE,
     quick_batch=QUICK_BATCH,
     quick_precision=QUICK_PRECISION,
+    later=("freeze",),
 )
-def resnet50_in21k(in_channels: int, num_outputs: int, weights: str | None = "") -> nn.Module:
-    """Kolesnikov et al. (2020). `weights`: a local file, or a folder that has it; otherwise the Hugging Face hub and its cache."""
-    return _pretrained(PRETRAINED["resnet50-in21k"], in_channels, num_outputs, weights)
+def resnet50_in21k(in_channels: int, num_outputs: int, weights: str | None = "", freeze: bool = False) -> nn.Module:
+    """Kolesnikov et al. (2020). `weights`: a local file, or a folder that has it; otherwise the Hugging Face hub and its cache.
+    `freeze`: train the last layer only."""
+    return _pretrained(PRETRAINED["resnet50-in21k"], in_channels, num_outputs, weights, freeze)
 
 
 @register(
@@ -104,10 +108,12 @@ def resnet50_in21k(in_channels: int, num_outputs: int, weights: str | None = "")
     quick_learning_rate=QUICK_RATE,
     quick_batch=QUICK_BATCH,
     quick_precision=QUICK_PRECISION,
+    later=("freeze",),
 )
-def resnet101_in21k(in_channels: int, num_outputs: int, weights: str | None = "") -> nn.Module:
-    """Kolesnikov et al. (2020). `weights`: a local file, or a folder that has it; otherwise the Hugging Face hub and its cache."""
-    return _pretrained(PRETRAINED["resnet101-in21k"], in_channels, num_outputs, weights)
+def resnet101_in21k(in_channels: int, num_outputs: int, weights: str | None = "", freeze: bool = False) -> nn.Module:
+    """Kolesnikov et al. (2020). `weights`: a local file, or a folder that has it; otherwise the Hugging Face hub and its cache.
+    `freeze`: train the last layer only."""
+    return _pretrained(PRETRAINED["resnet101-in21k"], in_channels, num_outputs, weights, freeze)
 
 
 @register(
@@ -120,10 +126,12 @@ def resnet101_in21k(in_channels: int, num_outputs: int, weights: str | None = ""
     quick_learning_rate=QUICK_RATE,
     quick_batch=QUICK_BATCH,
     quick_precision=QUICK_PRECISION,
+    later=("freeze",),
 )
-def densenet121_in1k(in_channels: int, num_outputs: int, weights: str | None = "") -> nn.Module:
-    """Huang et al. (2017). `weights`: a local file, or a folder that has it; otherwise the Hugging Face hub and its cache."""
-    return _pretrained(PRETRAINED["densenet121-in1k"], in_channels, num_outputs, weights)
+def densenet121_in1k(in_channels: int, num_outputs: int, weights: str | None = "", freeze: bool = False) -> nn.Module:
+    """Huang et al. (2017). `weights`: a local file, or a folder that has it; otherwise the Hugging Face hub and its cache.
+    `freeze`: train the last layer only."""
+    return _pretrained(PRETRAINED["densenet121-in1k"], in_channels, num_outputs, weights, freeze)
 
 
 class WeightsMissing(MissingError):
@@ -148,6 +156,15 @@ class Normalized(nn.Module):
         return outputs
 
 
+class Frozen(Normalized):
+    """One of whose network only the last layer is trained: batch norms keep their statistics."""
+
+    def train(self, mode: bool = True) -> Frozen:
+        """It stays in eval mode."""
+        super().train(False)
+        return self
+
+
 def _timm() -> Any:
     try:
         import timm
@@ -161,9 +178,9 @@ def _create(name: str, in_channels: int, num_outputs: int, **options: Any) -> nn
     return network
 
 
-def _pretrained(name: str, in_channels: int, num_outputs: int, weights: str | None) -> nn.Module:
+def _pretrained(name: str, in_channels: int, num_outputs: int, weights: str | None, freeze: bool) -> nn.Module:
     """The network with its pretrained weights and a new head, never with random weights in their place: None is for a network whose
-    weights are loaded next.
+    weights are loaded next. `freeze`: only the head is trained.
 
     Raises:
         WeightsMissing: if they are neither here nor on the hub; it takes seconds to find out.
@@ -176,7 +193,11 @@ def _pretrained(name: str, in_channels: int, num_outputs: int, weights: str | No
     network = _create(name, in_channels, num_outputs, **options)
     # One channel: its stem is the sum of the three, so it is shown what grey is on average.
     mean, std = (facts.mean, facts.std) if in_channels == 3 else ([sum(v) / len(v)] for v in (facts.mean, facts.std))
-    return Normalized(network, list(mean), list(std))
+    if not freeze:
+        return Normalized(network, list(mean), list(std))
+    network.requires_grad_(False)
+    network.get_classifier().requires_grad_(True)  # type: ignore[operator]
+    return Frozen(network, list(mean), list(std))
 
 
 def _local_file(name: str, repository: str, weights: str) -> Path:
@@ -217,6 +238,13 @@ def _found(name: str, repository: str, weights: str) -> Path | None:
             return file
     what = f"none of {', '.join(file.name for file in candidates)} in it" if given.is_dir() else "no such file"
     raise WeightsMissing(f"weights of {name}: {weights}: {what}; fetch {_url(repository)} and save it as {name}{SUFFIXES[0]}")
+
+
+def pretrained_file(model: str, weights: str | None = "") -> Path | None:
+    """The file of a pretrained model's weights on this machine; None for other models, and where there is none."""
+    if model not in PRETRAINED or weights is None:
+        return None
+    return _found(PRETRAINED[model], f"timm/{PRETRAINED[model]}", weights)
 
 
 def lacking(model: str, weights: str | None = "") -> str:

@@ -30,6 +30,9 @@ class Model:
         reconstruction: what the paper leaves open and we chose; empty if nothing.
         quick_steps: training steps in the preset `quick`, chosen so that a run takes a slow CPU core (40 GMAC/s) about a minute.
         quick_learning_rate, quick_batch, quick_precision: in the preset `quick`.
+        protocol: the version of how it is built and trained. Raised with a change that makes other results of the same settings:
+            its runs of before are then not taken for done.
+        later: options that were added when there were runs, their defaults being what those had.
         code: the files of a user's model: its module, and what that imports from its own folder.
     """
 
@@ -43,6 +46,8 @@ class Model:
     quick_learning_rate: float = 5e-4
     quick_batch: int = 64
     quick_precision: Literal["auto", "fp32"] = "auto"
+    protocol: int = 1
+    later: tuple[str, ...] = ()
     code: tuple[Path, ...] = ()
 
     @property

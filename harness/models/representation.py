@@ -152,21 +152,31 @@ class AdaGVAE(VAE):
     parameters=765_335,
     summary="SlowVAE (Klindt et al., 2021): sparse Laplace transitions between the latents of a pair",
     quick_steps=100,
+    later=("unchanged",),
 )
 def slow_vae(
-    in_channels: int, num_outputs: int, latents: int = 10, beta: float = 1.0, gamma: float = 10.0, rate: float = 6.0
+    in_channels: int,
+    num_outputs: int,
+    latents: int = 10,
+    beta: float = 1.0,
+    gamma: float = 10.0,
+    rate: float = 6.0,
+    unchanged: bool = True,
 ) -> nn.Module:
-    """`beta` and `gamma` weigh the KL to the normal and to the Laplace prior; `rate` is the Laplace's."""
-    return SlowVAE(in_channels, num_outputs, latents, beta, gamma, rate)
+    """`beta` and `gamma` weigh the KL to the normal prior and the cross-entropy to the Laplace, of that `rate`; `unchanged`: pairs may
+    be twice the same image, see `harness.data.pairs.LaplaceSteps`."""
+    return SlowVAE(in_channels, num_outputs, latents, beta, gamma, rate, unchanged)
 
 
 class SlowVAE(VAE):
-    def __init__(self, in_channels: int, num_outputs: int, latents: int, beta: float, gamma: float, rate: float) -> None:
+    def __init__(
+        self, in_channels: int, num_outputs: int, latents: int, beta: float, gamma: float, rate: float, unchanged: bool
+    ) -> None:
         super().__init__(in_channels, num_outputs, latents)
-        self.beta, self.gamma, self.rate = beta, gamma, rate
+        self.beta, self.gamma, self.rate, self.unchanged = beta, gamma, rate, unchanged
 
     def pairs(self, split: Split) -> PairSampler:
-        return LaplaceSteps(split)
+        return LaplaceSteps(split, unchanged=self.unchanged)
 
     def loss(self, *views: Tensor) -> dict[str, Tensor]:
         images = torch.cat(views)
@@ -183,17 +193,20 @@ class SlowVAE(VAE):
     parameters=383_956,
     summary="permutation contrastive learning (Hyvärinen & Morioka, 2017): tells Laplace pairs from shuffled ones",
     reconstruction="latents are not normalised",
+    later=("unchanged",),
 )
-def pcl(in_channels: int, num_outputs: int, latents: int = 10, batch_norm: bool = False) -> nn.Module:
-    """`batch_norm`: normalise each latent over the batch. The loss needs no help: its h² holds the scale of h at 0.5 to 0.8."""
-    return PCL(in_channels, num_outputs, latents, batch_norm)
+def pcl(in_channels: int, num_outputs: int, latents: int = 10, batch_norm: bool = False, unchanged: bool = True) -> nn.Module:
+    """`batch_norm`: normalise each latent over the batch. The loss needs no help: its h² holds the scale of h at 0.5 to 0.8.
+    `unchanged`: pairs may be twice the same image, see `harness.data.pairs.LaplaceSteps`."""
+    return PCL(in_channels, num_outputs, latents, batch_norm, unchanged)
 
 
 class PCL(Representation):
     """Its encoder ends in 2z outputs as the VAEs', of which the first z are the latents."""
 
-    def __init__(self, in_channels: int, num_outputs: int, latents: int, batch_norm: bool) -> None:
+    def __init__(self, in_channels: int, num_outputs: int, latents: int, batch_norm: bool, unchanged: bool) -> None:
         super().__init__(num_outputs, latents)
+        self.unchanged = unchanged
         self.encoder = nn.Sequential(*convolutions(in_channels), nn.Linear(FEATURES, 2 * latents))
         # With the usual eps the encoder shrinks until eps counts, and the latents are of the scale that the loss wants after all.
         self.normalization = nn.BatchNorm1d(latents, eps=1e-12, affine=False) if batch_norm else nn.Identity()
@@ -203,7 +216,7 @@ class PCL(Representation):
         self.m = nn.Parameter(torch.zeros(()))
 
     def pairs(self, split: Split) -> PairSampler:
-        return LaplaceSteps(split)
+        return LaplaceSteps(split, unchanged=self.unchanged)
 
     def encode(self, images: Tensor) -> Tensor:
         latents: Tensor = self.normalization(self.encoder(images).float()[:, : self.latents])

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from harness.data.dataset import Dataset
 
 Precision = Literal["auto", "fp32", "bf16"]
-Preset = Literal["quick", "paper"]
+Preset = Literal["quick", "full"]
 
 
 @dataclass(frozen=True)
 class Training:
-    """Of the network. Adam without decay; 200,000 steps of 64 images or pairs at 1e-4 are the paper's for un- and weakly supervised
-    models, and our reconstruction for supervised ones."""
+    """Of the network, by Adam without decay. 200,000 steps of 64 images or pairs at 1e-4 are the default of an adaptation of the
+    paper's supplementary code (soft_tpr) for un- and weakly supervised models, and ours for supervised ones."""
 
     steps: int = 200_000
     batch: int = 64  # images, or pairs of them
@@ -32,6 +32,7 @@ class Training:
     threads: int = 1  # CPU threads of a run; several runs go at once instead
     log_every: int = 100  # steps
     checkpoint_seconds: float = 5.0
+    keep_state: bool = True  # of the optimizer, so that a run of more steps continues from a finished one
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,40 @@ class Config:
 
 
 # What does not change the result, and so not the hash.
-OF_NO_CONSEQUENCE = {"train": ("log_every", "checkpoint_seconds")}
+OF_NO_CONSEQUENCE = {"train": ("log_every", "checkpoint_seconds", "keep_state")}
 
 
 def fingerprint(config: Config, model: Model, images: dict[str, Any]) -> str:
-    """8 hex digits of the config, the dataset's images (see `images_of`) and the code of a user's model."""
+    """8 hex digits of the config, the versions of the protocol, the dataset's images (see `images_of`) and a user's model's code."""
     data = config.to_dict()
     for section, names in OF_NO_CONSEQUENCE.items():
         for name in names:
             del data[section][name]
-    return hashlib.sha256(json.dumps([data, images, code_hash(model.code)], sort_keys=True).encode()).hexdigest()[:8]
+    # Runs of before there were versions are of version 1, had no later option, and called the preset `full` otherwise.
+    if config.preset == "full":
+        data["preset"] = "paper"
+    data["model"] = {
+        name: value for name, value in data["model"].items() if name not in model.later or value != model.options[name]
+    }
+    versions = {"model": model.protocol, "score": scoring_protocol(config, images)}
+    data |= {"protocol": later} if (later := {name: version for name, version in versions.items() if version > 1}) else {}
+    return _hash([data, images, code_hash(model.code)])[:8]
+
+
+def lineage(config: Config, model: Model, images: dict[str, Any]) -> str:
+    """The hash of all that determines a training but its seed and its length: what the longer of two continues from the shorter."""
+    data = config.to_dict()
+    training = {name: value for name, value in data["train"].items() if name not in ("steps", *OF_NO_CONSEQUENCE["train"])}
+    return _hash([data["model"], training, model.protocol, images, code_hash(model.code)])
+
+
+def scoring_protocol(config: Config, images: dict[str, Any]) -> int:
+    """The version of what is scored and how: 2 where a sample is, the same for all seeds, where each drew its own in 1; 1 where all is."""
+    return 2 if 0 < config.score.samples < images["images"] else 1
+
+
+def _hash(data: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def images_of(data: Dataset) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 from harness.machine import has_bf16
 from harness.models import Model
 from harness.runs.config import Config, Preset
+from harness.runs.records import PRESETS_OF_BEFORE
 from splits.errors import InputError, did_you_mean
 
 PRESETS: tuple[Preset, ...] = typing.get_args(Preset)
@@ -28,7 +29,7 @@ class Settings:
     """What a user says about the protocol of runs.
 
     Attributes:
-        preset: "quick", minutes on a CPU core, or "paper", its budget.
+        preset: "quick", minutes on a CPU core, or "full", the protocol as far as it is known; "paper" was its name before.
         overrides: of the preset, as "train.steps=500".
         device: where the runs will be, the CPU if None: train.precision=auto becomes what is fast there.
     """
@@ -38,7 +39,7 @@ class Settings:
     device: torch.device | None = None
 
 
-def resolve(model: Model, preset: Preset, overrides: Iterable[str] = (), device: torch.device | None = None) -> Config:
+def resolve(model: Model, preset: str, overrides: Iterable[str] = (), device: torch.device | None = None) -> Config:
     """The config of a model under a preset, with "key.key=value" overrides (TOML values; what isn't TOML is a string).
 
     Args:
@@ -48,7 +49,10 @@ def resolve(model: Model, preset: Preset, overrides: Iterable[str] = (), device:
     Raises:
         ValueError: for an unknown key, with close matches, or a value of another type.
     """
-    config = _quick(model) if preset == "quick" else Config(preset)
+    named = PRESETS_OF_BEFORE.get(preset, preset)
+    if named not in PRESETS:
+        raise InputError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
+    config = _quick(model) if named == "quick" else Config(named)
     options: dict[str, Any] = {}
     for override in overrides:
         key, value = parse_override(override)

@@ -26,6 +26,7 @@ from splits import Kind
 from splits.names import check_name, check_text
 
 SCORES, CONFIG = "scores.json", "config.json"
+PRESETS_OF_BEFORE: dict[str, Preset] = {"paper": "full"}
 MOST_FACTORS = 100  # int64 holds the size of no grid of more, were each of but two values
 
 DatasetName = Annotated[str, AfterValidator(lambda name: check_name("the dataset", name))]
@@ -38,6 +39,39 @@ Text = Annotated[str, AfterValidator(lambda text: check_text("the text", text))]
 def _with_fingerprint(document: dict[str, Any], path: Path) -> dict[str, Any]:
     """Format 1 of scores.json left it to the folder's name, "<seed>-<fingerprint>", unless somebody renamed it."""
     return document | {"fingerprint": path.absolute().parent.name.partition("-")[2] or "unknown"}
+
+
+def _named_today(document: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The preset `full` was called `paper`, and nothing said by which version of the protocol a run was made: it was the first."""
+    config = document.get("config")
+    if isinstance(config, dict):
+        document = document | {
+            "config": config | {"preset": PRESETS_OF_BEFORE.get(str(config.get("preset")), config.get("preset"))}
+        }
+    if "preset" in document:
+        document = document | {"preset": PRESETS_OF_BEFORE.get(str(document["preset"]), document["preset"])}
+    return document | {"protocol": {"model": 1, "score": 1}}
+
+
+class Protocol(Record):
+    """By which versions of the protocol a run was made: `harness.models.Model.protocol`, `harness.runs.config.scoring_protocol`."""
+
+    model: Count
+    score: Count
+
+
+class Weights(Record):
+    """The file of pretrained weights that a training started from.
+
+    Attributes:
+        name: of the file.
+        sha256: of its bytes.
+        revision: the commit of the hub's repository, "" for a file that was given.
+    """
+
+    name: Text
+    sha256: Text
+    revision: Text
 
 
 class Seconds(Record):
@@ -53,6 +87,7 @@ class RunScores(Document):
     Attributes:
         dataset, kind, model, seed, preset: of the run.
         fingerprint: of the config, the images and the code of a user's model; runs that differ in the seed alone share it.
+        protocol: by which versions of it.
         steps: of training, without those of a readout.
         n_test: images of test that were scored.
         r2, r2_sklearn, mse: see `Errors`.
@@ -63,8 +98,8 @@ class RunScores(Document):
         device: in words.
     """
 
-    FORMAT: ClassVar[int] = 2
-    UPGRADES: ClassVar[dict[int, Upgrade]] = {1: _with_fingerprint}
+    FORMAT: ClassVar[int] = 3
+    UPGRADES: ClassVar[dict[int, Upgrade]] = {1: _with_fingerprint, 2: _named_today}
     ADVICE: ClassVar[str] = "delete the folder and bench again"
 
     format: int = FORMAT
@@ -74,6 +109,7 @@ class RunScores(Document):
     seed: Count
     fingerprint: Fingerprint
     preset: Preset
+    protocol: Protocol
     steps: Count
     n_test: Count
     r2: PerFactor
@@ -112,12 +148,16 @@ class RunSetup(Document):
         image_shape: (height, width, channels); None where a version before 0.1 trained it.
         source: what the images were made from.
         code: hash of a user's model's code, "" for a reference model.
+        protocol: by which versions of it.
+        lineage: hash of all that determines the training but its seed and length (`harness.runs.config.lineage`), "" in a run of before.
+        weights: the pretrained weights that the training started from.
         versions: of Python and packages.
+        commit: of this project's code, with "+changes" if there were some; "" where it is not a checkout.
         device: in words.
     """
 
-    FORMAT: ClassVar[int] = 2
-    UPGRADES: ClassVar[dict[int, Upgrade]] = {1: lambda document, path: {"image_shape": None} | document}
+    FORMAT: ClassVar[int] = 3
+    UPGRADES: ClassVar[dict[int, Upgrade]] = {1: lambda document, path: {"image_shape": None} | document, 2: _named_today}
     ADVICE: ClassVar[str] = "delete the folder and bench again"
 
     format: int = FORMAT
@@ -130,7 +170,11 @@ class RunSetup(Document):
     source: dict[str, Any]
     config: Config
     code: Text
+    protocol: Protocol
+    lineage: Text = ""
+    weights: Weights | None = None
     versions: dict[str, Text]
+    commit: Text = ""
     device: Text
 
     def settings(self) -> dict[str, str]:

@@ -1,41 +1,48 @@
 """One run, model × dataset × kind × seed, and its folder: self-contained, idempotent, resumable, with one owner at a time.
 
 ``<out>/<dataset>/<kind>/<model>/<seed>-<fingerprint>/`` holds config.json, log.jsonl, checkpoint.pt while it trains,
-model.safetensors, and scores.json, written last and atomically: a folder without it is not done.
+model.safetensors, trained.pt, where a longer training continues, and scores.json, written last and atomically: a folder without it
+is not done.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 import harness
-from harness.io.checkpoints import CHECKPOINT
+from harness.io.atomic import sha256
+from harness.io.checkpoints import CHECKPOINT, TRAINED, Journal
 from harness.io.locks import locked
-from harness.machine import cores, device_name
+from harness.machine import cores, device_name, source_commit
 from harness.models import MODELS, Representation, find
+from harness.models.backbones import pretrained_file
 from harness.models.lookup import code_hash
 from harness.runs import networks
-from harness.runs.config import Config
-from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup, Seconds
+from harness.runs.config import Config, images_of, lineage, scoring_protocol
+from harness.runs.records import CONFIG, SCORES, Protocol, RunScores, RunSetup, Seconds, Weights
 from harness.runs.trainer import RunTrainer, State, seed_all
 from harness.scoring.baselines import baselines
 from harness.scoring.scores import scored
 from splits import Kind
-from splits.errors import BusyError
+from splits.errors import BusyError, InputError
 
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset
 
+logger = logging.getLogger(__name__)
+
 LOCK = ".lock"
+SAMPLE_SEED = 0  # of the images that are scored: the same for all runs, which are compared
 PACKAGES = ("ood-data", "torch", "numpy", "timm")
 RunState = Literal["done", "resumable", "new"]
 
@@ -116,7 +123,13 @@ class Run:
 
     def _train(self, network: torch.nn.Module, data: Dataset, device: torch.device, progress: Callable[[float], None]) -> None:
         """To scores.json, in a folder that is ours alone."""
-        self._setup(data, device).write(self.folder / CONFIG)
+        setup = self._setup(data, device)
+        setup.write(self.folder / CONFIG)
+        if not (self.folder / CHECKPOINT).exists() and (before := self._shorter(setup)):
+            try:
+                Journal(self.folder, 0).begin_with(before)
+            except OSError as error:
+                logger.warning("%s: the training begins at step 0", error)
         split = data.split(self.kind)
         meter = Meter(phases(self.config, isinstance(network, Representation), split.counts), progress)
         trainer = RunTrainer(network, data, split, self.config, self.seed, self.folder, device, meter)
@@ -124,6 +137,19 @@ class Run:
         networks.save(trainer.network, self.folder)
         self._scores(trainer, state, meter).write(self.folder / SCORES)
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def _shorter(self, setup: RunSetup) -> Path | None:
+        """The folder of the longest training that this one continues: of the same seed and lineage, and no more steps."""
+        found: list[tuple[int, Path]] = []
+        for kept in self.folder.parent.glob(f"{self.seed}-*/{TRAINED}"):
+            with contextlib.suppress(InputError, OSError):  # of a folder that is damaged, nothing is taken
+                other = RunSetup.read(kept.with_name(CONFIG))
+                if other.lineage == setup.lineage and other.config.train.steps <= self.config.train.steps:
+                    found.append((other.config.train.steps, kept.parent))
+        return max(found)[1] if found else None
+
+    def _protocol(self, data: Dataset) -> Protocol:
+        return Protocol(model=find(self.model).protocol, score=scoring_protocol(self.config, images_of(data)))
 
     def _scores(self, trainer: RunTrainer, state: State, meter: Meter) -> RunScores:
         network, settings = trainer.network.eval(), self.config.score
@@ -137,7 +163,9 @@ class Run:
             return outputs
 
         test, train = (
-            scored(predict, trainer.data, trainer.split, side, settings.samples or None, self.seed, settings.batch, trainer.device)
+            scored(
+                predict, trainer.data, trainer.split, side, settings.samples or None, SAMPLE_SEED, settings.batch, trainer.device
+            )
             for side in ("test", "train")
         )
         errors = test.errors()
@@ -148,6 +176,7 @@ class Run:
             seed=self.seed,
             fingerprint=self.fingerprint,
             preset=self.config.preset,
+            protocol=self._protocol(trainer.data),
             steps=self.config.train.steps,
             n_test=errors.n,
             r2=errors.r2,
@@ -167,6 +196,7 @@ class Run:
             with contextlib.suppress(metadata.PackageNotFoundError):
                 versions[package] = metadata.version(package)
         height, width, channels = data.images.shape[1:]
+        model = find(self.model)
         return RunSetup(
             dataset=self.dataset,
             kind=self.kind,
@@ -176,8 +206,12 @@ class Run:
             image_shape=(height, width, channels),
             source=data.store.source,
             config=self.config,
-            code=code_hash(find(self.model).code),
+            code=code_hash(model.code),
+            protocol=self._protocol(data),
+            lineage=lineage(self.config, model, images_of(data)),
+            weights=weights_of(self.model, self.config.model),
             versions=versions,
+            commit=source_commit(),
             device=device_name(device),
         )
 
@@ -187,6 +221,15 @@ class Run:
             return
         with contextlib.suppress(BusyError, OSError), locked(self.folder / LOCK, busy=""):
             (self.folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def weights_of(model: str, options: Mapping[str, Any]) -> Weights | None:
+    """The pretrained weights that a model starts from, None if it has none."""
+    file = pretrained_file(model, options.get("weights"))
+    if file is None:
+        return None
+    of_hub = file.parent.parent.name == "snapshots"  # of the hub's cache, whose folders are called by commits
+    return Weights(name=file.name, sha256=sha256(file), revision=file.parent.name if of_hub else "")
 
 
 def phases(config: Config, readout: bool, counts: tuple[int, int]) -> dict[str, int]:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from harness.io.checkpoints import Journal, interrupted_between_steps
+from harness.io.checkpoints import CHECKPOINT, TRAINED, Journal, interrupted_between_steps
 from harness.models import Representation
 from harness.models.backbones import Normalized
 from harness.runs.config import Config
@@ -44,6 +44,7 @@ class State:
     seconds: float = 0.0  # spent on steps, over all interruptions
     images: int = 0
     totals: Losses = field(default_factory=dict)  # of the losses since the last line of the log
+    logged: int = 0  # the step of that line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,9 @@ class RunTrainer:
                 optimizer.load_state_dict(self._resumed)
                 self._resumed = None
             self._optimize(phase, optimizer)
-            self.state.phase, self.state.step = number + 1, 0
+            if number == 0 and self.config.train.keep_state:
+                self._save(optimizer, TRAINED)
+            self.state.phase, self.state.step, self.state.logged = number + 1, 0, 0
             self._save(None)  # the end of a phase is worth a checkpoint
         return self.state
 
@@ -178,7 +181,7 @@ class RunTrainer:
         def squared_error(images: Tensor, targets: Tensor) -> Losses:
             return {"loss": (network(images).float() - targets).square().sum(1).mean()}
 
-        parameters = list(network.parameters())
+        parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         return train(parameters=parameters, loss=squared_error, batches=batches.steps, images_per_step=config.batch)
 
     def _readout_phase(self) -> Phase:
@@ -228,9 +231,9 @@ class RunTrainer:
 
     def _log(self, phase: Phase) -> None:
         config, state = self.config.train, self.state
-        count = (state.step - 1) % config.log_every + 1
+        count = state.step - state.logged
         means = {name: float(total) / count for name, total in state.totals.items()}
-        state.totals = {}
+        state.totals, state.logged = {}, state.step
         if not np.isfinite(means["loss"]):
             raise NumericalError(
                 f"the loss is not finite within the {count} steps up to {state.step:,} of {phase.name}: "
@@ -240,13 +243,14 @@ class RunTrainer:
         line = {"phase": phase.name, "step": state.step, **means, "seconds": round(state.seconds, 2)}
         self.journal.log(line)
 
-    def _save(self, optimizer: torch.optim.Optimizer | None) -> None:
+    def _save(self, optimizer: torch.optim.Optimizer | None, name: str = CHECKPOINT) -> None:
         self.journal.save(
             {
                 "state": vars(self.state),
                 "network": self.network.state_dict(),
                 "optimizer": optimizer.state_dict() if optimizer is not None else None,
-            }
+            },
+            name,
         )
 
     def _take(self, saved: dict[str, Any]) -> None:

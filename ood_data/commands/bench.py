@@ -11,7 +11,7 @@ import click
 
 from harness.bench.names import datasets_named, kinds_named, models_named, nothing_in
 from harness.data.names import stores_in
-from ood_data.commands.options import Seeds, data_option, device_option, json_option, kinds_option, names, pick_device
+from ood_data.commands.options import Preset, Seeds, data_option, device_option, json_option, kinds_option, names, pick_device
 from ood_data.commands.policy import FAILED, Command, as_options
 from splits.errors import InputError, MissingError
 
@@ -34,7 +34,12 @@ from splits.errors import InputError, MissingError
     help="A dataset in --data, or all: repeat, or separate by commas.  [default: all]",
 )
 @kinds_option()
-@click.option("--preset", default="quick", type=click.Choice(["quick", "paper"]), help="quick is not the paper's budget.")
+@click.option(
+    "--preset",
+    default="quick",
+    type=Preset(["quick", "full"]),
+    help="quick: minutes a run, not the paper's budget; full: the protocol as far as it is known.",
+)
 @click.option("--seeds", default="1", type=Seeds(), help="So many seeds, 3 being 0, 1 and 2; or these: 0,4,7.")
 @click.option(
     "--set",

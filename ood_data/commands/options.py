@@ -47,6 +47,16 @@ class Seeds(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return tuple(dict.fromkeys(numbers)) if listed else numbers[0]
 
 
+class Preset(click.Choice):  # type: ignore[type-arg,unused-ignore]
+    """Of a bench; `full` was called `paper` before, which still works and says so."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value == "paper":
+            click.echo("--preset paper is called full now", err=True)
+            value = "full"
+        return str(super().convert(value, param, ctx))
+
+
 class Part(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """i/n: the i-th of n parts, i from 1."""
 
