@@ -97,7 +97,7 @@ def source_commit() -> str:
             subprocess.run(
                 ["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10, check=True
             ).stdout.strip()
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+            for command in (["rev-parse", "HEAD"], ["status", "-s", "-uno"])
         ]
     except (OSError, subprocess.SubprocessError):
         return ""

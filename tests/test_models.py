@@ -122,7 +122,7 @@ def test_a_miss_names_what_is_close() -> None:
         models.find("adagvae")
     with pytest.raises(ValueError, match=r"slowvae has no option model.gama; did you mean 'gamma'"):
         models.find("slowvae").resolve({"gama": 3})
-    assert models.find("slowvae").resolve({"gamma": 3}) == {"latents": 10, "beta": 1.0, "gamma": 3, "rate": 6.0}
+    assert models.find("slowvae").resolve({"gamma": 3}) == {"latents": 10, "beta": 1.0, "gamma": 3, "rate": 6.0, "unchanged": True}
 
 
 def test_a_name_is_taken_once() -> None:

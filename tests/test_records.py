@@ -36,7 +36,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "formula": (lambda s: s.update(model='=HYPERLINK("http://127.0.0.1/","x")'), "model: the model: '=HYPERLINK"),
     "script": (lambda s: s.update(model="<script>alert(1)</script>"), "can't be a name, as it holds '<'"),
     "kind": (lambda s: s.update(kind="extrapolate"), "kind: Input should be 'random', 'composition'"),
-    "preset": (lambda s: s.update(preset="<b>"), "preset: Input should be 'quick' or 'paper'"),
+    "preset": (lambda s: s.update(preset="<b>"), "preset: Input should be 'quick' or 'full'"),
     "factor": (renamed_factor("$\\frac{$"), "can't be a name"),
     "factors differ": (renamed_factor("colour"), "its parts are of different factors"),
     "10,000 factors": (lambda s: s["r2"].update(factors={f"f{i}": 0.5 for i in range(10_000)}), "1 to 100 factors are expected"),
@@ -49,9 +49,9 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "steps": (lambda s: s.update(steps=-1), "steps: Input should be greater than"),
     "n_test": (lambda s: s.update(n_test=None), "n_test: Input should be a valid integer"),
     "no baselines": (lambda s: s.update(reference={}), "reference has no train_mean, ood_to_mean, clip"),
-    "format": (lambda s: s.update(format=3), "is not of format 1 or 2"),
-    "format is a list": (lambda s: s.update(format=[1]), "is not of format 1 or 2"),
-    "format is true": (lambda s: s.update(format=True), "is not of format 1 or 2"),
+    "format": (lambda s: s.update(format=4), "is not of format 1 or 2 or 3"),
+    "format is a list": (lambda s: s.update(format=[1]), "is not of format 1 or 2 or 3"),
+    "format is true": (lambda s: s.update(format=True), "is not of format 1 or 2 or 3"),
     "group": (lambda s: s["modularity"].update(colour={"ood": 1.0, "id": 1.0}), "a factor is scored by groups"),
     "device": (lambda s: s.update(device="\x1b[2J"), "which no line can show"),
 }
@@ -134,7 +134,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     for name, kind in (("scores.json", RunScores), ("config.json", RunSetup)):
         document = kind.read(SCORES.with_name(name))
         document.write(tmp_path / name)
-        assert json.loads((tmp_path / name).read_bytes())["format"] == 2
+        assert json.loads((tmp_path / name).read_bytes())["format"] == 3
         assert kind.read(tmp_path / name) == document
 
 

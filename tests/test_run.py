@@ -211,17 +211,23 @@ def test_a_run_leaves_a_folder_that_stands_alone(blocks_root: Path, tmp_path: Pa
     states.append(run.state)
     assert states == ["new", "done"]
     assert run.folder.parent == tmp_path / "blocks/extrapolation/pcl"
-    assert sorted(path.name for path in run.folder.iterdir()) == ["config.json", "log.jsonl", "model.safetensors", "scores.json"]
+    assert sorted(path.name for path in run.folder.iterdir()) == [
+        "config.json",
+        "log.jsonl",
+        "model.safetensors",
+        "scores.json",
+        "trained.pt",
+    ]
     written = json.loads((run.folder / "scores.json").read_text())
     assert written == scores.to_dict()
     assert list(written) == [
-        "format", "dataset", "kind", "model", "seed", "fingerprint", "preset", "steps", "n_test", "r2", "r2_sklearn", "mse", "train",
+        "format", "dataset", "kind", "model", "seed", "fingerprint", "preset", "protocol", "steps", "n_test", "r2", "r2_sklearn", "mse", "train",
         "reference", "modularity", "by_held_out_count", "by_distance", "seconds", "images_per_second", "device",
     ]  # fmt: skip
     assert list(written["train"]) == ["n", "r2", "r2_sklearn", "mse"]
     assert run.folder.name == f"0-{written['fingerprint']}"
     config = json.loads((run.folder / "config.json").read_text())
-    assert config["config"]["model"] == {"latents": 10, "batch_norm": False}
+    assert config["config"]["model"] == {"latents": 10, "batch_norm": False, "unchanged": True}
     assert {"torch", "python"} <= set(config["versions"])
 
     network = find("pcl").build(1, 4)
@@ -248,7 +254,13 @@ def test_a_run_folder_has_one_owner(blocks_root: Path, tmp_path: Path) -> None:
     assert list(run.folder.iterdir()) == []
     (run.folder / ".lock").touch()  # left by a killed process
     run.execute(CPU)
-    assert sorted(path.name for path in run.folder.iterdir()) == ["config.json", "log.jsonl", "model.safetensors", "scores.json"]
+    assert sorted(path.name for path in run.folder.iterdir()) == [
+        "config.json",
+        "log.jsonl",
+        "model.safetensors",
+        "scores.json",
+        "trained.pt",
+    ]
 
 
 def test_seeds_differ_and_repeat(blocks_root: Path, tmp_path: Path) -> None:
@@ -477,7 +489,13 @@ def test_what_a_kill_after_the_scores_leaves_is_removed(blocks_root: Path, tmp_p
     for name in ("checkpoint.pt", ".lock"):
         (run.folder / name).touch()
     assert run.execute(CPU) == scores
-    assert sorted(path.name for path in run.folder.iterdir()) == ["config.json", "log.jsonl", "model.safetensors", "scores.json"]
+    assert sorted(path.name for path in run.folder.iterdir()) == [
+        "config.json",
+        "log.jsonl",
+        "model.safetensors",
+        "scores.json",
+        "trained.pt",
+    ]
 
 
 def test_a_users_model_is_loaded_unless_its_code_changed(

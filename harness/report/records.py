@@ -1,0 +1,124 @@
+"""Results that are kept: one small file a run, with all that is needed to make it again and nothing that is large.
+
+``<results>/<dataset>/<kind>/<model>/<seed>-<fingerprint>.json`` holds a run's scores, its config and what it was run on, the curve of
+its log, and the command that makes it again. A folder of them reports as a folder of runs does.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from harness.io.atomic import write_atomically
+from harness.io.checkpoints import LOG
+from harness.io.records import Document, Record, Upgrade
+from harness.models import Model, find
+from harness.models.lookup import is_own
+from harness.runs.presets import resolve
+from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup
+from harness.scoring.records import Count, Number
+from splits.errors import InputError, MissingError
+
+MOST_LINES = 10_000  # of a log that is kept
+
+
+class LogLine(Record):
+    """A line of a log: the mean loss over the steps since the last one."""
+
+    phase: str = Field(max_length=20)
+    step: Count
+    loss: Number
+
+
+class ResultRecord(Document):
+    """A finished run, without its weights.
+
+    Attributes:
+        scores, setup: its scores.json and config.json.
+        log: the curve of its loss, by phases.
+        command: makes it again.
+    """
+
+    FORMAT: ClassVar[int] = 1
+    UPGRADES: ClassVar[dict[int, Upgrade]] = {}
+    ADVICE: ClassVar[str] = "make it again from the run: ood-data results submit RUN"
+
+    format: int = FORMAT
+    scores: RunScores
+    setup: RunSetup
+    log: tuple[LogLine, ...] = Field(max_length=MOST_LINES)
+    command: str = Field(max_length=10_000)
+
+    @model_validator(mode="after")
+    def _of_one_run(self) -> Self:
+        for name in ("dataset", "kind", "model", "seed", "protocol"):
+            if getattr(self.scores, name) != getattr(self.setup, name):
+                raise ValueError(f"scores and setup are of runs that differ in their {name}")
+        if self.scores.steps != self.setup.config.train.steps:
+            raise ValueError("scores and setup differ in the steps of training")
+        return self
+
+    @classmethod
+    def of(cls, folder: Path) -> ResultRecord:
+        """The record of a finished run.
+
+        Raises:
+            FileNotFoundError: if it is not finished.
+            ValueError: if a document of it is damaged.
+        """
+        if not (folder / SCORES).exists():
+            raise MissingError(f"{folder} has no {SCORES}: a folder of a finished run is expected")
+        setup = RunSetup.read(folder / CONFIG)
+        return cls(scores=RunScores.read(folder / SCORES), setup=setup, log=_log(folder / LOG), command=command_of(setup))
+
+    @property
+    def path(self) -> Path:
+        """Its place in a folder of records."""
+        scores = self.scores
+        return Path(scores.dataset, scores.kind, scores.model.replace(":", "."), f"{scores.seed}-{scores.fingerprint}.json")
+
+    def write(self, path: Path) -> None:
+        """Replace the file, or make it, atomically: a line for each part, which is what a diff of two then shows."""
+        parts = (f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in self.to_dict().items())
+        write_atomically(path, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
+
+    @classmethod
+    def _upgraded(cls, document: Any, path: Path) -> dict[str, Any]:
+        upgraded = super()._upgraded(document, path)
+        parts: dict[str, type[Document]] = {"scores": RunScores, "setup": RunSetup}
+        return upgraded | {name: kind._upgraded(upgraded.get(name), path) for name, kind in parts.items()}
+
+
+def command_of(setup: RunSetup) -> str:
+    """The command that makes a run again, with every setting in which it differs from its preset."""
+    config = setup.config
+    # Of a user's model nothing is run: its preset is that of any, and all its options are said.
+    model = Model(setup.model, nn.Identity, "user", "") if is_own(setup.model) else find(setup.model)
+    ours, theirs = config.to_dict(), resolve(model, config.preset, ["train.precision=fp32"]).to_dict()
+    changes = [f"train.precision={config.train.precision}"]
+    for section in ("train", "readout", "score", "model"):
+        changes += [
+            f"{section}.{name}={_toml(value)}"
+            for name, value in ours[section].items()
+            if value != theirs[section].get(name) and f"{section}.{name}" not in ("train.precision", "train.checkpoint_seconds")
+        ]
+    run = f"ood-data bench --model {setup.model} --dataset {setup.dataset} --kind {setup.kind} --preset {config.preset} --seeds {setup.seed},"
+    return " --set ".join([run, *map(shlex.quote, changes)])
+
+
+def _toml(value: Any) -> str:
+    """A value as `--set` takes it; JSON of plain values is TOML."""
+    return json.dumps(value)
+
+
+def _log(path: Path) -> tuple[LogLine, ...]:
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is missing or damaged ({error}): delete the folder and bench again") from error
+    return tuple(LogLine(phase=line["phase"], step=line["step"], loss=line["loss"]) for line in lines[-MOST_LINES:])
