@@ -12,19 +12,20 @@ demo: $(VENV)/installed
 	$(BIN)/ood-data data verify celebglow --data demo/
 	@echo "Look at demo/celebglow.png"
 
+# A process per core, and a thread in each.
 test: $(VENV)/dev
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 test-slow: $(VENV)/dev
-	$(BIN)/pytest -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "slow or not slow"
 
 # What pyproject.toml promises: the lowest versions, on a Python that old wheels exist for (3.11), with torch for the CPU from its own index.
 # Old versions warn of other things than new ones do, so here a warning is no error.
 test-lowest: $(LOWEST)/installed
-	$(LOWEST)/bin/python -m pytest -W default
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto -W default
 
 coverage: $(VENV)/dev
-	$(BIN)/pytest --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --cov --cov-report=term:skip-covered
 
 check: lint types imports docs test
 
