@@ -269,7 +269,7 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(blocks_root: Path, t
     assert last.wait(300) == 0
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
     left = {path.name for path in (tmp_path / "killed").rglob("*") if path.is_file()}
-    assert left == {"config.json", "log.jsonl", "model.safetensors", "scores.json"}
+    assert left == {"config.json", "log.jsonl", "model.safetensors", "scores.json", "trained.pt"}
 
 
 @pytest.fixture

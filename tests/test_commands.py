@@ -182,7 +182,7 @@ def test_the_command_that_gets_a_dataset_exists() -> None:
         (("dat", "list"), "did you mean `ood-data data`?"),
         (("generate", "dsprite"), "did you mean `ood-data generate dsprites`?"),
         (("flow", "fetch"), "did you mean `ood-data data fetch`?"),
-        (("qqqq",), "known: bench, data, flow, generate, report, split"),
+        (("qqqq",), "known: bench, data, flow, generate, report, results, split"),
     ],
 )
 def test_unknown_commands_say_what_was_meant(arguments: tuple[str, ...], words: str) -> None:

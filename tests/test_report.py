@@ -19,7 +19,8 @@ from harness.bench.execute import execute
 from harness.bench.plan import plan as plan_bench
 from harness.report import figures, html
 from harness.report.html import report
-from harness.report.results import PUBLISHED, collect, leaderboard, score_table, score_text
+from harness.report.results import PUBLISHED, collect, leaderboard
+from harness.report.tables import score_table, score_text
 from harness.runs.presets import Settings
 from harness.runs.records import RunScores
 

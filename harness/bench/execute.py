@@ -25,7 +25,7 @@ from tqdm import tqdm
 from harness.io.progress import Bar, progress_bar
 from harness.machine import cores, keep_freed_memory, lacking
 from harness.models import find
-from harness.report.results import score_text
+from harness.report.tables import score_text
 from harness.runs.records import RunScores
 from harness.runs.run import Run
 

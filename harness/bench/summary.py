@@ -10,7 +10,8 @@ from harness.bench.estimate import lacking
 from harness.bench.execute import Outcome
 from harness.bench.plan import Gap, Plan
 from harness.models import families
-from harness.report.results import leaderboard, score_table
+from harness.report.results import leaderboard
+from harness.report.tables import score_table
 from harness.scoring.baselines import EXPLAINED
 from splits.formatting import Report, table, wrapped_table
 

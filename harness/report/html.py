@@ -14,7 +14,8 @@ from pathlib import Path
 from harness.io.atomic import write_atomically
 from harness.io.locks import locked
 from harness.report import figures
-from harness.report.results import PUBLISHED, LeaderboardRow, Number, score_table
+from harness.report.results import PUBLISHED, LeaderboardRow, Number
+from harness.report.tables import score_table
 from harness.scoring.baselines import label
 from splits import KINDS
 

@@ -17,7 +17,7 @@ from torch import nn
 from harness.io.atomic import write_atomically
 from harness.io.checkpoints import LOG
 from harness.io.records import Document, Record, Upgrade
-from harness.models import Model, find
+from harness.models import MODELS, Model, find
 from harness.models.lookup import is_own
 from harness.runs.presets import resolve
 from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup
@@ -92,6 +92,22 @@ class ResultRecord(Document):
         upgraded = super()._upgraded(document, path)
         parts: dict[str, type[Document]] = {"scores": RunScores, "setup": RunSetup}
         return upgraded | {name: kind._upgraded(upgraded.get(name), path) for name, kind in parts.items()}
+
+
+def problem_of(path: Path, folder: Path) -> str:
+    """What is wrong with a file in a folder of records, "" if nothing: that it is none, not in its place, or not as its command says."""
+    try:
+        record = ResultRecord.read(path)
+    except (InputError, OSError) as error:
+        return str(error)
+    if path.relative_to(folder) != record.path:
+        return f"it belongs to {record.path}"
+    if not is_own(record.setup.model):
+        if record.setup.model not in MODELS:
+            return f"{record.setup.model} is no model"
+        if command_of(record.setup) != record.command:
+            return "its command is not of its config"
+    return ""
 
 
 def command_of(setup: RunSetup) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.models import MODELS
+from harness.report.records import ResultRecord
 from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup
-from harness.scoring import baselines
 from splits import KINDS, Kind
 from splits.errors import InputError, MissingError
 
@@ -93,7 +93,7 @@ class LeaderboardRow:
 
 
 def collect(out: Path) -> list[LeaderboardRow]:
-    """The finished runs in a folder of run folders, best first within each dataset and kind.
+    """The finished runs in a folder of run folders, or of records, best first within each dataset and kind.
 
     A document that is damaged, or of a format that isn't known here, is named in a warning: a run without scores is left out, one
     without a config has its settings left out.
@@ -103,9 +103,9 @@ def collect(out: Path) -> list[LeaderboardRow]:
     """
     found: dict[tuple[object, ...], RunScores] = {}
     configs: dict[str, dict[str, str]] = {}
-    for path in sorted(out.glob(f"*/*/*/*/{SCORES}")):
+    for path in sorted([*out.glob(f"*/*/*/*/{SCORES}"), *out.glob("*/*/*/*.json")]):
         try:
-            scores = RunScores.read(path)
+            scores, setup = _read(path)
         except (InputError, OSError) as error:  # the others are worth a report
             logger.warning("left out: %s", error)
             continue
@@ -114,13 +114,24 @@ def collect(out: Path) -> list[LeaderboardRow]:
             logger.warning("left out: %s is a copy of another run of the same seed", path)
             continue
         found[key] = scores
-        try:
-            configs[scores.fingerprint] = RunSetup.read(path.with_name(CONFIG)).settings()
-        except (InputError, OSError) as error:  # it is for the labels only
-            logger.warning("its settings are left out: %s", error)
+        if setup is not None:
+            configs[scores.fingerprint] = setup.settings()
     if not found:
         raise MissingError(f"no finished run in {out}: make some with `ood-data bench --model cnn --out {out}`")
     return _with_differences(leaderboard(found.values()), configs)
+
+
+def _read(path: Path) -> tuple[RunScores, RunSetup | None]:
+    """What a run's folder or a record says; without a config that can't be read, which is for the labels only."""
+    if path.name != SCORES:
+        record = ResultRecord.read(path)
+        return record.scores, record.setup
+    scores = RunScores.read(path)
+    try:
+        return scores, RunSetup.read(path.with_name(CONFIG))
+    except (InputError, OSError) as error:
+        logger.warning("its settings are left out: %s", error)
+        return scores, None
 
 
 def leaderboard(runs: Iterable[RunScores]) -> list[LeaderboardRow]:
@@ -170,35 +181,3 @@ def _difference(own: dict[str, str], others: list[dict[str, str]], fingerprint: 
 
 def _short(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def score_table(rows: list[LeaderboardRow]) -> list[list[str]]:
-    """Header and rows of text: R² of each model, and of the baselines below the models of their split."""
-    lines = [["dataset", "kind", "model", "R² test", "excl. cat.", "R² train", "published", "seeds", "steps", "n test", "preset"]]
-    for position, row in enumerate(rows):
-        first = row.first
-        shown = [
-            score_text(row.r2, row.deviation(lambda run: run.r2.mean)),
-            score_text(row.mean(lambda run: run.r2.mean_excl_categorical)),
-            score_text(row.mean(lambda run: run.train.r2.mean)),
-            "" if row.published is None else f"{row.published:.3f}",
-        ]
-        counts = [str(len(row.runs)), f"{first.steps:,}", f"{first.n_test:,}", first.preset]
-        lines.append([row.dataset, row.kind, row.label, *shown, *counts])
-        following = rows[position + 1] if position + 1 < len(rows) else None
-        if following is None or (following.dataset, following.kind) != (row.dataset, row.kind):
-            for name in baselines.BASELINES:
-                baseline = first.reference[name]
-                both = [score_text(baseline.mean), score_text(baseline.mean_excl_categorical)]
-                lines.append([row.dataset, row.kind, baselines.label(name), *both, "", "", "", "", "", ""])
-    return lines
-
-
-def score_text(value: float | None, deviation: float = math.nan) -> str:
-    """`0.123`, `0.123 ± 0.045`, or `–` where there is none."""
-    if value is None or math.isnan(value):
-        return "–"
-    shown = f"{value:z.3f}" if abs(value) < 1e6 else f"{value:.3g}"
-    if math.isnan(deviation):
-        return shown
-    return f"{shown} ± {deviation:.3f}" if deviation < 1e6 else f"{shown} ± {deviation:.3g}"

@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from harness.bench.names import datasets_named, kinds_named, models_named, nothing_in
 from harness.data.names import stores_in
 from ood_data.commands.options import Preset, Seeds, data_option, device_option, json_option, kinds_option, names, pick_device
-from ood_data.commands.policy import FAILED, Command, as_options
+from ood_data.commands.policy import FAILED, Command, Group, as_options
 from splits.errors import InputError, MissingError
 
+if TYPE_CHECKING:
+    import torch
 
-@click.command(cls=Command, continues=True)
+    from harness.bench.plan import Plan
+    from splits.formatting import Report
+
+
+class Bench(Group):
+    """The group `bench`, in which the name of a TOML file is a study's."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0].endswith(".toml"):
+            args = ["study", *args]
+        return super().resolve_command(ctx, args)
+
+
+out_option = click.option(
+    "--out", default="runs/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the run folders go."
+)
+jobs_option = click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="Runs at the same time.  [default: a CPU's cores, else 1]"
+)
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Only show the plan: the runs, what is missing, the time as far as it is known."
+)
+
+
+@click.group(cls=Bench, invoke_without_command=True, continues=True)
 @click.option(
     "--model",
     "models",
@@ -49,14 +79,16 @@ from splits.errors import InputError, MissingError
     help="Override the preset: train.steps=500, model.beta=8; repeat. --settings lists the keys.",
 )
 @data_option
-@click.option("--out", default="runs/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the run folders go.")
+@out_option
 @device_option
-@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Runs at the same time.  [default: a CPU's cores, else 1]")
-@click.option("--dry-run", is_flag=True, help="Only show the plan: the runs, what is missing, the time as far as it is known.")
+@jobs_option
+@dry_run_option
 @click.option("--list", "listed", is_flag=True, help="Only show what each model is.")
 @click.option("--settings", "shown", metavar="MODEL", help="Only show every key that --set takes, and its value for this model.")
 @json_option
+@click.pass_context
 def bench(
+    ctx: click.Context,
     models: tuple[str, ...],
     datasets: tuple[str, ...],
     kinds: tuple[str, ...],
@@ -81,8 +113,14 @@ def bench(
       ood-data bench --model pcl
       ood-data bench --model cnn,my_module:build --kind extrapolation --seeds 3
       ood-data bench --model all --dry-run
+      ood-data bench studies/laptop.toml
       ood-data bench --settings pcl
     """
+    if ctx.invoked_subcommand is not None:
+        given = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        if given:
+            raise click.UsageError(f"options go behind the word {ctx.invoked_subcommand}", ctx)
+        return
     if not listed and not shown:
         if not models:
             raise InputError("which model? --model NAME, or --model all; see ood-data bench --list")
@@ -93,12 +131,9 @@ def bench(
         models_named([shown])
 
     # Only now what imports torch.
-    from harness.bench.estimate import time_in_words
-    from harness.bench.execute import execute
     from harness.bench.plan import plan
     from harness.bench.settings import settings_of
-    from harness.bench.summary import summarize_models, summarize_outcomes, summarize_plan
-    from harness.machine import keep_freed_memory, warn_if_bf16_is_slow
+    from harness.bench.summary import summarize_models
     from harness.runs.presets import Settings
 
     with contextlib.redirect_stdout(sys.stderr):  # what a user's model prints
@@ -110,16 +145,98 @@ def bench(
             where = pick_device(device)
             settings = Settings(preset, overrides, where)  # type: ignore[arg-type,unused-ignore]
             planned = plan(models, data, out, datasets=datasets, kinds=kinds, seeds=seeds, settings=settings)
-            told = summarize_plan(planned, in_full=dry_run)
-            if any(run.config.train.precision == "bf16" for run in planned.runs):
-                warn_if_bf16_is_slow(where)
-            if dry_run:
-                told = told.with_line(time_in_words(planned.runs, out, where, jobs))
-            else:
-                for line in told.lines:
-                    click.echo(as_options(line), err=True)
-                keep_freed_memory()
-                told = summarize_outcomes(planned, execute(planned.runs, where, jobs))
+            told = _carried_out(planned, out, where, jobs, dry_run)
+    _answer(told, as_json)
+
+
+@bench.command("study", continues=True)
+@click.argument("file", type=click.Path(path_type=Path))
+@data_option
+@out_option
+@device_option
+@jobs_option
+@dry_run_option
+@json_option
+def study(file: Path, data: Path, out: Path, device: str, jobs: int | None, dry_run: bool, as_json: bool) -> None:
+    """Make every run of a study: groups of models, datasets, kinds and settings, written down in a TOML file.
+
+    `ood-data bench FILE.toml` does the same. What is done is skipped, what was killed continues.
+
+    \b
+    Examples:
+      ood-data bench studies/laptop.toml --dry-run
+      ood-data bench studies/laptop.toml --data data/ --out runs/
+    """
+    from harness.bench.study import plan_study, read_study
+
+    with contextlib.redirect_stdout(sys.stderr):
+        where = pick_device(device)
+        told = _carried_out(plan_study(read_study(file), data, out, where), out, where, jobs, dry_run)
+    _answer(told, as_json)
+
+
+@bench.command("replay", continues=True)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RECORD…")
+@data_option
+@click.option("--out", default="replays/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the run folders go.")
+@device_option
+@json_option
+def replay(files: tuple[Path, ...], data: Path, out: Path, device: str, as_json: bool) -> None:
+    """Make the runs of records again, and compare: each agrees, differs, or is struck out, as it can't be made again.
+
+    Exits with 1 if one does not agree.
+
+    \b
+    Example:
+      ood-data bench replay results/dsprites/random/cnn/0-1f2e3d4c.json
+    """
+    if absent := [file for file in files if not file.is_file()]:
+        raise MissingError(f"{absent[0]} is not a file: a record is expected, results/DATASET/KIND/MODEL/SEED-….json")
+
+    from harness.bench.replay import replay
+    from harness.io.progress import move, progress_bar
+    from harness.machine import keep_freed_memory
+    from harness.report.records import ResultRecord
+
+    records = [ResultRecord.read(file) for file in files]
+    where = pick_device(device)
+    keep_freed_memory()
+    found = {}
+    with contextlib.redirect_stdout(sys.stderr), progress_bar("replay", "runs", len(records)) as bar:
+        for number, (file, record) in enumerate(zip(files, records, strict=True)):
+
+            def progress(part: float, before: int = number) -> None:
+                move(bar, before + part, len(records))
+
+            found[str(file)] = replay(record, data, out, where, progress)
+    if as_json:
+        click.echo(json.dumps({file: asdict(each) for file, each in found.items()}))
+    else:
+        click.echo("\n".join(f"{file}: {each.verdict}: {each.reason}" for file, each in found.items()))
+    if not all(each.ok for each in found.values()):
+        sys.exit(FAILED)
+
+
+def _carried_out(planned: Plan, out: Path, where: torch.device, jobs: int | None, dry_run: bool) -> Report:
+    """What came of a plan, or what would."""
+    from harness.bench.estimate import time_in_words
+    from harness.bench.execute import execute
+    from harness.bench.summary import summarize_outcomes, summarize_plan
+    from harness.machine import keep_freed_memory, warn_if_bf16_is_slow
+
+    told = summarize_plan(planned, in_full=dry_run)
+    if any(run.config.train.precision == "bf16" for run in planned.runs):
+        warn_if_bf16_is_slow(where)
+    if dry_run:
+        return told.with_line(time_in_words(planned.runs, out, where, jobs))
+    for line in told.lines:
+        click.echo(as_options(line), err=True)
+    keep_freed_memory()
+    return summarize_outcomes(planned, execute(planned.runs, where, jobs))
+
+
+def _answer(told: Report, as_json: bool) -> None:
+    """Print it, and exit with 1 if it is bad news."""
     click.echo(json.dumps(told.data) if as_json else as_options("\n".join(told.lines)))
     if not told.ok:
         sys.exit(FAILED)
@@ -130,18 +247,19 @@ def bench(
 @click.option("--out", default="report/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the report goes.")
 @json_option
 def report_command(runs: Path, out: Path, as_json: bool) -> None:
-    """Sum up the run folders in RUNS: tables (CSV), pictures (PNG) and one self-contained page, index.html.
+    """Sum up the run folders, or the records, in RUNS: tables (CSV), pictures (PNG) and one self-contained page, index.html.
 
     \b
     Example:
       ood-data report runs/ --out report/
     """
-    if not any(runs.glob("*/*/*/*/scores.json")):
+    if not any(itertools.chain(runs.glob("*/*/*/*/scores.json"), runs.glob("*/*/*/*.json"))):
         raise MissingError(f"no finished run in {runs}: make some with `ood-data bench --model cnn --out {runs}`")
 
     # Only now what imports torch and matplotlib.
     from harness.report.html import report
-    from harness.report.results import collect, score_table
+    from harness.report.results import collect
+    from harness.report.tables import overviews, score_table
     from harness.scoring.baselines import EXPLAINED
     from splits.formatting import table
 
@@ -150,5 +268,7 @@ def report_command(runs: Path, out: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"files": [str(file) for file in files]}))
     else:
+        for dataset, lines in overviews(rows):
+            click.echo("\n".join([f"{dataset}, R² on test:", *table(lines), ""]))
         click.echo("\n".join([*table(score_table(rows)), EXPLAINED]))
         click.echo(f"open {out / 'index.html'}")

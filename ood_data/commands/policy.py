@@ -62,10 +62,22 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group of commands that says what was probably meant by a name that is none of them."""
+    """A group of commands that says what was probably meant by a name that is none of them.
+
+    Args:
+        continues: of a group that does something by itself: whether the same command, run again, goes on where it was interrupted.
+    """
 
     command_class = Command
     group_class = type
+
+    def __init__(self, *args: Any, continues: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.continues = continues
+
+    def invoke(self, ctx: click.Context) -> Any:
+        ctx.meta["command"] = self
+        return super().invoke(ctx)
 
     def get_short_help_str(self, limit: int = LONG) -> str:
         """The whole first sentence of the help."""

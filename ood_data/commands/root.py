@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from ood_data.commands import bench, data, flow, generate, split
+from ood_data.commands import bench, data, flow, generate, results, split
 from ood_data.commands.policy import Commands, InOptions
 
 
@@ -33,5 +33,5 @@ def main(debug: bool) -> None:
     logging.getLogger("py.warnings").setLevel(logging.DEBUG if debug else logging.ERROR)
 
 
-for command in (split.split, generate.generate, data.data, bench.bench, bench.report_command, flow.flow):
+for command in (split.split, generate.generate, data.data, bench.bench, bench.report_command, results.results, flow.flow):
     main.add_command(command)

@@ -1,0 +1,78 @@
+"""Rows of leaderboards as tables of text."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+
+from harness.report.results import LeaderboardRow
+from harness.scoring import baselines
+from harness.scoring.records import BaselineName
+from splits import KINDS
+
+
+def score_table(rows: list[LeaderboardRow]) -> list[list[str]]:
+    """Header and rows of text: R² of each model, and of the baselines below the models of their split."""
+    lines = [["dataset", "kind", "model", "R² test", "excl. cat.", "R² train", "published", "seeds", "steps", "n test", "preset"]]
+    for position, row in enumerate(rows):
+        first = row.first
+        shown = [
+            score_text(row.r2, row.deviation(lambda run: run.r2.mean)),
+            score_text(row.mean(lambda run: run.r2.mean_excl_categorical)),
+            score_text(row.mean(lambda run: run.train.r2.mean)),
+            "" if row.published is None else f"{row.published:.3f}",
+        ]
+        counts = [str(len(row.runs)), f"{first.steps:,}", f"{first.n_test:,}", first.preset]
+        lines.append([row.dataset, row.kind, row.label, *shown, *counts])
+        following = rows[position + 1] if position + 1 < len(rows) else None
+        if following is None or (following.dataset, following.kind) != (row.dataset, row.kind):
+            for name in baselines.BASELINES:
+                baseline = first.reference[name]
+                both = [score_text(baseline.mean), score_text(baseline.mean_excl_categorical)]
+                lines.append([row.dataset, row.kind, baselines.label(name), *both, "", "", "", "", "", ""])
+    return lines
+
+
+def score_text(value: float | None, deviation: float = math.nan) -> str:
+    """`0.123`, `0.123 ± 0.045`, or `–` where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    shown = f"{value:z.3f}" if abs(value) < 1e6 else f"{value:.3g}"
+    if math.isnan(deviation):
+        return shown
+    return f"{shown} ± {deviation:.3f}" if deviation < 1e6 else f"{shown} ± {deviation:.3g}"
+
+
+def overviews(rows: Iterable[LeaderboardRow]) -> list[tuple[str, list[list[str]]]]:
+    """A table for each dataset: R² on test of each model and baseline, by kind of split; the best on extrapolation first."""
+    tables = []
+    for dataset, group in itertools.groupby(sorted(rows, key=lambda row: row.dataset), key=lambda row: row.dataset):
+        members = list(group)
+        kinds = [kind for kind in KINDS if any(row.kind == kind for row in members)]
+        by_label: dict[str, dict[str, LeaderboardRow]] = {}
+        for row in members:
+            by_label.setdefault(row.label, {})[row.kind] = row
+        ranked = sorted(
+            by_label.items(), key=lambda item: [-item[1][kind].r2 if kind in item[1] else math.inf for kind in kinds[::-1]]
+        )
+        lines = [["model", *kinds, "seeds", "steps"]]
+        for label, of_kinds in ranked:
+            numbers = [_r2(of_kinds.get(kind)) for kind in kinds]
+            found = of_kinds.values()
+            lines.append([label, *numbers, _span(len(row.runs) for row in found), _span(row.first.steps for row in found)])
+        references = {row.kind: row.first.reference for row in members}
+        names: Sequence[BaselineName] = baselines.BASELINES
+        lines += [[baselines.label(name), *(score_text(references[kind][name].mean) for kind in kinds), "", ""] for name in names]
+        tables.append((dataset, lines))
+    return tables
+
+
+def _r2(row: LeaderboardRow | None) -> str:
+    return "–" if row is None else score_text(row.r2, row.deviation(lambda run: run.r2.mean))
+
+
+def _span(numbers: Iterable[int]) -> str:
+    """`5` or `3 to 5`."""
+    found = list(numbers)
+    return f"{min(found):,}" if min(found) == max(found) else f"{min(found):,} to {max(found):,}"

@@ -1,0 +1,94 @@
+"""`ood-data results`: results that are kept, one small file a run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from ood_data.commands.options import json_option
+from ood_data.commands.policy import FAILED, Group
+from splits.errors import MissingError
+
+records_option = click.option(
+    "--to", "folder", default="results/", type=click.Path(path_type=Path), metavar="FOLDER", help="Folder that holds the records."
+)
+
+
+@click.group(cls=Group)
+def results() -> None:
+    """Keep results without their weights: one small file a run, from which the run can be made again.
+
+    `ood-data report results/` shows a folder of them, `ood-data bench replay FILE` makes one again and compares.
+
+    \b
+    Examples:
+      ood-data results submit runs/ --to results/
+      ood-data results check results/
+    """
+
+
+@results.command("submit")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN…")
+@records_option
+@json_option
+def submit(runs: tuple[Path, ...], folder: Path, as_json: bool) -> None:
+    """Write the record of finished runs: RUN is a run's folder, or a folder of run folders.
+
+    A record has the run's config, scores, log, versions, device and commit, and the command that makes it again. To offer it to this
+    project, add it to results/ in a pull request.
+
+    \b
+    Examples:
+      ood-data results submit runs/dsprites/random/cnn/0-1f2e3d4c
+      ood-data results submit runs/ --to results/
+    """
+    folders = [found for run in runs for found in _finished(run)]
+
+    from harness.report.records import ResultRecord  # torch
+
+    records = [ResultRecord.of(run) for run in folders]
+    for record in records:
+        path = folder / record.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record.write(path)
+    written = [str(folder / record.path) for record in records]
+    click.echo(json.dumps({"files": written}) if as_json else "\n".join(written))
+
+
+def _finished(run: Path) -> list[Path]:
+    """The folders of finished runs that a path names."""
+    if (run / "scores.json").is_file():
+        return [run]
+    found = sorted(path.parent for path in run.glob("*/*/*/*/scores.json"))
+    if not found:
+        raise MissingError(f"{run} is neither a finished run nor a folder of them: runs/DATASET/KIND/MODEL/… has a scores.json")
+    return found
+
+
+@results.command("check")
+@click.argument("folder", default="results/", type=click.Path(path_type=Path))
+@json_option
+def check(folder: Path, as_json: bool) -> None:
+    """Check that every record in FOLDER is whole, in its place, and consistent with itself; nothing is trained.
+
+    \b
+    Example:
+      ood-data results check results/
+    """
+    if not any(folder.glob("*/*/*/*.json")):
+        raise MissingError(f"no record in {folder}: make some with `ood-data results submit runs/`")
+
+    from harness.report.records import problem_of  # torch
+
+    paths = sorted(folder.rglob("*.json"))
+    problems = {str(path): problem for path in paths if (problem := problem_of(path, folder))}
+    if as_json:
+        click.echo(json.dumps({"records": len(paths), "problems": problems}))
+    else:
+        lines = [f"{path}: {problem}" if path not in problem else problem for path, problem in problems.items()]
+        click.echo("\n".join([*lines, f"{len(paths):,} records, {len(problems):,} with a problem"]))
+    if problems:
+        sys.exit(FAILED)

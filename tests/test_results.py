@@ -1,0 +1,233 @@
+"""Results that are kept: records of runs, what they are worth, and studies, which make many."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from harness.bench.plan import plan
+from harness.bench.replay import FACTOR_TOLERANCE, MEAN_TOLERANCE, compared, replay
+from harness.bench.study import plan_study, read_study
+from harness.models import MODELS
+from harness.report.records import ResultRecord, command_of, problem_of
+from harness.report.results import collect
+from harness.report.tables import score_table
+from harness.runs.presets import Settings
+from harness.runs.records import RunScores
+from ood_data.commands import main
+
+CPU = torch.device("cpu")
+TINY = ("train.steps=4", "train.batch=16", "readout.steps=3", "train.precision=fp32", "score.samples=50")
+ROOT = Path(__file__).parents[1]
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(each) for each in arguments], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def runs(blocks_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Finished runs of two models, two kinds, two seeds."""
+    out = tmp_path_factory.mktemp("results") / "runs"
+    settings = Settings(overrides=(*TINY, "train.betas=[0.5, 0.9]"))
+    for run in plan(["mlp", "pcl"], blocks_root, out, kinds=["random", "extrapolation"], seeds=2, settings=settings).runs:
+        run.execute(CPU)
+    return out
+
+
+@pytest.fixture
+def records(runs: Path, tmp_path: Path) -> Path:
+    assert invoke("results", "submit", runs, "--to", tmp_path / "results").exit_code == 0
+    return tmp_path / "results"
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.json"))
+
+
+def test_records_report_as_the_runs_do(runs: Path, records: Path, tmp_path: Path) -> None:
+    assert len(files(records)) == 8
+    assert all(path.stat().st_size < 20_000 for path in files(records))
+    assert score_table(collect(records)) == score_table(collect(runs))
+    shown = [invoke("report", folder, "--out", tmp_path / "page") for folder in (runs, records)]
+    assert shown[0].stdout == shown[1].stdout
+    assert invoke("results", "check", records).stdout == "8 records, 0 with a problem\n"
+    before = [path.read_bytes() for path in files(records)]
+    invoke("results", "submit", runs, "--to", records)
+    assert [path.read_bytes() for path in files(records)] == before
+
+
+def test_the_command_of_a_record_makes_the_same_run(blocks_root: Path, records: Path, tmp_path: Path) -> None:
+    record = ResultRecord.read(files(records)[0])
+    program, *arguments = shlex.split(record.command)
+    assert program == "ood-data"
+    done = invoke(*arguments, "--data", blocks_root, "--out", tmp_path / "again", "--json")
+    assert done.exit_code == 0, done.stderr
+    (scores,) = json.loads(done.stdout)["runs"]
+    assert scores["fingerprint"] == record.scores.fingerprint
+    assert scores["r2"] == record.scores.r2.to_dict()
+
+
+def test_a_record_replays(blocks_root: Path, records: Path, tmp_path: Path) -> None:
+    done = invoke("bench", "replay", *files(records)[:2], "--data", blocks_root, "--out", tmp_path / "replays")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.count(": agrees: R² ") == 2
+    assert "the same to the last digit" in done.stdout
+
+
+def changed(record: ResultRecord, **facts: Any) -> ResultRecord:
+    return record.model_copy(update={"scores": record.scores.model_copy(update=facts)})
+
+
+def test_what_differs_is_said(records: Path) -> None:
+    scores = ResultRecord.read(files(records)[0]).scores
+    assert scores.r2.mean is not None
+
+    def moved(by: float, factor: float = 0.0) -> RunScores:
+        factors = {name: (value or 0.0) + factor for name, value in scores.r2.factors.items()}
+        mean = None if scores.r2.mean is None else scores.r2.mean + by
+        return scores.model_copy(update={"r2": scores.r2.model_copy(update={"mean": mean, "factors": factors})})
+
+    assert compared(scores, scores).verdict == "agrees"
+    assert compared(scores, moved(MEAN_TOLERANCE * 0.9)).verdict == "agrees"
+    told = compared(scores, moved(MEAN_TOLERANCE * 1.1))
+    assert (told.verdict, told.ok) == ("differs", False)
+    assert "more than 0.03 apart" in told.reason
+    told = compared(scores, moved(0, FACTOR_TOLERANCE * 1.1))
+    assert told.verdict == "differs"
+    assert "brightness" in told.reason
+
+
+def test_what_cannot_be_made_again_is_struck_out(
+    blocks_root: Path, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = ResultRecord.read(files(records)[0])
+    model = record.setup.model
+    monkeypatch.setattr("harness.models.lookup.MODELS", {**MODELS, model: replace(MODELS[model], protocol=2)})
+    told = replay(record, blocks_root, tmp_path, CPU)
+    assert (told.verdict, told.reason) == ("struck out", f"{model} is of version 2 of its protocol now, and was of 1")
+    monkeypatch.undo()
+    other = record.model_copy(update={"setup": record.setup.model_copy(update={"images": 7})})
+    other = changed(other, fingerprint="00000000")
+    assert "blocks here was made in another way: 7 images of" in replay(other, blocks_root, tmp_path, CPU).reason
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+    done = invoke("bench", "replay", files(records)[0], "--data", tmp_path)
+    assert done.exit_code == 1
+    assert "blocks" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda d: d["scores"].update(model="cnn"), "differ in their model"),
+        (lambda d: d["scores"].update(dataset="../../evil"), "can't be a name"),
+        (lambda d: d.update(command="rm -rf /"), "its command is not of its config"),
+        (lambda d: d["scores"].update(fingerprint="12345678"), "it belongs to blocks/"),
+        (lambda d: d.update(format=2), "is not of format 1"),
+        (lambda d: d["setup"].pop("config"), "setup.config"),
+        (lambda d: d["log"].append({"phase": "train", "step": -1, "loss": 0.0}), "log.1.step"),
+    ],
+)
+def test_a_wrong_record_is_found(records: Path, change: Any, words: str) -> None:
+    path = next(path for path in files(records) if "mlp" in path.parts)
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    assert words in problem_of(path, records)
+    done = invoke("results", "check", records)
+    assert done.exit_code == 1
+    assert words in done.stdout
+    assert "8 records, 1 with a problem" in done.stdout
+
+
+def test_wrong_use_is_told_in_a_line(runs: Path, tmp_path: Path) -> None:
+    for arguments, words in [
+        (("results", "submit", tmp_path), "neither a finished run nor a folder of them"),
+        (("results", "check", tmp_path), "no record in"),
+        (("bench", "replay", tmp_path / "x.json"), "is not a file: a record is expected"),
+        (("bench", "--jobs", 3, "replay", "x.json"), "options go behind the word replay"),
+        (("bench", tmp_path / "x.toml"), "x.toml is not a file: a study in TOML is expected"),
+    ]:
+        done = invoke(*arguments)
+        assert done.exit_code in (1, 2)
+        assert words in " ".join(done.stderr.split())
+
+
+STUDY = """
+seeds = [0, 3]
+datasets = ["blocks"]
+settings = { "train.steps" = 4, "train.batch" = 16, "train.precision" = "fp32", "train.betas" = [0.5, 0.9] }
+
+[[runs]]
+models = ["mlp", "cnn"]
+kinds = ["random", "composition"]
+
+[[runs]]
+models = ["beta-vae"]
+kinds = ["random"]
+seeds = 1
+preset = "full"
+settings = { "train.steps" = 5 }
+grid = { "model.beta" = [1, 4.0], "readout.steps" = [2, 3] }
+"""
+
+
+def test_a_study_is_its_groups(blocks_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(STUDY)
+    planned = plan_study(read_study(tmp_path / "study.toml"), blocks_root, tmp_path / "runs")
+    assert [(run.seed, run.kind, run.model) for run in planned.runs] == [
+        *[(0, "random", model) for model in ("mlp", "cnn", *["beta-vae"] * 4)],
+        *[(0, "composition", model) for model in ("mlp", "cnn")],
+        *[(3, kind, model) for kind in ("random", "composition") for model in ("mlp", "cnn")],
+    ]
+    grid = [run for run in planned.runs if run.model == "beta-vae"]
+    assert [(run.config.model["beta"], run.config.readout.steps) for run in grid] == [(1.0, 2), (1.0, 3), (4.0, 2), (4.0, 3)]
+    assert {(run.config.train.steps, run.config.preset) for run in grid} == {(5, "full")}
+    assert planned.runs[0].config.train.betas == (0.5, 0.9)
+    told = invoke("bench", tmp_path / "study.toml", "--data", blocks_root, "--out", tmp_path / "runs", "--dry-run")
+    assert "12 runs: 12 new" in told.stdout
+
+
+@pytest.mark.parametrize(
+    "before, after, words",
+    [
+        ('"mlp", "cnn"', '"mlpp"', "runs 1 of the study: unknown model 'mlpp'; did you mean 'mlp'"),
+        ("kinds =", "kind =", "runs.0.kind: Extra inputs are not permitted"),
+        ('"train.steps" = 5', '"train.stepz" = 5', "runs 2 of the study: unknown setting 'train.stepz'"),
+        ("seeds = [0, 3]", "seeds = 0", "seeds"),
+        ("[1, 4.0]", "[1, 1.0]", "the study has the same run twice: blocks, random, beta-vae, seed 0"),
+        ("[[runs]]", "[[runs", "is not TOML"),
+    ],
+)
+def test_a_wrong_study_is_told_in_a_line(blocks_root: Path, tmp_path: Path, before: str, after: str, words: str) -> None:
+    assert before in STUDY
+    (tmp_path / "study.toml").write_text(STUDY.replace(before, after))
+    done = invoke("bench", tmp_path / "study.toml", "--data", blocks_root)
+    assert done.exit_code == 2
+    assert words in done.stderr
+
+
+def test_a_study_is_made_and_continued(blocks_root: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text(STUDY.replace('["mlp", "cnn"]', '["mlp"]').replace("[1, 4.0]", "[1]").replace("[2, 3]", "[2]"))
+    where = ("--data", blocks_root, "--out", tmp_path / "runs", "--jobs", 1, "--json")
+    done = invoke("bench", study, *where)
+    assert done.exit_code == 0, done.stderr
+    assert len(json.loads(done.stdout)["runs"]) == 5
+    shutil.rmtree(next((tmp_path / "runs/blocks/random/mlp").iterdir()))
+    assert "4 done, 1 new" in invoke("bench", study, *where[:4], "--dry-run").stdout
+
+
+def test_a_users_model_is_not_run_for_its_record(runs: Path, tmp_path: Path) -> None:
+    before = ROOT / "tests/golden/before/runs/blocks/extrapolation/my_network.build"
+    record = ResultRecord.of(next(before.iterdir()))
+    assert "--model my_network:build" in record.command
+    assert command_of(record.setup) == record.command
