@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow test-lowest coverage check lint types imports docs format clean
+.PHONY: demo test test-slow test-lowest coverage check lint types imports leaderboard docs format clean
 
 demo: $(VENV)/installed
 	$(BIN)/ood-data generate celebglow --out demo/ --persons 24
@@ -38,6 +38,9 @@ types: $(VENV)/dev
 
 imports: $(VENV)/dev
 	$(BIN)/lint-imports
+
+leaderboard: $(VENV)/dev
+	$(BIN)/python docs/leaderboard.py
 
 docs: $(VENV)/docs
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -b html docs docs/_build/html

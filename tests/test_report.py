@@ -19,10 +19,12 @@ from harness.bench.execute import execute
 from harness.bench.plan import plan as plan_bench
 from harness.report import figures, html
 from harness.report.html import report
-from harness.report.results import PUBLISHED, collect, leaderboard
-from harness.report.tables import score_table, score_text
+from harness.report.results import PUBLISHED, collect, leaderboard, mixtures
+from harness.report.tables import overviews, score_table, score_text
 from harness.runs.presets import Settings
-from harness.runs.records import RunScores
+from harness.runs.records import Protocol, RunScores
+from harness.scoring.baselines import baselines
+from splits import load_spec
 
 TINY = ["train.steps=3", "train.batch=16", "readout.steps=3", "train.precision=fp32"]
 
@@ -69,8 +71,11 @@ def test_means_and_deviations_over_seeds(runs: Path) -> None:
 
 def test_published_numbers_stand_beside_ours(runs: Path) -> None:
     scores = RunScores.read(next((runs / "blocks/extrapolation/pcl").glob("*/scores.json")))
-    (row,) = leaderboard([scores.model_copy(update={"dataset": "dsprites"})])
+    full = scores.model_copy(update={"dataset": "dsprites", "preset": "full"})
+    (row,) = leaderboard([full], plain=[scores.fingerprint])
     assert row.published == 0.667
+    assert leaderboard([full])[0].published is None  # with other settings than the preset's
+    assert leaderboard([full.model_copy(update={"preset": "quick"})], plain=[scores.fingerprint])[0].published is None
     header, line, *baselines = score_table([row])
     assert line[header.index("published")] == "0.667"
     assert [baseline[2] for baseline in baselines] == ["(train-mean)", "(ood-to-mean)", "(clip)"]
@@ -127,7 +132,7 @@ def test_the_report_is_whole_and_needs_nothing_else(runs: Path, tmp_path: Path) 
     assert all(link.startswith(("data:image/svg+xml;base64,", "#")) for link in links.found)
     assert not re.search(r"url\(|@import|<script", page)
     assert "prefers-color-scheme: dark" in page
-    assert "not the paper's budget" in page
+    assert "Some runs are of the preset quick" in page
     scores = list(csv.DictReader(files["scores.csv"].decode().splitlines()))
     assert [line["model"] for line in scores if line["model"].startswith("(")] == ["(train-mean)", "(ood-to-mean)", "(clip)"] * 2
     means = {(row.kind, row.model, row.fingerprint): row.r2 for row in collect(runs)}
@@ -235,3 +240,39 @@ def test_a_run_that_cant_be_read_is_left_out_of_the_report(runs: Path, tmp_path:
     file.write_text('{"format": 0}')
     assert [len(row.runs) for row in collect(tmp_path / "runs")].count(2) == 1
     assert f"left out: {file} is not of format 1 or 2" in caplog.text
+
+
+def test_what_makes_rows_less_comparable_is_said(runs: Path) -> None:
+    scores = RunScores.read(next((runs / "blocks/extrapolation/pcl").glob("*/scores.json")))
+    rows = leaderboard(
+        [scores, scores.model_copy(update={"seed": 9, "device": "cpu (another)", "protocol": Protocol(model=2, score=2)})]
+    )
+    assert mixtures(rows[:0]) == []
+    assert mixtures(leaderboard([scores])) == []
+    assert mixtures(rows) == [
+        f"These runs mix devices: {', '.join(sorted([scores.device, 'cpu (another)']))}.",
+        "These runs mix versions of a model's protocol: pcl 1, pcl 2.",
+        "These runs mix versions of scoring: 1, 2.",
+    ]
+
+
+def test_baselines_have_their_train_side(runs: Path) -> None:
+    """R² of a constant on train: dSprites' extrapolation has .342 (it was measured outside, with scikit-learn's means)."""
+    reference = baselines(load_spec("dsprites").split("extrapolation"))
+    train = {name: None if each.train is None else each.train.mean for name, each in reference.items()}
+    assert train == {"train_mean": pytest.approx(0.342, abs=5e-4), "ood_to_mean": 1.0, "clip": 1.0}
+    for name, expected in (("shapes3d", 0.316), ("mpi3d", 0.278), ("celebglow", 0.429)):
+        constant = baselines(load_spec(name).split("extrapolation"))["train_mean"].train
+        assert constant is not None
+        assert constant.mean == pytest.approx(expected, abs=5e-4)
+
+
+def test_the_overview_has_models_by_kinds(runs: Path) -> None:
+    ((dataset, lines),) = overviews(collect(runs))
+    assert dataset == "blocks"
+    assert lines[0] == ["model", "composition", "extrapolation", "seeds", "steps"]
+    assert {line[0] for line in lines[1:3]} == {"mlp", "pcl"}
+    best = [float(line[2].partition(" ")[0]) for line in lines[1:3]]
+    assert best == sorted(best, reverse=True)
+    assert [line[0] for line in lines[3:]] == ["(train-mean)", "(ood-to-mean)", "(clip)"]
+    assert lines[-1][1] == ""  # on composition clip is perfect

@@ -9,9 +9,10 @@ from typing import Any
 from harness.bench.estimate import lacking
 from harness.bench.execute import Outcome
 from harness.bench.plan import Gap, Plan
-from harness.models import families
-from harness.report.results import leaderboard
+from harness.models import MODELS, families
+from harness.report.results import leaderboard, mixtures
 from harness.report.tables import score_table
+from harness.runs.presets import is_plain
 from harness.scoring.baselines import EXPLAINED
 from splits.formatting import Report, table, wrapped_table
 
@@ -85,9 +86,11 @@ def summarize_outcomes(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
     """The score table, and what failed. Not ok if anything that was asked for has no scores."""
     scores = [outcome.scores for outcome in outcomes if outcome.scores is not None]
     failed = [outcome for outcome in outcomes if outcome.scores is None]
-    lines = [*table(score_table(leaderboard(scores))), EXPLAINED] if scores else []
+    plain = {run.fingerprint for run in plan.runs if run.model in MODELS and is_plain(MODELS[run.model], run.config)}
+    rows = leaderboard(scores, plain)
+    lines = [*table(score_table(rows)), EXPLAINED, *mixtures(rows)] if scores else []
     if any(each.preset == "quick" for each in scores):
-        lines.append("quick is not the paper's budget: few steps, and a sample of the images scored.")
+        lines.append("quick: few steps, and a sample of the images scored.")
     # The same reason once: a model without weights fails alike on every split.
     for (model, error), count in Counter((outcome.run.model, outcome.error) for outcome in failed).items():
         lines.append(f"not done: {model}, {_runs(count)}: {error}")

@@ -48,7 +48,7 @@ def render(figure: Figure, kind: str) -> bytes:
 
 
 def leaderboard(rows: Sequence[LeaderboardRow]) -> Figure:
-    """R² of each model on one split: test as a bar with its deviation over seeds, train as a dot, the paper's number as a diamond."""
+    """R² of each model on one split: test as a bar with its deviation over seeds, train as a dot, a published number as a diamond."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 1.0 + 0.3 * len(rows)))
         axes = figure.subplots()
@@ -79,7 +79,7 @@ def leaderboard(rows: Sequence[LeaderboardRow]) -> Figure:
 
 
 def heat_map(rows: Sequence[LeaderboardRow]) -> Figure:
-    """R² per factor of each model and baseline on one split."""
+    """R² per factor of each model and baseline on one split; ▲ where a model beats clip, the last of them."""
     factors = list(rows[0].first.r2.factors)
     names = [row.label for row in rows] + [label(name) for name in BASELINES]
     values = [[row.factor_r2(factor) for factor in factors] for row in rows]
@@ -92,6 +92,7 @@ def heat_map(rows: Sequence[LeaderboardRow]) -> Figure:
         axes.set_yticks(range(len(names)), names)
         for (row, column), value in np.ndenumerate(np.array(values)):
             shown = "–" if math.isnan(value) else f"{value:z.2f}" if abs(value) < 1000 else f"{value:.0e}"
+            shown += " ▲" if row < len(rows) and value > values[-1][column] else ""
             axes.text(column, row, shown, ha="center", va="center", color="white" if abs(value) > 0.6 else "black", fontsize=8)
         figure.colorbar(image, label="R² (below −1: as −1)", fraction=0.05)
         return figure

@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.io.atomic import write_atomically
 from harness.io.locks import locked
 from harness.report import figures
-from harness.report.results import PUBLISHED, LeaderboardRow, Number
+from harness.report.results import PUBLISHED, LeaderboardRow, Number, mixtures
 from harness.report.tables import score_table
 from harness.scoring.baselines import label
 from splits import KINDS
@@ -47,12 +47,14 @@ figure { margin: 1.5rem 0 } figure img { max-width: 100%; min-width: 38rem; heig
 """
 INTRODUCTION = """
 <p>R² is the benchmark's: one minus the mean squared error over the variance of the factor on the full grid, averaged over factors.
-It is not scikit-learn's. Ranking is on extrapolation.</p>
+It is not scikit-learn's. Each section ranks by its own split; the benchmark ranks models on extrapolation.</p>
 <ul>
 <li><b>(train-mean)</b> answers the mean over train; <b>(ood-to-mean)</b> is perfect where train has the value and answers that mean
-elsewhere; <b>(clip)</b> is perfect but answers only values that train has. A model below clip has not shown that it extrapolates.</li>
+elsewhere; <b>(clip)</b> is perfect but answers only values that train has. A factor on which a model beats clip is marked ▲ in
+the table of factors: only there has it shown that it extrapolates. A mean can lie below clip's although single factors beat it.</li>
 <li><b>excl. cat.</b> leaves out categorical factors, whose order means nothing. ± is the standard deviation over seeds.</li>
-<li><b>published</b> numbers are the paper's, which gives few in numbers, and all of them for extrapolation.</li>
+<li><b>published</b> numbers are from the benchmark's README of July 2021, for extrapolation; it does not state seeds or selection.
+They stand beside runs of the preset full without overrides.</li>
 </ul>
 """
 
@@ -100,11 +102,12 @@ def _page(rows: Sequence[LeaderboardRow], sections: Iterable[str]) -> str:
     splits = dict.fromkeys((row.dataset, row.kind) for row in rows)
     links = "".join(f'<a href="#{html.escape(f"{d}-{k}")}">{html.escape(f"{d}, {k}")}</a> ' for d, k in splits)
     quick = any(row.first.preset == "quick" for row in rows)
-    note = "<p><b>Some runs are of the preset quick</b>: few steps, and a sample of the images scored; not the paper's budget.</p>"
+    note = "<p><b>Some runs are of the preset quick</b>: few steps, and a sample of the images scored.</p>" if quick else ""
+    note += "".join(f"<p>{html.escape(line)}</p>" for line in mixtures(rows))
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>ood-data report</title><style>{STYLE}</style><h1>Out-of-distribution generalisation</h1>"
-        f"{INTRODUCTION}{note if quick else ''}<nav>{links}</nav>{''.join(sections)}</html>"
+        f"{INTRODUCTION}{note}<nav>{links}</nav>{''.join(sections)}</html>"
     )
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.models import MODELS
 from harness.report.records import ResultRecord
+from harness.runs.presets import is_plain
 from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup
 from splits import KINDS, Kind
 from splits.errors import InputError, MissingError
 
 logger = logging.getLogger(__name__)
 
-# Extrapolation R² in percent, as the benchmark's repository cites the paper: all that is published in numbers.
+# Extrapolation R² in percent, in the README of the benchmark's repository (bethgelab/InDomainGeneralizationBenchmark) since July 2021.
+# Seeds and selection are not stated there.
 PUBLISHED: dict[tuple[str, str], dict[str, float]] = {
     ("dsprites", "extrapolation"): {"pcl": 66.7, "densenet121": 64.4},
     ("shapes3d", "extrapolation"): {"resnet101": 67.8, "resnet50": 62.8},
@@ -36,6 +38,7 @@ class LeaderboardRow:
         fingerprint: of config, images and code.
         runs: the scores of each seed.
         differs: what tells it from the model's other rows on that split: settings, and that it was not trained at all.
+        plain: whether it is of a preset without overrides.
     """
 
     dataset: str
@@ -44,6 +47,7 @@ class LeaderboardRow:
     fingerprint: str
     runs: tuple[RunScores, ...]
     differs: str = ""
+    plain: bool = False
 
     @property
     def label(self) -> str:
@@ -79,7 +83,9 @@ class LeaderboardRow:
 
     @property
     def published(self) -> float | None:
-        """The paper's R² of this model on this split, None if it gives none in numbers."""
+        """The published R² of this model on this split; None where there is none, or the row is not of the preset `full` as it is."""
+        if not self.plain or self.first.preset != "full":
+            return None
         percent = PUBLISHED.get((self.dataset, self.kind), {}).get(self.model)
         return None if percent is None else percent / 100
 
@@ -103,6 +109,7 @@ def collect(out: Path) -> list[LeaderboardRow]:
     """
     found: dict[tuple[object, ...], RunScores] = {}
     configs: dict[str, dict[str, str]] = {}
+    plain: set[str] = set()
     for path in sorted([*out.glob(f"*/*/*/*/{SCORES}"), *out.glob("*/*/*/*.json")]):
         try:
             scores, setup = _read(path)
@@ -116,9 +123,11 @@ def collect(out: Path) -> list[LeaderboardRow]:
         found[key] = scores
         if setup is not None:
             configs[scores.fingerprint] = setup.settings()
+            if scores.model in MODELS and is_plain(MODELS[scores.model], setup.config):
+                plain.add(scores.fingerprint)
     if not found:
         raise MissingError(f"no finished run in {out}: make some with `ood-data bench --model cnn --out {out}`")
-    return _with_differences(leaderboard(found.values()), configs)
+    return _with_differences(leaderboard(found.values(), plain), configs)
 
 
 def _read(path: Path) -> tuple[RunScores, RunSetup | None]:
@@ -134,8 +143,8 @@ def _read(path: Path) -> tuple[RunScores, RunSetup | None]:
         return scores, None
 
 
-def leaderboard(runs: Iterable[RunScores]) -> list[LeaderboardRow]:
-    """Runs as rows, best first within each dataset and kind."""
+def leaderboard(runs: Iterable[RunScores], plain: Container[str] = ()) -> list[LeaderboardRow]:
+    """Runs as rows, best first within each dataset and kind; `plain` has the fingerprints of those of a preset without overrides."""
     grouped: dict[tuple[str, Kind, str, str], list[RunScores]] = {}
     for scores in runs:
         grouped.setdefault((scores.dataset, scores.kind, scores.model, scores.fingerprint), []).append(scores)
@@ -144,6 +153,7 @@ def leaderboard(runs: Iterable[RunScores]) -> list[LeaderboardRow]:
             *key,
             runs=tuple(sorted(group, key=lambda run: run.seed)),
             differs="" if any(run.steps for run in group) else UNTRAINED,
+            plain=key[3] in plain,
         )
         for key, group in grouped.items()
     ]
@@ -181,3 +191,19 @@ def _difference(own: dict[str, str], others: list[dict[str, str]], fingerprint: 
 
 def _short(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def mixtures(rows: Sequence[LeaderboardRow]) -> list[str]:
+    """In what rows, or the seeds of one, differ that makes numbers less comparable; in words, a line each."""
+    runs = [run for row in rows for run in row.runs]
+    found: dict[str, set[str]] = {
+        "presets": {run.preset for run in runs},
+        "devices": {run.device for run in runs},
+        "versions of a model's protocol": {f"{run.model} {run.protocol.model}" for run in runs if _versions(runs, run.model) > 1},
+        "versions of scoring": {str(run.protocol.score) for run in runs},
+    }
+    return [f"These runs mix {what}: {', '.join(sorted(values))}." for what, values in found.items() if len(values) > 1]
+
+
+def _versions(runs: Iterable[RunScores], model: str) -> int:
+    return len({run.protocol.model for run in runs if run.model == model})

@@ -30,7 +30,8 @@ def score_table(rows: list[LeaderboardRow]) -> list[list[str]]:
             for name in baselines.BASELINES:
                 baseline = first.reference[name]
                 both = [score_text(baseline.mean), score_text(baseline.mean_excl_categorical)]
-                lines.append([row.dataset, row.kind, baselines.label(name), *both, "", "", "", "", "", ""])
+                train = "" if baseline.train is None else score_text(baseline.train.mean)
+                lines.append([row.dataset, row.kind, baselines.label(name), *both, train, "", "", "", "", ""])
     return lines
 
 
@@ -45,7 +46,8 @@ def score_text(value: float | None, deviation: float = math.nan) -> str:
 
 
 def overviews(rows: Iterable[LeaderboardRow]) -> list[tuple[str, list[list[str]]]]:
-    """A table for each dataset: R² on test of each model and baseline, by kind of split; the best on extrapolation first."""
+    """A table for each dataset: R² on test of each model and baseline, by kind of split; the best on
+    the last kind first. A baseline that is perfect on a split says nothing there, and is left out."""
     tables = []
     for dataset, group in itertools.groupby(sorted(rows, key=lambda row: row.dataset), key=lambda row: row.dataset):
         members = list(group)
@@ -63,7 +65,9 @@ def overviews(rows: Iterable[LeaderboardRow]) -> list[tuple[str, list[list[str]]
             lines.append([label, *numbers, _span(len(row.runs) for row in found), _span(row.first.steps for row in found)])
         references = {row.kind: row.first.reference for row in members}
         names: Sequence[BaselineName] = baselines.BASELINES
-        lines += [[baselines.label(name), *(score_text(references[kind][name].mean) for kind in kinds), "", ""] for name in names]
+        for name in names:
+            numbers = [score_text(references[kind][name].mean) for kind in kinds]
+            lines.append([baselines.label(name), *("" if number == "1.000" else number for number in numbers), "", ""])
         tables.append((dataset, lines))
     return tables
 

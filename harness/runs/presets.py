@@ -14,7 +14,7 @@ import torch
 
 from harness.machine import has_bf16
 from harness.models import Model
-from harness.runs.config import Config, Preset
+from harness.runs.config import OF_NO_CONSEQUENCE, Config, Preset
 from harness.runs.records import PRESETS_OF_BEFORE
 from splits.errors import InputError, did_you_mean
 
@@ -65,6 +65,18 @@ def resolve(model: Model, preset: str, overrides: Iterable[str] = (), device: to
     if train.precision == "auto":
         train = replace(train, precision="bf16" if has_bf16(device or torch.device("cpu")) else "fp32")
     return replace(config, train=train, model=model.resolve(options))
+
+
+def is_plain(model: Model, config: Config) -> bool:
+    """Whether a config is its preset, but for what does not change the protocol: precision, threads, batch of scoring, logging."""
+    preset = resolve(model, config.preset)
+    train = replace(
+        config.train,
+        precision=preset.train.precision,
+        threads=preset.train.threads,
+        **{name: getattr(preset.train, name) for name in OF_NO_CONSEQUENCE["train"]},
+    )
+    return replace(config, train=train, score=replace(config.score, batch=preset.score.batch)) == preset
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.scoring.r2 import grid_variance, per_factor
-from harness.scoring.records import Baseline, BaselineName, DistanceError
+from harness.scoring.records import Baseline, BaselineName, DistanceError, PerFactor
 from splits import Split
 
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
@@ -31,9 +31,10 @@ def label(name: BaselineName) -> str:
 
 
 def baselines(split: Split) -> dict[BaselineName, Baseline]:
-    """What each baseline scores over the whole test side; its `by_distance` is empty for random and composition."""
+    """What each baseline scores over the whole test side, and train side; its `by_distance` is empty for random and composition."""
     variance = grid_variance(split.grid)
     errors: dict[BaselineName, list[float]] = {name: [] for name in BASELINES}
+    on_train: dict[BaselineName, list[float]] = {name: [] for name in BASELINES}
     by_distance: dict[BaselineName, list[DistanceError]] = {name: [] for name in BASELINES}
     for axis, factor in enumerate(split.grid):
         train, test = value_counts(split, axis)
@@ -41,6 +42,7 @@ def baselines(split: Split) -> dict[BaselineName, Baseline]:
         for name, answers in predictions(truth, train).items():
             squares = (answers - truth) ** 2 * test
             errors[name].append(squares.sum() / test.sum())
+            on_train[name].append(((answers - truth) ** 2 * train).sum() / train.sum())
             if split.test_if == "any":
                 steps = split.steps(factor.name)
                 sums, numbers = np.bincount(steps, squares), np.bincount(steps, test)
@@ -49,8 +51,14 @@ def baselines(split: Split) -> dict[BaselineName, Baseline]:
                     for step, n in enumerate(numbers)
                     if n
                 ]
-    r2 = {name: per_factor(split.grid, 1 - np.array(errors[name]) / variance) for name in BASELINES}
-    return {name: Baseline(**dict(r2[name]), by_distance=tuple(by_distance[name])) for name in BASELINES}
+
+    def r2(mean_squares: list[float]) -> PerFactor:
+        return per_factor(split.grid, 1 - np.array(mean_squares) / variance)
+
+    return {
+        name: Baseline(**dict(r2(errors[name])), by_distance=tuple(by_distance[name]), train=r2(on_train[name]))
+        for name in BASELINES
+    }
 
 
 def predictions(truth: NDArray[np.float64], train: NDArray[np.int64]) -> dict[BaselineName, NDArray[np.float64]]:

@@ -71,6 +71,7 @@ class Groups(Record):
 
 
 class Baseline(PerFactor):
-    """The benchmark's R² of a baseline."""
+    """The benchmark's R² of a baseline on test; on train in `train`, None in what was scored before there was that."""
 
     by_distance: tuple[DistanceError, ...]
+    train: PerFactor | None = None

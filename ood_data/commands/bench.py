@@ -68,7 +68,7 @@ dry_run_option = click.option(
     "--preset",
     default="quick",
     type=Preset(["quick", "full"]),
-    help="quick: minutes a run, not the paper's budget; full: the protocol as far as it is known.",
+    help="quick: a minute or two a run; full: the protocol as far as it is known, 200,000 steps.",
 )
 @click.option("--seeds", default="1", type=Seeds(), help="So many seeds, 3 being 0, 1 and 2; or these: 0,4,7.")
 @click.option(
@@ -258,7 +258,7 @@ def report_command(runs: Path, out: Path, as_json: bool) -> None:
 
     # Only now what imports torch and matplotlib.
     from harness.report.html import report
-    from harness.report.results import collect
+    from harness.report.results import collect, mixtures
     from harness.report.tables import overviews, score_table
     from harness.scoring.baselines import EXPLAINED
     from splits.formatting import table
@@ -270,5 +270,5 @@ def report_command(runs: Path, out: Path, as_json: bool) -> None:
     else:
         for dataset, lines in overviews(rows):
             click.echo("\n".join([f"{dataset}, R² on test:", *table(lines), ""]))
-        click.echo("\n".join([*table(score_table(rows)), EXPLAINED]))
+        click.echo("\n".join([*table(score_table(rows)), EXPLAINED, *mixtures(rows)]))
         click.echo(f"open {out / 'index.html'}")
