@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from harness.models.registry import register
+from harness.models.registry import FINE_TUNED, SUPERVISED, register
 from splits.errors import DependencyError, MissingError
 
 CONNECT_SECONDS = 2.0
@@ -38,6 +38,7 @@ PRETRAINED = {
     family="supervised",
     parameters=23_522_375,
     summary="ResNet-50 from scratch (timm)",
+    reconstruction=f"the last batch norm of a block starts at zero, as timm has it (model.zero_init_last); {SUPERVISED}",
     quick_steps=80,
     quick_learning_rate=QUICK_RATE,
     quick_batch=QUICK_BATCH,
@@ -54,6 +55,7 @@ def resnet50(in_channels: int, num_outputs: int, zero_init_last: bool = True) ->
     family="supervised",
     parameters=42_514_503,
     summary="ResNet-101 from scratch (timm)",
+    reconstruction=f"the last batch norm of a block starts at zero, as timm has it (model.zero_init_last); {SUPERVISED}",
     quick_steps=60,
     quick_learning_rate=QUICK_RATE,
     quick_batch=QUICK_BATCH,
@@ -70,6 +72,7 @@ def resnet101(in_channels: int, num_outputs: int, zero_init_last: bool = True) -
     family="supervised",
     parameters=6_961_031,
     summary="DenseNet-121 from scratch (timm)",
+    reconstruction=SUPERVISED,
     quick_steps=60,
     quick_learning_rate=QUICK_RATE,
     quick_batch=QUICK_BATCH,
@@ -85,7 +88,7 @@ def densenet121(in_channels: int, num_outputs: int) -> nn.Module:
     family="pretrained",
     parameters=23_514_695,
     summary="BiT ResNet-v2 50x1, ImageNet-21k (timm)",
-    reconstruction="BiT's weights; images stay at 64 × 64",
+    reconstruction=f"which weights: BiT's; {FINE_TUNED}",
     quick_steps=80,
     quick_learning_rate=QUICK_RATE,
     quick_batch=QUICK_BATCH,
@@ -103,7 +106,7 @@ def resnet50_in21k(in_channels: int, num_outputs: int, weights: str | None = "",
     family="pretrained",
     parameters=42_506_823,
     summary="BiT ResNet-v2 101x1, ImageNet-21k (timm)",
-    reconstruction="BiT's weights; images stay at 64 × 64",
+    reconstruction=f"which weights: BiT's; {FINE_TUNED}",
     quick_steps=60,
     quick_learning_rate=QUICK_RATE,
     quick_batch=QUICK_BATCH,
@@ -121,7 +124,7 @@ def resnet101_in21k(in_channels: int, num_outputs: int, weights: str | None = ""
     family="pretrained",
     parameters=6_961_031,
     summary="DenseNet-121, ImageNet-1k (torchvision's weights, through timm)",
-    reconstruction="the training recipe of the weights; images stay at 64 × 64",
+    reconstruction=f"which weights: torchvision's; {FINE_TUNED}",
     quick_steps=60,
     quick_learning_rate=QUICK_RATE,
     quick_batch=QUICK_BATCH,

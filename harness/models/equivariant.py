@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.models.convolutional import LAYERS
-from harness.models.registry import register
+from harness.models.registry import SUPERVISED, register
 from splits.errors import InputError
 
 ROTATIONS = 4
@@ -26,7 +26,7 @@ ROTATIONS = 4
     family="supervised",
     parameters=96_503,
     summary="C4 group convolutions at about cnn's compute",
-    reconstruction="the group, the fields per layer, the head",
+    reconstruction=f"the group, the fields per layer, the head; {SUPERVISED}",
 )
 def rotation_eq(in_channels: int, num_outputs: int, fields: Sequence[int] = (8, 8, 16, 16, 64)) -> nn.Module:
     """`fields` per layer; a field has 4 channels."""
@@ -38,7 +38,7 @@ def rotation_eq(in_channels: int, num_outputs: int, fields: Sequence[int] = (8, 
     family="supervised",
     parameters=1_516_487,
     summary="rotation-eq with as many fields as cnn has channels",
-    reconstruction="the group, the fields per layer, the head",
+    reconstruction=f"the group, the fields per layer, the head; {SUPERVISED}",
     quick_steps=150,
     quick_learning_rate=2e-4,  # at 1e-3 its features die, and it answers the mean
     quick_batch=16,

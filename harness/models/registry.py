@@ -16,6 +16,11 @@ from splits.errors import InputError, did_you_mean
 Family = Literal["supervised", "pretrained", "representation", "user"]
 Builder = Callable[..., nn.Module]
 
+# What is ours in the budget of every model of a family: nobody here has read the paper's appendix.
+SUPERVISED = "steps, batch and rate"
+FINE_TUNED = f"all layers are fine-tuned (only the last: model.freeze=true); images stay at 64 × 64; {SUPERVISED}"
+READ_OUT = "the readout's steps"
+
 
 @dataclass(frozen=True)
 class Model:
@@ -27,7 +32,7 @@ class Model:
         family: supervised; pretrained; representation, trained without labels and read out by an MLP; or a user's.
         summary: what it is, in a line.
         parameters: trained parameters for 3 channels and 7 outputs, without the readout; None if not known beforehand.
-        reconstruction: what the paper leaves open and we chose; empty if nothing.
+        reconstruction: what is ours, as the paper leaves it open, or its appendix has it.
         quick_steps: training steps in the preset `quick`, chosen so that a run takes a slow CPU core (40 GMAC/s) about a minute.
         quick_learning_rate, quick_batch, quick_precision: in the preset `quick`.
         protocol: the version of how it is built and trained. Raised with a change that makes other results of the same settings:
