@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import resource
@@ -27,6 +28,7 @@ from harness.data.dataset import Dataset
 from harness.data.pairs import ChangedFactors, LaplaceSteps
 from harness.data.pixels import Pixels, available_memory
 from harness.formats.convert import convert
+from harness.models import Representation, find
 from splits.grid import FactorKind
 
 PLACES = ["memory", "mapped"]
@@ -378,3 +380,33 @@ def test_wrong_use_of_samplers() -> None:
     grid = splits.FactorGrid((splits.Factor("a", 2),))
     with pytest.raises(ValueError, match="no train sample"):
         LaplaceSteps(splits.Split("toy", "random", grid, splits.RandomRule(2, 0)))
+
+
+def test_a_step_may_be_made_to_change_something() -> None:
+    """As SlowVAE's authors draw pairs; every image stays one of train's, and the other pairs stay as they were."""
+    split = splits.load_spec("celebglow").split("random")
+    either, always = (
+        LaplaceSteps(split, unchanged=unchanged).sample(4000, np.random.default_rng(0)) for unchanged in (True, False)
+    )
+    same = either[:, 0] == either[:, 1]
+    assert 0.33 < same.mean() < 0.41  # 37 % was measured outside
+    alone = always[always[:, 0] == always[:, 1], 0]
+    assert len(alone) < 0.02 * len(always)
+    for image in alone:  # none of the 15 that differ in one of smile, blond and age is train
+        neighbours = np.repeat(split.grid.factors([image]), 18, axis=0)
+        for row, (axis, value) in enumerate(itertools.product((1, 2, 3), range(6))):
+            neighbours[row, axis] = value
+        assert (split.mask[split.grid.index(neighbours)] | (split.grid.index(neighbours) == image)).all()
+    assert np.array_equal(either[~same], always[~same])
+    assert not split.mask[always].any()
+    for name in ("slowvae", "pcl"):
+        network = find(name).build(1, 4, unchanged=False)
+        assert isinstance(network, Representation)
+        assert network.pairs(split) == LaplaceSteps(split, unchanged=False)
+
+
+def test_an_image_without_a_neighbour_in_train_stays() -> None:
+    """A grid of categorical factors alone has no steps at all."""
+    spec = splits.derive_spec("faces", [splits.Factor("who", 4, "categorical"), splits.Factor("what", 3, "categorical")], 0.2)
+    pairs = LaplaceSteps(spec.split("random"), unchanged=False).sample(50, np.random.default_rng(0))
+    assert (pairs[:, 0] == pairs[:, 1]).all()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -14,6 +16,7 @@ from harness import models
 from harness.models.equivariant import ROTATIONS
 from harness.models.lookup import code_hash
 from harness.models.registry import register
+from harness.runs.run import weights_of
 
 HERE = [name for name, model in models.MODELS.items() if model.family != "pretrained"]
 HEAVY = {"resnet50": 1e-3, "resnet101": 1e-3, "densenet121": 1e-3, "rotation-eq-big": 3e-4}  # learning rates
@@ -217,3 +220,31 @@ def test_weights_from_a_local_file_or_folder(tmp_path: Path) -> None:
     for wrong in (tmp_path / "absent.safetensors", Path(__file__).parent):
         with pytest.raises(models.WeightsMissing, match="fetch https"):
             built("densenet121-in1k", weights=str(wrong))
+
+
+def test_a_frozen_network_trains_its_last_layer_only(tmp_path: Path) -> None:
+    """Not even the statistics of its batch norms change."""
+    timm = pytest.importorskip("timm")
+    source = timm.create_model("densenet121.tv_in1k", pretrained=False)
+    safetensors.torch.save_file(source.state_dict(), tmp_path / "densenet121.tv_in1k.safetensors")
+    network = models.find("densenet121-in1k").build(1, 4, weights=str(tmp_path), freeze=True)
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert trained == {"network.classifier.weight", "network.classifier.bias"}
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network.train()
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 0.1)
+    network(torch.rand(2, 1, 64, 64)).sum().backward()
+    optimizer.step()
+    assert {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])} == trained
+    told = weights_of("densenet121-in1k", {"weights": str(tmp_path)})
+    assert told is not None
+    assert (told.name, told.revision) == ("densenet121.tv_in1k.safetensors", "")
+    assert told.sha256 == hashlib.sha256((tmp_path / told.name).read_bytes()).hexdigest()
+    assert weights_of("cnn", {}) is None
+
+
+@pytest.mark.parametrize("zero, expected", [(True, 0.0), (False, 1.0)])
+def test_the_last_norm_of_a_block_starts_as_asked(zero: bool, expected: float) -> None:
+    pytest.importorskip("timm")
+    network = built("resnet50", 1, 4, zero_init_last=zero)
+    assert (network.layer1[0].bn3.weight == expected).all()
