@@ -31,8 +31,8 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def open(name: str, root: str | Path = "data/") -> Dataset:
-    """The dataset of that name among the stores in `root`.
+def open(name: str | Path, root: str | Path = "data/") -> Dataset:
+    """The dataset of that name among the stores in `root`; or of a store's own path, ``data/celebglow.zarr``.
 
     Raises:
         FileNotFoundError: if there is no such store, or it is unfinished.
@@ -40,4 +40,6 @@ def open(name: str, root: str | Path = "data/") -> Dataset:
     """
     from harness.data.dataset import Dataset  # pydantic and zarr
 
-    return Dataset(root, name)
+    if (path := Path(name)).suffix == ".zarr":
+        return Dataset(path.parent, path.stem)
+    return Dataset(root, str(name))

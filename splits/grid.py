@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal, SupportsIndex, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -53,6 +54,26 @@ class Factor:
     def label(self, index: int) -> str:
         """The value at `index` for people: its name where values have names, else the index."""
         return str(index) if self.values is None else str(self.values[index])
+
+    def indices(self, value: object) -> NDArray[np.int64]:
+        """The indices, ascending, of a value's name or index, of a list of them, or in a slice.
+
+        Raises:
+            ValueError: for what is no value of it.
+        """
+        if isinstance(value, slice):
+            return np.arange(self.size)[value]
+        if isinstance(value, Sequence | np.ndarray | range) and not isinstance(value, str):
+            return np.unique(np.concatenate([np.empty(0, np.int64), *(self.indices(each) for each in value)]))
+        names = {str(name): index for index, name in enumerate(self.values or ())}
+        if isinstance(value, str):
+            if value not in names:
+                raise InputError(f"{self.name} has no value {value!r}{did_you_mean(value, names)}")
+            return np.array([names[value]])
+        index = operator.index(value) if isinstance(value, SupportsIndex) else -1
+        if not 0 <= index < self.size:
+            raise InputError(f"{self.name} has the values 0 to {self.size - 1}, and not {value!r}")
+        return np.array([index])
 
 
 @dataclass(frozen=True)
@@ -124,6 +145,28 @@ class FactorGrid:
     @cached_property
     def _axes(self) -> dict[str, int]:
         return {name: axis for axis, name in enumerate(self.names)}
+
+    def select(self, **values: object) -> NDArray[np.int64]:
+        """The numbers of all combinations in which factors have some values, ascending.
+
+        Args:
+            values: by factor, a hyphen in its name written as an underscore: a value's name or index, a list of them, or a slice of
+                indices as Python's. What is not named takes all its values.
+
+        Raises:
+            ValueError: for a factor or a value that isn't there, with close matches.
+
+        >>> grid = FactorGrid((Factor("shape", 3, "categorical", ("square", "ellipse", "heart")), Factor("x-position", 6)))
+        >>> grid.select(shape="heart", x_position=slice(1, 3))
+        array([13, 14])
+        """
+        chosen = [np.arange(size) for size in self.sizes]
+        names = {name.replace("-", "_").replace(" ", "_"): name for name in self.names}
+        for key, value in values.items():
+            factor = self[names.get(key, key)]
+            chosen[self.axis(factor.name)] = factor.indices(value)
+        grid = np.ix_(*chosen)
+        return np.asarray(np.ravel_multi_index(grid, self.sizes), dtype=np.int64).reshape(-1)
 
     def index(self, factors: ArrayLike) -> NDArray[np.int64]:
         """The number of each combination.

@@ -7,9 +7,10 @@ few percent of the smallest model's step.
 from __future__ import annotations
 
 import math
+import operator
 import sys
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, SupportsIndex
 
 import numpy as np
 import torch
@@ -120,6 +121,13 @@ class Batches:
             yield self.images(self.indices[chosen]), self.targets[torch.from_numpy(chosen).to(self.device)]
 
 
+Transform = Callable[[Tensor], Any]
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
+
+
 class IndexedImages(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     """Images at some indices as a map-style Dataset: item i is (C, R, R) float32 in [0, 1] and (F,) float32 in [0, 1].
 
@@ -130,10 +138,20 @@ class IndexedImages(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         store: of the images.
         targets: (N, F) float32 of all of them.
         indices: (n,) indices into the grid.
+        transform: of each image, (C, R, R) float32 in [0, 1].
+        target_transform: of each target, (F,) float32 in [0, 1].
     """
 
-    def __init__(self, store: Store, targets: NDArray[np.float32], indices: ArrayLike) -> None:
+    def __init__(
+        self,
+        store: Store,
+        targets: NDArray[np.float32],
+        indices: ArrayLike,
+        transform: Transform | None = None,
+        target_transform: Transform | None = None,
+    ) -> None:
         self.root, self.name = store.paths.root, store.name
+        self.transform, self.target_transform = transform, target_transform
         self.indices = _whole_numbers(indices)
         self.targets = torch.from_numpy(targets[self.indices])
         self._pixels: Pixels | None = Pixels(store, np.unique(self.indices))
@@ -141,14 +159,31 @@ class IndexedImages(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, item: SupportsIndex) -> tuple[Any, Any]:
         return self.__getitems__([item])[0]
 
-    def __getitems__(self, items: list[int]) -> list[tuple[Tensor, Tensor]]:
+    def __getitems__(self, items: Sequence[SupportsIndex]) -> list[tuple[Any, Any]]:
+        wanted = [operator.index(item) for item in items]  # of a Subset or a sampler of a tensor, they are tensors
         if self._pixels is None:
             self._pixels = Pixels(Store(self.root, self.name), np.unique(self.indices))
-        images = to_float(self._pixels.gather(self.indices[items])).contiguous()
-        return list(zip(images.unbind(), self.targets[items].unbind(), strict=True))
+        images = to_float(self._pixels.gather(self.indices[wanted])).contiguous()
+        pairs = zip(images.unbind(), self.targets[wanted].unbind(), strict=True)
+        as_is: Transform = _as_it_is
+        transform, target_transform = self.transform or as_is, self.target_transform or as_is
+        return [(transform(image), target_transform(target)) for image, target in pairs]
+
+    def loader(
+        self, batch_size: int, shuffle: bool, seed: int, num_workers: int
+    ) -> torch.utils.data.DataLoader[tuple[Tensor, Tensor]]:
+        """A DataLoader of them: see `harness.data.dataset.Dataset.dataloader`."""
+        return torch.utils.data.DataLoader(
+            self,
+            batch_size,
+            shuffle=shuffle,
+            num_workers=num_workers,
+            generator=torch.Generator().manual_seed(seed),
+            persistent_workers=num_workers > 0,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_pixels": None}

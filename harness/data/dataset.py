@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 import zarr
@@ -16,6 +16,11 @@ from splits import Split, SplitSpec, spec_from_dict
 from splits.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from torch import Tensor
+
     from harness.data.batches import Batches, IndexedImages
 
 
@@ -35,7 +40,8 @@ def spec_of(store: Store) -> SplitSpec:
 
 
 class Dataset:
-    """Open one with `harness.open`.
+    """Open one with `harness.open`. ``data[3]`` is an image (R, R, C) uint8 and its factors' indices (F,) int64; a slice or an array of
+    numbers gives (n, R, R, C) and (n, F).
 
     Attributes:
         name: of the dataset.
@@ -50,6 +56,29 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.store)
+
+    def __getitem__(self, index: SupportsIndex | slice | ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        if isinstance(index, slice):
+            index = np.arange(len(self))[index]
+        numbers = np.asarray(index)
+        if numbers.dtype.kind not in "iu" or numbers.ndim > 1:
+            raise InputError(f"a whole number, a slice or a list of whole numbers is expected, not {index!r:.80}")
+        if numbers.size and not -len(self) <= numbers.min() <= numbers.max() < len(self):
+            raise IndexError(f"{self.name} has {len(self):,} images, and none of number {index!r:.80}")
+        numbers = numbers.astype(np.int64) % len(self)
+        images = np.asarray(self.images.oindex[np.atleast_1d(numbers)])
+        factors = self.spec.grid.factors(np.atleast_1d(numbers))
+        return (images[0], factors[0]) if numbers.ndim == 0 else (images, factors)
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """In the order of the targets."""
+        return self.spec.grid.names
+
+    def sel(self, **values: object) -> NDArray[np.int64]:
+        """The indices of the images with some values of factors: ``data.sel(shape="heart", scale=slice(2, 5))``; see
+        `splits.FactorGrid.select`."""
+        return self.spec.grid.select(**values)
 
     @property
     def images(self) -> zarr.Array[Any]:
@@ -67,14 +96,67 @@ class Dataset:
         """The split of that kind; ValueError if the dataset has none."""
         return self.spec.split(kind)
 
-    def batches(self, indices: ArrayLike, batch_size: int = 64, **options: Any) -> Batches:
-        """Whole batches of the images at `indices`, as fast as the machine allows: see `harness.data.batches.Batches`."""
+    def batches(
+        self,
+        indices: ArrayLike | Split,
+        batch_size: int = 64,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        drop_last: bool = False,
+        place: str = "auto",
+    ) -> Batches:
+        """Whole batches of the images at `indices`, or on the train side of a split, as fast as the machine allows.
+
+        See `harness.data.batches.Batches` for the arguments.
+        """
         from harness.data.batches import Batches  # torch
 
-        return Batches(self.store, self.targets, indices, batch_size, **options)
+        return Batches(
+            self.store,
+            self.targets,
+            self._indices(indices),
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            device=device,
+            drop_last=drop_last,
+            place=place,
+        )
 
-    def torch_dataset(self, indices: ArrayLike) -> IndexedImages:
-        """A map-style torch `Dataset` of the images at `indices`, for a DataLoader: see `harness.data.batches.IndexedImages`."""
+    def torch_dataset(
+        self,
+        indices: ArrayLike | Split,
+        transform: Callable[[Tensor], Any] | None = None,
+        target_transform: Callable[[Tensor], Any] | None = None,
+    ) -> IndexedImages:
+        """A map-style torch `Dataset` of the images at `indices`, or on the train side of a split.
+
+        See `harness.data.batches.IndexedImages` for the arguments.
+        """
         from harness.data.batches import IndexedImages  # torch
 
-        return IndexedImages(self.store, self.targets, indices)
+        return IndexedImages(self.store, self.targets, self._indices(indices), transform, target_transform)
+
+    def dataloader(
+        self, indices: ArrayLike | Split, batch_size: int = 64, *, shuffle: bool = True, seed: int = 0, num_workers: int = 0
+    ) -> torch.utils.data.DataLoader[tuple[Tensor, Tensor]]:
+        """A torch DataLoader of the images at `indices`, or on the train side of a split; `batches` is several times as fast.
+
+        Args:
+            indices: (n,) into the grid, or a split.
+            batch_size: images a batch.
+            shuffle: another order each epoch, drawn from `seed`.
+            seed: of the order.
+            num_workers: processes.
+        """
+        return self.torch_dataset(indices).loader(batch_size, shuffle, seed, num_workers)
+
+    def _indices(self, indices: ArrayLike | Split) -> ArrayLike:
+        """Of a split its train side, if it is of this grid."""
+        if not isinstance(indices, Split):
+            return indices
+        if indices.grid.sizes != self.spec.grid.sizes:
+            raise InputError(f"the split is of a grid of {indices.grid.sizes}, but {self.name} has {self.spec.grid.sizes}")
+        return indices.train

@@ -1,0 +1,109 @@
+"""Everyday calls on a dataset, as torch users write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small import NAME, blocks, blocks_spec
+from torch.utils.data import DataLoader, Subset, SubsetRandomSampler
+
+import harness
+import ood_data
+from harness.data.dataset import Dataset
+from splits import load_spec
+
+
+@pytest.fixture
+def data(blocks_root: Path) -> Dataset:
+    return harness.open(NAME, blocks_root)
+
+
+def test_a_store_is_opened_by_its_path(blocks_root: Path) -> None:
+    for path in (blocks_root / f"{NAME}.zarr", f"{blocks_root}/{NAME}.zarr", f"{blocks_root}/{NAME}.zarr/"):
+        opened = ood_data.open_dataset(path)
+        assert (opened.name, len(opened)) == (NAME, 200)
+    assert opened.factor_names == ("shape", "brightness", "x-position", "y-position")
+    with pytest.raises(FileNotFoundError):
+        ood_data.open_dataset(blocks_root / "absent.zarr")
+
+
+def test_items_are_images_and_their_factors(data: Dataset) -> None:
+    images, grid = blocks(blocks_spec().grid), blocks_spec().grid
+    for index in (0, 7, np.int64(199), torch.tensor(3), -1):
+        image, factors = data[index]
+        assert image.shape == (64, 64, 1)
+        assert (image.dtype, factors.dtype) == (np.dtype(np.uint8), np.dtype(np.int64))
+        assert np.array_equal(image, images[int(index)])
+        assert np.array_equal(factors, grid.factors(int(index) % 200))
+    for several in (slice(195, None), [5, 3, 5], np.array([0, 199]), torch.tensor([2, 1]), slice(0, 0)):
+        found, factors = data[several]
+        numbers = np.arange(200)[np.asarray(several) if not isinstance(several, slice) else several]
+        assert np.array_equal(found, images[numbers])
+        assert np.array_equal(factors, grid.factors(numbers))
+    for wrong in (200, -201, [0, 200]):
+        with pytest.raises(IndexError, match="blocks has 200 images"):
+            data[wrong]
+    for odd in (1.5, "0", [[0]]):
+        with pytest.raises(ValueError, match="a whole number, a slice or a list"):
+            data[odd]
+
+
+def test_images_are_chosen_by_their_factors(data: Dataset) -> None:
+    grid = blocks_spec().grid
+    chosen = data.sel(shape="frame", x_position=slice(2, 5), brightness=[3, 0])
+    factors = grid.factors(np.arange(200))
+    expected = (factors[:, 0] == 1) & np.isin(factors[:, 2], (2, 3, 4)) & np.isin(factors[:, 1], (0, 3))
+    assert np.array_equal(chosen, np.flatnonzero(expected))
+    assert np.array_equal(data.sel(), np.arange(200))
+    assert len(data.sel(x_position=[])) == 0
+    assert len(load_spec("dsprites").grid.select(shape=["heart", "square"], scale=slice(-2, None))) == 2 * 2 * 40 * 32 * 32
+    wrongs: list[tuple[dict[str, object], str]] = [
+        ({"shap": 0}, "no factor 'shap'; did you mean 'shape'"),
+        ({"shape": "fram"}, "shape has no value 'fram'; did you mean 'frame'"),
+        ({"brightness": 4}, "brightness has the values 0 to 3, and not 4"),
+        ({"brightness": 1.5}, "brightness has the values 0 to 3, and not 1.5"),
+    ]
+    for wrong, words in wrongs:
+        with pytest.raises(ValueError, match=words):
+            data.sel(**wrong)
+
+
+def test_a_split_means_its_train_side(data: Dataset) -> None:
+    split = data.split("extrapolation")
+    assert np.array_equal(data.batches(split, 7).indices, split.train)
+    assert len(data.torch_dataset(split)) == split.counts.train
+    with pytest.raises(ValueError, match="the split is of a grid of"):
+        data.batches(load_spec("mpi3d").split("random"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_torch_offers_around_a_dataset_works(data: Dataset, workers: int) -> None:
+    split = data.split("random")
+    images = data.torch_dataset(split)
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:20]
+    expected = sorted(split.train[chosen.numpy()].tolist())
+
+    def seen(loader: DataLoader[tuple[torch.Tensor, torch.Tensor]]) -> list[int]:
+        targets = torch.cat([targets for _, targets in loader]).numpy()
+        return sorted(int(np.abs(data.targets - target).sum(1).argmin()) for target in targets)
+
+    assert seen(DataLoader(Subset(images, chosen), 8, num_workers=workers)) == expected  # type: ignore[arg-type]
+    sampler = SubsetRandomSampler(chosen)  # type: ignore[arg-type]
+    assert seen(DataLoader(images, 8, sampler=sampler, num_workers=workers)) == expected
+    image, target = images[torch.tensor(3)]
+    assert torch.equal(image, images[3][0])
+    assert np.array_equal(target, data.targets[split.train[3]])
+    loader = data.dataloader(split, 16, num_workers=workers, seed=1)
+    assert seen(loader) == split.train.tolist()
+    first = [targets for _, targets in data.dataloader(split, 16, num_workers=workers, seed=1)]
+    assert all(torch.equal(a, b) for a, b in zip(first, [t for _, t in data.dataloader(split, 16, seed=1)], strict=True))
+
+
+def test_transforms_are_applied_to_each_item(data: Dataset) -> None:
+    images = data.torch_dataset([3, 5], transform=lambda image: image * 2, target_transform=lambda target: int(target[0]))
+    plain = data.torch_dataset([3, 5])
+    assert torch.equal(images[1][0], plain[1][0] * 2)
+    assert images[1][1] == int(plain[1][1][0])
