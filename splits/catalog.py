@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,10 +22,10 @@ DATASETS = (*sorted(path.stem for path in SPECS.glob("*.toml")), *VARIANTS)
 
 
 def load_spec(name_or_path: str | Path) -> SplitSpec:
-    """The shipped spec of a dataset (`DATASETS`), or the spec in a TOML file.
+    """The shipped spec of a dataset (`DATASETS`), the spec in a TOML file, or that of a store.
 
     Args:
-        name_or_path: a dataset's name; or a path, which a str is taken for if it ends in .toml or has a folder.
+        name_or_path: a dataset's name; or a path, which a str is taken for if it ends in .toml or .zarr or has a folder.
 
     Raises:
         SpecError: a ValueError with every mistake of a bad spec, each with its path in the file.
@@ -32,12 +33,14 @@ def load_spec(name_or_path: str | Path) -> SplitSpec:
         FileNotFoundError: if there is no such file.
     """
     path = Path(name_or_path)
-    if isinstance(name_or_path, str) and path.suffix != ".toml" and path.name == name_or_path:
+    if isinstance(name_or_path, str) and path.suffix not in (".toml", ".zarr") and path.name == name_or_path:
         if name_or_path not in DATASETS:
             raise InputError(
-                f"unknown dataset {name_or_path!r}{did_you_mean(name_or_path, DATASETS)} (or give a spec file, *.toml)"
+                f"unknown dataset {name_or_path!r}{did_you_mean(name_or_path, DATASETS)} (or give a spec file, *.toml, or a store, *.zarr)"
             )
         return _shipped(name_or_path)
+    if path.suffix == ".zarr":
+        return _of_store(path)
     with path.open("rb") as file:
         text = file.read(LARGEST_SPEC + 1)
     if len(text) > LARGEST_SPEC:
@@ -51,6 +54,20 @@ def load_spec(name_or_path: str | Path) -> SplitSpec:
     from splits.schema import read  # pydantic
 
     return read(raw, str(path))
+
+
+def _of_store(path: Path) -> SplitSpec:
+    """The spec in the attributes of a store's group."""
+    document = path / "zarr.json"
+    with document.open("rb") as file:
+        text = file.read(LARGEST_SPEC + 1)
+    try:
+        raw = json.loads(text)["attributes"]["ood_data"]["spec"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise InputError(f"{document} has no spec: a store of this project is expected") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{document} has no spec: a store of this project is expected")
+    return spec_from_dict(raw)
 
 
 def spec_from_dict(data: Mapping[str, Any]) -> SplitSpec:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from splits import rules
+from splits import rules, toml
 from splits.errors import InputError, did_you_mean
 from splits.grid import Factor, FactorGrid
 from splits.rules import KINDS, HeldOutRule, Kind, RandomRule, Rule
@@ -70,6 +70,10 @@ class SplitSpec:
         data["split"] = {kind: _rule_to_dict(self.rules[kind]) for kind in self.kinds}
         data["impossible"] = dict(self.impossible)
         return {key: value for key, value in data.items() if value or key == "split"}
+
+    def to_toml(self) -> str:
+        """The spec as a file that `splits.load_spec` reads."""
+        return toml.dumps(self.to_dict())
 
 
 def derive_spec(

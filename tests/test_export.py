@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import os
 import shutil
@@ -19,8 +20,12 @@ from conftest import ROOT, no_file_above
 from PIL import Image
 from test_store import contents
 
-from harness.data.store import Store
+import splits
+from harness.data.dataset import spec_of
+from harness.data.store import Description, Store
+from harness.data.writer import Writer
 from harness.formats import export as module
+from harness.formats.card import card, preview
 from harness.formats.convert import convert
 from harness.formats.export import export
 
@@ -235,3 +240,55 @@ def test_killed_at_random_it_ends_the_same(root: Path, tmp_path: Path, layout: s
         process.wait()
         subprocess.run(command, env=environment, check=True, capture_output=True)
         assert contents(tmp_path / "out") == expected
+
+
+@pytest.fixture
+def few_people(tmp_path: Path) -> Path:
+    """A store called celebglow, of 4 people at 2 × 2 × 2 levels."""
+    levels = [splits.Factor(name, 2, "ordinal", (-1.0, 1.0)) for name in ("smile", "blond", "age")]
+    spec = splits.derive_spec("celebglow", [splits.Factor("person", 4, "categorical"), *levels], 0.3, ["person"], 0.2)
+    images = np.random.default_rng(0).integers(0, 256, (32, 64, 64, 3), dtype=np.uint8)
+    description = Description("celebglow", images.shape, 8, False, spec.to_dict(), {"generator": "celebglow"})
+    with Writer(tmp_path / "data", description) as writer:
+        for shard in writer.missing:
+            writer.publish(shard, images[shard * 8 : shard * 8 + 8])
+        writer.finish(card, preview)
+    return tmp_path / "data"
+
+
+def test_an_export_of_few_people_says_its_grid_and_comes_back(
+    few_people: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    files = export(few_people, "celebglow", "extrapolation", "benchmark", out)
+    (message,) = caplog.messages
+    assert message.startswith("code that was written for celebglow takes these files for its whole grid, and scores them wrong")
+    assert message.endswith(f"the grid is in {out / 'celebglow.toml'}")
+    spec = splits.load_spec(out / "celebglow.toml")
+    assert spec == splits.load_spec(few_people / "celebglow.zarr") == spec_of(Store(few_people, "celebglow"))
+    again = convert(files[0], None, tmp_path / "again", out / "celebglow.toml")
+    assert np.array_equal(again.read(0, 32), Store(few_people, "celebglow").read(0, 32))
+    text = again.paths.card.read_text()
+    assert "zenodo" not in text.casefold()
+    assert "License" not in text
+
+
+def test_a_spec_that_is_written_is_read(tmp_path: Path) -> None:
+    for name in splits.DATASETS:
+        (tmp_path / "spec.toml").write_text(splits.load_spec(name).to_toml())
+        assert splits.load_spec(tmp_path / "spec.toml").to_dict() == splits.load_spec(name).to_dict()
+    odd = splits.derive_spec("odd", [splits.Factor("a b", 4, values=('q"', "\\", "é", "-")), splits.Factor("y", 5)], 0.3)
+    (tmp_path / "spec.toml").write_text(odd.to_toml())
+    assert splits.load_spec(tmp_path / "spec.toml").to_dict() == odd.to_dict()
+
+
+def test_pictures_keep_their_factors_as_imagefolder_reads_them(root: Path, tmp_path: Path) -> None:
+    """Hugging Face's imagefolder takes file_name, and the other columns, from metadata.csv beside the pictures."""
+    export(root, "toy", "composition", "png", tmp_path)
+    split = spec_of(Store(root, "toy")).split("composition")
+    for side, indices in (("train", split.train), ("test", split.test)):
+        header, *lines = csv.reader((tmp_path / side / "metadata.csv").read_text().splitlines())
+        assert header == ["file_name", *split.grid.names]
+        assert [int(Path(line[0]).stem) for line in lines] == indices.tolist()
+        assert np.array_equal(np.array([line[1:] for line in lines], dtype=int), split.grid.factors(indices))
+        assert {line[0] for line in lines} == {path.name for path in (tmp_path / side).glob("*.png")}

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.models import find
 from harness.runs.config import Preset
-from harness.runs.presets import resolve
+from harness.runs.presets import override_value, resolve
 from splits.formatting import Report, wrapped_table
 
 WORDS = {
@@ -53,7 +53,7 @@ def settings_of(name: str, preset: Preset, overrides: Iterable[str] = ()) -> Rep
     told += [
         (f"model.{key}", value, type(value).__name__, f"an option of {name}, see below") for key, value in config.model.items()
     ]
-    rows = [("key", preset, "type", "what it is"), *((key, _toml(value), kind, what) for key, value, kind, what in told)]
+    rows = [("key", preset, "type", "what it is"), *((key, override_value(value), kind, what) for key, value, kind, what in told)]
     options = f"{name}'s options: {' '.join((inspect.getdoc(model.build) or 'its builder says nothing of them').split())}"
     summary = textwrap.wrap(f"{name}: {model.summary}", 80)
     lines = (*summary, *wrapped_table(rows), *(textwrap.wrap(options, 80) if config.model else ()))
@@ -67,12 +67,3 @@ def _type(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return "|".join(arguments)
     return ", ".join(argument.__name__ for argument in arguments) if arguments else str(hint.__name__)
-
-
-def _toml(value: Any) -> str:
-    """A value as `--set` takes it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if value == "":
-        return '""'
-    return f"[{', '.join(map(_toml, value))}]" if isinstance(value, list | tuple) else str(value)

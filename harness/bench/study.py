@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.bench.plan import MOST_RUNS, Gap, Plan, plan
 from harness.io.records import explained
 from harness.runs.config import Preset
-from harness.runs.presets import Settings
+from harness.runs.presets import Settings, override_value
 from splits.errors import InputError, MissingError
 
 MOST_BYTES = 2**20  # of a study
@@ -122,7 +122,7 @@ def plan_study(study: Study, data: Path, out: Path, device: torch.device | None 
     for number, group in enumerate(study.runs, start=1):
         for point in group.combinations():
             settings = {**study.settings, **group.settings, **point}
-            overrides = tuple(f"{key}={_toml(value)}" for key, value in settings.items())
+            overrides = tuple(f"{key}={override_value(value)}" for key, value in settings.items())
             try:
                 planned = plan(
                     group.models,
@@ -156,10 +156,3 @@ def _merged(gaps: Iterator[Gap]) -> tuple[Gap, ...]:
         before = found.get(str(gap), gap)
         found[str(gap)] = replace(gap, asked=gap.asked or before.asked)
     return tuple(found.values())
-
-
-def _toml(value: Value) -> str:
-    """As `--set` takes it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return repr(value) if isinstance(value, float) else str(value)

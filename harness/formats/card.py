@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from harness.data.store import Store
 from harness.formats.catalog import CATALOG
-from splits import Factor, FactorGrid, spec_from_dict
+from splits import DATASETS, Factor, FactorGrid, load_spec, spec_from_dict
 
 WALKS, STEPS = 3, 12  # per factor; pictures in each
 MARGIN, HEADER = 16, 26
@@ -68,8 +68,9 @@ def card(store: Store) -> str:
     """The dataset card, markdown: what it is, where it is from, whom to cite, its grid and its splits."""
     spec, side, channels = spec_from_dict(store.spec), store.images.shape[1], store.images.shape[3]
     generated = CATALOG.get(store.source.get("generator", ""))
-    known = CATALOG.get(store.name) or generated
-    title = known.title if known and store.name in CATALOG else store.name
+    official = CATALOG.get(store.name) if spec.grid.sizes == _sizes(store.name) else None  # another grid is of other images
+    known = official or generated
+    title = official.title if official else store.name
     terms = f"\n- license: {known.license}\n- cite: {known.citation}\n- homepage: {known.homepage}\n" if known else ""
     factors = "\n".join(f"| {escaped(factor.name)} | {factor.size} | {factor.kind} | {_values(factor)} |" for factor in spec.grid)
     counts = [(kind, spec.split(kind).counts) for kind in spec.kinds]
@@ -98,6 +99,11 @@ Image `i` is the cell `i` of this grid in row-major order (the last factor varie
 
 {made}
 """
+
+
+def _sizes(dataset: str) -> tuple[int, ...]:
+    """Of the official grid; none where there is none."""
+    return load_spec(dataset).grid.sizes if dataset in DATASETS else ()
 
 
 def _values(factor: Factor) -> str:

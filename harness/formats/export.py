@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import logging
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,8 +21,10 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image
 
+import splits
 from harness.data.dataset import spec_of
 from harness.data.store import Store
+from harness.io.atomic import write_atomically
 from harness.io.locks import is_held, locked
 from harness.io.progress import Bar, progress_bar
 from harness.io.replacing import partial_of, replacing
@@ -29,8 +32,11 @@ from splits import Split
 from splits.errors import InputError, did_you_mean
 from splits.published import labels_file
 
-TABLE, PICTURE = "labels.csv", ".picture.partial"
-_PARTIAL = re.compile(r"\.(labels\.csv|.+_(train|test)_(images|labels)\.npz)\.partial")  # as `replacing` names them
+logger = logging.getLogger(__name__)
+
+SIDES = ("train", "test")
+TABLE, METADATA, PICTURE = "labels.csv", "metadata.csv", ".picture.partial"
+_PARTIAL = re.compile(r"\.(labels\.csv|metadata\.csv|.+_(train|test)_(images|labels)\.npz)\.partial")  # as `replacing` names them
 
 
 def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Path, progress: bool = False) -> list[Path]:
@@ -42,7 +48,9 @@ def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Pa
         kind: random, composition, interpolation or extrapolation.
         layout: "benchmark": ``{dataset}_{kind}_{train,test}_{images,labels}.npz``, one array ``arr_0`` each, images (n, C, R, R)
             uint8 and labels (n, F) int64 factor indices, in the order of the grid. "png": a picture per image in ``train/`` and
-            ``test/``, and labels.csv with ``file``, ``side`` and a column of indices per factor, which `convert` reads.
+            ``test/``, and labels.csv with ``file``, ``side`` and a column of indices per factor, which `convert` reads; and in
+            both folders a metadata.csv with ``file_name`` and the factors, as Hugging Face's imagefolder wants it. Beside either,
+            ``{dataset}.toml`` has grid and splits, for `convert` and `splits.load_spec`.
         out: folder of the files; made if it isn't there.
         progress: show how far it is, on stderr.
 
@@ -66,15 +74,25 @@ def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Pa
     with contextlib.ExitStack() as stack:
         with locked(out / ".export.lock"):  # so that no file is taken for a left-over before its process has locked it
             _sweep(out)
+            for path in paths:
+                path.parent.mkdir(exist_ok=True)
             files = [stack.enter_context(replacing(path)) for path in paths]
         with progress_bar(f"export {dataset}", "img", len(store), shown=progress) as bar:
             write(store, split, out, files, bar)
-    return paths
+    spec = out / f"{dataset}.toml"
+    write_atomically(spec, spec_of(store).to_toml().encode())
+    if dataset in splits.DATASETS and split.grid.sizes != splits.load_spec(dataset).grid.sizes:
+        logger.warning(
+            "code that was written for %s takes these files for its whole grid, and scores them wrong: the grid is in %s",
+            dataset,
+            spec,
+        )
+    return [path for path in paths if path.name != METADATA]
 
 
 def _sweep(out: Path) -> None:
     """Remove what exports that died have left in a folder; what a process holds is that of a living one."""
-    for path in out.iterdir():
+    for path in (*out.iterdir(), *(path for side in SIDES for path in out.glob(f"{side}/.*.partial"))):
         holder = partial_of(out / TABLE) if path.name == PICTURE else path
         if (path.name == PICTURE or _PARTIAL.fullmatch(path.name)) and not is_held(holder):
             path.unlink(missing_ok=True)
@@ -121,14 +139,17 @@ def _write_pictures(store: Store, split: Split, out: Path, files: Sequence[Binar
     if clash:
         raise InputError(f"in {TABLE}, {', '.join(sorted(clash))} is a column of its own and can't be a factor's")
     digits = len(str(len(store) - 1))
-    for side, is_test in (("train", False), ("test", True)):
-        (out / side).mkdir(exist_ok=True)
+    for side, is_test in zip(SIDES, (False, True), strict=True):
         for path in (out / side).iterdir():  # of another split, they would put test images among those of train
+            if path.name in (METADATA, partial_of(path.with_name(METADATA)).name):
+                continue
             index = int(path.stem) if re.fullmatch(rf"\d{{{digits}}}\.png", path.name) else len(store)
             if index >= len(store) or split.mask[index] != is_test:
                 raise _Others(path)
-    (table,) = files
+    table, *metadata = files
     table.write(_rows([["file", "side", *split.grid.names]]))
+    for file in metadata:
+        file.write(_rows([["file_name", *split.grid.names]]))
     for start, images in _blocks(store):
         lines: list[list[object]] = []
         indices = np.arange(start, start + len(images))
@@ -141,10 +162,12 @@ def _write_pictures(store: Store, split: Split, out: Path, files: Sequence[Binar
                 _save(pixels, out / name, out / PICTURE)
             lines.append([name, side, *factors.tolist()])
         table.write(_rows(lines))
+        for side, file in zip(SIDES, metadata, strict=True):
+            file.write(_rows([Path(str(name)).name, *factors] for name, where, *factors in lines if where == side))
         bar.update(len(images))
 
 
-def _rows(lines: Iterable[Sequence[object]]) -> bytes:
+def _rows(lines: Iterable[Iterable[object]]) -> bytes:
     """Lines of a CSV file."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows(lines)
@@ -192,4 +215,7 @@ def _blocks(store: Store) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         yield start, store.read(start, min(start + store.rows, len(store)))
 
 
-_LAYOUTS = {"benchmark": (_published_files, _write_published), "png": (lambda split: [TABLE], _write_pictures)}
+_LAYOUTS = {
+    "benchmark": (_published_files, _write_published),
+    "png": (lambda split: [TABLE, *(f"{side}/{METADATA}" for side in SIDES)], _write_pictures),
+}

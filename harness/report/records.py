@@ -19,7 +19,7 @@ from harness.io.checkpoints import LOG
 from harness.io.records import Document, Record, Upgrade
 from harness.models import MODELS, Model, find
 from harness.models.lookup import is_own
-from harness.runs.presets import resolve
+from harness.runs.presets import override_value, resolve
 from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup
 from harness.scoring.records import Count, Number
 from splits.errors import InputError, MissingError
@@ -119,17 +119,12 @@ def command_of(setup: RunSetup) -> str:
     changes = [f"train.precision={config.train.precision}"]
     for section in ("train", "readout", "score", "model"):
         changes += [
-            f"{section}.{name}={_toml(value)}"
+            f"{section}.{name}={override_value(value)}"
             for name, value in ours[section].items()
             if value != theirs[section].get(name) and f"{section}.{name}" not in ("train.precision", "train.checkpoint_seconds")
         ]
     run = f"ood-data bench --model {setup.model} --dataset {setup.dataset} --kind {setup.kind} --preset {config.preset} --seeds {setup.seed},"
     return " --set ".join([run, *map(shlex.quote, changes)])
-
-
-def _toml(value: Any) -> str:
-    """A value as `--set` takes it; JSON of plain values is TOML."""
-    return json.dumps(value)
 
 
 def _log(path: Path) -> tuple[LogLine, ...]:

@@ -16,6 +16,7 @@ from harness.machine import has_bf16
 from harness.models import Model
 from harness.runs.config import OF_NO_CONSEQUENCE, Config, Preset
 from harness.runs.records import PRESETS_OF_BEFORE
+from splits import toml
 from splits.errors import InputError, did_you_mean
 
 PRESETS: tuple[Preset, ...] = typing.get_args(Preset)
@@ -92,6 +93,13 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except (ValueError, RecursionError):  # no TOML, a number of thousands of digits, brackets without end
         return key.strip(), value.strip()
+
+
+def override_value(value: Any) -> str:
+    """A value as `parse_override` reads it: words without quotes, where they are not taken for something else."""
+    if isinstance(value, str) and value and parse_override(f"key={value}") == ("key", value):
+        return value
+    return toml.value(value)
 
 
 def _quick(model: Model) -> Config:

@@ -40,7 +40,7 @@ def split(
 ) -> None:
     """Show what is train and what is test.
 
-    DATASET is dsprites, shapes3d, mpi3d, mpi3d_toy, mpi3d_realistic, celebglow or a spec file (*.toml).
+    DATASET is dsprites, shapes3d, mpi3d, mpi3d_toy, mpi3d_realistic, celebglow, a spec file (*.toml) or a store (*.zarr).
 
     With several kinds, each has files of its own: --out mpi3d.npz writes mpi3d-random.npz and so on.
 
