@@ -1,4 +1,4 @@
-"""The whole CelebGlow grid, persons x attribute levels, into a store: resumable, in parts, the same bytes every time."""
+"""The whole CelebGlow grid, people × attribute levels, into a store: resumable, in parts, the same bytes every time."""
 
 from __future__ import annotations
 

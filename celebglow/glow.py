@@ -85,9 +85,11 @@ class Glow(Flow):
                 f"resolution {resolution}, channels {channels} and widths {widths} must be positive, steps {steps} not negative"
             )
         if levels < 1 or resolution % 2**levels:
-            raise InputError(f"resolution {resolution} does not divide by 2 ** {levels} levels")
+            raise InputError(f"resolution {resolution} must be divisible by 2 ** {levels}, the number of levels being {levels}")
         if len(widths) != levels:
-            raise InputError(f"{len(widths)} widths for {levels} levels")
+            raise InputError(
+                f"{len(widths)} widths are given for {levels} levels: one per level, or one number for all, is expected"
+            )
         if coupling not in COUPLINGS:
             raise InputError(f"unknown coupling {coupling!r}; expected one of {', '.join(COUPLINGS)}")
         if not 1 <= bits <= 8:

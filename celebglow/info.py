@@ -154,8 +154,8 @@ def no_flow(path: Path) -> str:
         if (folder / CONFIG).is_file():
             return f"{folder} has no attribute directions: first run {directions_command(folder)}"
     return (
-        f"there is no flow in {path} (no {INDEX}): give `bundled`, `openai`, which in Python "
-        "is `celebglow.openai_flow()`, or a folder made by `ood-data flow`"
+        f"there is no flow in {path} (no {INDEX}): give `bundled`, `openai` (in Python "
+        "`celebglow.openai_flow()`), or a folder made by `ood-data flow`"
     )
 
 

@@ -44,7 +44,7 @@ def exact_convolutions() -> Iterator[None]:
 
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Without the bars of diffusers, which a few small files don't need; afterwards they are as they were."""
+    """Hide the progress bars of diffusers, which a few small files don't need, and restore them afterwards."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -241,4 +241,4 @@ def _refuse_code(folder: Path) -> None:
     # Files that diffusers takes for the code of a pipeline or of a part.
     for file in (folder / "None.py", *(folder / name / f"{library}.py" for name, (library, _) in parts.items())):
         if file.exists():
-            raise InputError(f"{file} is code, which is not run: remove it, if the flow is to be loaded without")
+            raise InputError(f"{file} is code, which ood-data does not run: remove it to load the flow")

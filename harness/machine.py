@@ -1,4 +1,4 @@
-"""What the machine has: cores for this process, its processor; what it lacks; the C library's allocator, told what tensors need."""
+"""What the machine has and lacks: cores, processor, memory; and a setting of the C library's allocator that suits tensors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BEFORE_GLIBC_2_35 = 2**25  # the most that M_MMAP_THRESHOLD took there; refused,
 
 
 def cores() -> int:
-    """That this process may use; all, where the system doesn't say."""
+    """The number of CPU cores that this process may use; all of them where the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -37,7 +37,7 @@ def cpuinfo(name: str) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """Of a GPU its own; "cpu (AMD EPYC)"; else the kind of device alone."""
+    """The name of a GPU; for a CPU "cpu (AMD EPYC)"; else the kind of device alone."""
     if device.type == "cuda":
         import torch
 
@@ -59,10 +59,10 @@ def has_bf16(device: torch.device) -> bool:
 def warn_if_bf16_is_slow(device: torch.device) -> None:
     """Say so in one line if bfloat16 is wanted of a processor that is known to have none.
 
-    On one that has not, an AMD EPYC with AVX2, CelebGlow's decoding made 26 images a second in bfloat16 and 468 in float32.
+    On one without it, an AMD EPYC with AVX2, CelebGlow's decoding made 26 images a second in bfloat16 and 468 in float32.
     """
     if device.type == "cpu" and cpuinfo("flags") and not has_bf16(device):
-        logger.warning("bf16 is slow here: this CPU cannot calculate in it; on one such, fp32 was 18 times faster")
+        logger.warning("bf16 is slow here: this CPU has no instructions for it; on a similar one, fp32 was 18 times as fast")
 
 
 # What torch, oneDNN and the loader of libraries say, and what it means.

@@ -60,7 +60,7 @@ def require_regular(path: Path) -> None:
 
 
 class Rows:
-    """The rows of an array, front to back. Its header is read; memory is taken only for the rows that are asked for.
+    """The rows of an array, front to back. Its header is read; memory is taken only for the rows that the caller reads.
 
     Attributes:
         shape: of the array; `flatten` merges its leading dimensions.
@@ -84,7 +84,7 @@ class Rows:
 
     @property
     def bytes(self) -> int:
-        """Of the whole array."""
+        """The bytes of the whole array."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def require_rows(self) -> None:

@@ -53,7 +53,7 @@ def write(split: Split, path: str | Path) -> None:
 
     Raises:
         ValueError: for another suffix; for parquet, if a factor is called "index" or "is_test".
-        RuntimeError: for parquet, if pyarrow is not installed.
+        DependencyError: an ImportError; for parquet, if pyarrow is not installed.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in _WRITERS:

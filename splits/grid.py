@@ -106,7 +106,7 @@ class FactorGrid:
         if repeated:
             raise InputError(f"each factor has a name of its own, but these are used twice: {listed(repeated)}")
         if math.prod(self.sizes) > np.iinfo(np.int64).max:
-            sizes = " x ".join(map(str, self.sizes)) if len(self.sizes) < 10 else f"{len(self.sizes):,} factors'"
+            sizes = " × ".join(map(str, self.sizes)) if len(self.sizes) < 10 else f"{len(self.sizes):,} factors'"
             raise InputError(f"a grid of {sizes} combinations is too large to number")
 
     @cached_property
@@ -178,7 +178,7 @@ class FactorGrid:
             (…) int64; a scalar for a single combination.
 
         Raises:
-            ValueError: for another last axis, for what are not whole numbers, or for a value that its factor hasn't.
+            ValueError: for another last axis, for what are not whole numbers, or for a value that its factor does not have.
         """
         rows = _whole_numbers(factors, "factor values")
         count = len(self.sizes)

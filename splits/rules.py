@@ -64,7 +64,7 @@ def interpolation(size: int, ratio: float) -> tuple[int, ...]:
     """
     kept = size - _held_out_count(size, ratio)
     if kept < 2:
-        raise InputError(f"{size} values less the held-out {size - kept} leave {kept}, and both ends have to be kept")
+        raise InputError(f"{size} values less the held-out {size - kept} leave {kept}, but both ends must be kept")
     ends_and_between = np.round(np.linspace(0, size - 1, kept)).astype(int)
     return tuple(sorted(set(range(size)) - set(ends_and_between.tolist())))
 

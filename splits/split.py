@@ -175,7 +175,7 @@ class Split:
         if math.prod(self.grid.sizes) > MOST_SAMPLES:
             raise InputError(
                 f"the grid of {self.dataset} has {math.prod(self.grid.sizes):,} samples, and at most {MOST_SAMPLES:,} are enumerated: "
-                "only how many are train and test is told of it"
+                "only its counts of train and test are available"
             )
 
     def _require_any(self, what: str) -> None:

@@ -96,5 +96,5 @@ def test_a_config_that_has_no_image_shape(tmp_path: Path) -> None:
     del document["image_shape"]
     (folder / "config.json").write_text(json.dumps(document))
     assert RunSetup.read(folder / "config.json").image_shape is None
-    with pytest.raises(ValueError, match="of an older version, which kept no image_shape"):
+    with pytest.raises(ValueError, match="by an older version, which did not record image_shape"):
         harness.load(folder)

@@ -170,7 +170,7 @@ def test_a_model_of_ones_own_that_cant_be_called_is_refused(my_folder: Path, mon
     (my_folder / "other_module.py").write_text("".join(f"def {builder}: ...\n" for builder in builders))
     with pytest.raises(ValueError, match="multiple values for argument 'outputs'"):
         find("other_module:other")
-    with pytest.raises(ValueError, match=r"other_module:build is to be called as build\(in_channels, num_outputs\)"):
+    with pytest.raises(ValueError, match=r"other_module:build must work as build\(in_channels, num_outputs\)"):
         find("other_module:build")
     with pytest.raises(ValueError, match="missing a required argument: 'width'"):
         find("other_module:sized")
@@ -340,16 +340,14 @@ def test_what_is_missing_is_named_and_the_rest_is_done(ood_data: CommandLine, bl
 def test_an_unfinished_store_is_told_from_none(blocks_root: Path, tmp_path: Path) -> None:
     shutil.copytree(blocks_root, tmp_path / "data")
     (tmp_path / "data/blocks.manifest.jsonl").unlink()
-    with pytest.raises(FileNotFoundError, match=r"blocks in .* is not whole: run the command that makes it again"):
+    with pytest.raises(FileNotFoundError, match=r"blocks in .* is not whole: repeat the command that makes it"):
         planned(tmp_path / "data", tmp_path / "runs", "mlp")
     plan = planned(tmp_path / "data", tmp_path / "runs", "mlp", datasets=["blocks", "dsprites"])
-    assert "run the command that makes it again" in gaps(plan, "unfinished")["blocks"]
+    assert "repeat the command that makes it" in gaps(plan, "unfinished")["blocks"]
     assert list(gaps(plan, "absent")) == ["dsprites"]
     assert [gap.dataset for gap in plan.refused] == ["dsprites", "blocks"]
     (tmp_path / "data/blocks.zarr/images/zarr.json").write_text("{")
-    with pytest.raises(
-        FileNotFoundError, match=r"blocks in .* is not whole: .*run the command that makes it again, and it continues"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"blocks in .* is not whole: .*repeat the command that makes it, and it continues"):
         planned(tmp_path / "data", tmp_path / "runs", "mlp")
 
 

@@ -83,7 +83,7 @@ def test_the_centre_is_what_is_cropped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_images(tmp_path, 200, center_crop=148).images[0], picture[35:183, 15:163])
     assert read_images(tmp_path, 128, center_crop=148).images.shape == (1, 128, 128, 3)
     assert read_images(tmp_path, 512).images.shape == (1, 256, 256, 3)  # enlarged no more than the flow needs
-    with pytest.raises(ValueError, match=r"a\.png is 178x218: too small for `center_crop` 200"):
+    with pytest.raises(ValueError, match=r"a\.png is 178 × 218: too small for `center_crop` 200"):
         read_images(tmp_path, 64, center_crop=200)
 
 
@@ -92,8 +92,8 @@ def test_what_becomes_of_other_pictures_than_squares_is_said(tmp_path: Path, cap
         Image.new("RGB", size).save(tmp_path / f"{name}.png")
     read_images(tmp_path, 128)
     assert caplog.messages == [
-        f"not square: 1 of 3 pictures, first {tmp_path / 'a.png'} (10 x 50); the central square of each is used",
-        f"smaller than 64 x 64: 2 of 3 pictures, first {tmp_path / 'a.png'} (10 x 50); they are enlarged, which adds nothing",
+        f"not square: 1 of 3 pictures, first {tmp_path / 'a.png'} (10 × 50); the central square of each is used",
+        f"smaller than 64 × 64: 2 of 3 pictures, first {tmp_path / 'a.png'} (10 × 50); they are enlarged, which adds nothing",
     ]
     caplog.clear()
     read_images(tmp_path, 20, center_crop=10)

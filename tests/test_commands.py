@@ -46,7 +46,7 @@ BY_NAME = pytest.mark.parametrize("path, command", EVERY, ids=[" ".join(path) or
 MISTAKES = {
     "a misspelt model": (("bench", "--model", "cnnn"), 2, "unknown model 'cnnn'; did you mean 'cnn'"),
     "a misspelt model beside another": (("bench", "--model", "mlp,cnnn"), 2, "unknown model 'cnnn'; did you mean 'cnn'"),
-    "no model": (("bench",), 2, "--model all; see ood-data bench --list"),
+    "no model": (("bench",), 2, "--model all; ood-data bench --list shows the names"),
     "a misspelt kind": (
         ("bench", "--model", "cnn", "--kind", "randum"),
         2,
@@ -70,7 +70,7 @@ MISTAKES = {
     "no flow": (("generate", "celebglow", "--flow", "nowhere"), 2, "there is no flow in nowhere"),
     "no flow to look at": (("flow", "info", "nowhere"), 2, "there is no flow in nowhere"),
     "too many orientations": (("generate", "dsprites", "--orientations", "41"), 2, "41 is not in the range"),
-    "no pictures": (("flow", "train", "nowhere", "--out", "out"), 1, "there are no pictures in nowhere"),
+    "no pictures": (("flow", "train", "nowhere", "--out", "out"), 1, "nowhere does not exist: a folder of pictures"),
     "no steps": (("flow", "train", "nowhere", "--out", "out", "--steps", "0"), 2, "0 is not in the range x>=1"),
     "a strength of nothing": (
         ("flow", "directions", "flow", "x", "--out", "o", "--attribute", "a", "--strength", "b=1"),
@@ -394,7 +394,7 @@ def test_former_options_work_and_are_not_shown() -> None:
 def test_a_store_is_not_the_folder_that_holds_it(blocks_root: Path, arguments: tuple[str, ...]) -> None:
     told = invoke("data", *arguments, blocks_root / "blocks.zarr")
     assert told.returncode == 2
-    assert f"{blocks_root / 'blocks.zarr'} is a store, and the folder that holds it is expected: {blocks_root}" in told.stderr
+    assert f"{blocks_root / 'blocks.zarr'} is a store: give the folder that holds it, {blocks_root}" in told.stderr
 
 
 def test_verify_takes_a_name_several_or_none(blocks_root: Path) -> None:
@@ -429,7 +429,7 @@ def test_several_kinds_are_exported_at_once(blocks_root: Path, tmp_path: Path) -
     assert all(Path(file).is_file() for file in files)
     told = invoke("data", "export", "blocks", "--kind", "all", "--format", "png", "--data", blocks_root, "--out", tmp_path / "png")
     assert told.returncode == 2
-    assert "by one kind of split" in told.stderr
+    assert "for one kind of split" in told.stderr
     assert not (tmp_path / "png").exists()
 
 
@@ -465,7 +465,7 @@ def test_a_dry_run_tells_the_time_once_a_run_has_ended(blocks_root: Path, tmp_pa
     where = ("--kind", "random", "--data", blocks_root, "--out", tmp_path, *TINY)
     told = invoke("bench", "--model", "mlp", *where, "--dry-run")
     assert told.returncode == 0, told.stderr
-    assert f"time: not known, as no run like these has ended in {tmp_path}" in told.stdout
+    assert f"time: unknown, because no run like these has finished in {tmp_path}" in told.stdout
     assert "dsprites is not there; to get it: ood-data generate dsprites" in told.stdout
     done = invoke("bench", "--model", "mlp", *where)
     assert done.returncode == 0, done.stderr
@@ -473,7 +473,7 @@ def test_a_dry_run_tells_the_time_once_a_run_has_ended(blocks_root: Path, tmp_pa
     assert "is not there" not in done.stderr
     told = invoke("bench", "--model", "mlp,cnn", "--seeds", "0,4", *where, "--dry-run")
     assert "4 runs: 1 done, 3 new" in told.stdout
-    assert re.search(r"^time: about \d+ s, as runs that ended in .* took; not known for cnn$", told.stdout, re.MULTILINE)
+    assert re.search(r"^time: about \d+ s, estimated from finished runs in .*; unknown for cnn$", told.stdout, re.MULTILINE)
     assert "time: " not in invoke("bench", "--model", "mlp", *where, "--dry-run").stdout
 
 
@@ -484,7 +484,7 @@ def test_what_models_lack_is_told_by_a_dry_run(blocks_root: Path, tmp_path: Path
     where = ("--model", "mlp,resnet50-in21k", "--kind", "random", "--data", blocks_root, "--out", tmp_path, "--dry-run")
     told = invoke("bench", *where, "--set", f"model.weights={tmp_path / 'absent'}")
     assert told.returncode == 0, told.stderr
-    assert f"1 run of these, of resnet50-in21k, may not be done: weights of resnetv2_50x1_bit.goog_in21k: {tmp_path}" in told.stdout
+    assert f"1 run of resnet50-in21k may fail: weights of resnetv2_50x1_bit.goog_in21k: {tmp_path}" in told.stdout
     (tmp_path / "there").touch()
     assert backbones.lacking("resnet50-in21k", str(tmp_path / "there")) == ""
     assert backbones.lacking("resnet50", None) == ""

@@ -235,7 +235,7 @@ def test_a_killed_process_is_continued(server: Server, tmp_path: Path) -> None:
 def test_a_file_that_changes_is_never_mixed(server: Server, tmp_path: Path, how: str) -> None:
     server.content = bytes(300_000)
     server.script = [100_000, "404"]
-    with pytest.raises(DownloadError, match="what came of it is kept, run it again to continue"):
+    with pytest.raises(DownloadError, match="the part that arrived is kept: run the command again to continue"):
         fetch([server.url], tmp_path / "f", check)
     assert (tmp_path / "f.part").stat().st_size == 100_000
     server.content, server.etag, server.script = CONTENT, '"2"', [how]
@@ -466,7 +466,7 @@ def test_https_is_not_left(server: Server, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     secure = Server(certificate)
     secure.script = [to(server.url), to(secure.url), "ok"]
-    with pytest.raises(DownloadError, match="which is not followed: not https"):
+    with pytest.raises(DownloadError, match="which is not https and not followed"):
         fetch([secure.url], tmp_path / "f", check)
     assert server.requests == 0
     server.script = [to(secure.url)]

@@ -248,7 +248,7 @@ def test_a_strangers_flow_runs_no_code(
     monkeypatch.syspath_prepend(tmp_path)
     if code:
         Path(code).write_text("open('CANARY', 'w')\nfrom celebglow.glow import Glow\n")
-    with pytest.raises(InputError, match=r"which is no class of celebglow's|is code, which is not run"):
+    with pytest.raises(InputError, match=r"which is no class of celebglow's|is code, which ood-data does not run"):
         CelebGlowPipeline.from_pretrained(folder)
     assert not Path("CANARY").exists()
 

@@ -266,8 +266,8 @@ def test_samples_depend_on_the_generator_only() -> None:
 @pytest.mark.parametrize(
     "config, words",
     [
-        ({"resolution": 20, "steps": (1, 1, 1)}, "does not divide"),
-        ({"widths": (8, 8, 8)}, "3 widths for 2 levels"),
+        ({"resolution": 20, "steps": (1, 1, 1)}, "must be divisible"),
+        ({"widths": (8, 8, 8)}, "3 widths are given for 2 levels"),
         ({"coupling": "afine"}, "expected one of additive, affine"),
         ({"bits": 9}, "bits"),
     ],

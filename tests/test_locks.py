@@ -156,7 +156,7 @@ def test_only_a_file_of_its_own_is_locked(tmp_path: Path, kind: str) -> None:
     }
     make[kind]()
     for busy in (None, "busy"):
-        with pytest.raises(DamagedError, match="a link or no regular file"), locked(path, busy):
+        with pytest.raises(DamagedError, match="a link or not a regular file"), locked(path, busy):
             pass
     assert not is_held(path)
     assert other.read_text() == "precious"

@@ -69,7 +69,9 @@ def test_a_run_that_lacks_memory_says_so(blocks_root: Path, tmp_path: Path, monk
 
     monkeypatch.setattr(Run, "execute", fail)
     outcome = attempt(Run(blocks_root, tmp_path, "blocks", "random", "cnn", 0, None, ""), CPU)  # type: ignore[arg-type]
-    assert outcome.error.startswith("there is not enough memory (could not create a primitive); the same bench continues it")
+    assert outcome.error.startswith(
+        "there is not enough memory (could not create a primitive); run the same command again to continue it"
+    )
 
 
 @pytest.mark.parametrize("flags, slow", [("fpu avx2", True), ("fpu avx512_bf16", False), ("fpu amx_bf16", False), ("", False)])

@@ -73,7 +73,7 @@ def test_sizes_and_bits(tmp_path: Path) -> None:
     assert read_port(path, 32, 7).flow.config.bits == 7
     shown = random_state("y0ast") | {"prior_h": torch.zeros(1, 48, 2, 2)}
     assert read_port(save(shown, tmp_path / "y0ast.pt")).flow.config.resolution == 8
-    with pytest.raises(UnsupportedCheckpoint, match="resolution 30 does not divide"):
+    with pytest.raises(UnsupportedCheckpoint, match="resolution 30 must be divisible"):
         read_port(path, 30)
 
 

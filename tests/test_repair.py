@@ -293,7 +293,7 @@ def test_the_command_says_what_it_restored(tmp_path: Path, flow_folder: Path, ca
     (tmp_path / "celebglow.zarr/images/c.1.0.0.0").unlink()
     advised = run.invoke(main, ["data", "verify", "celebglow", "--data", str(tmp_path)])
     assert advised.exit_code == 1
-    assert "make celebglow again as it was made" in advised.stdout
+    assert "repeat the command that made celebglow" in advised.stdout
     again = run.invoke(main, arguments)
     assert again.exit_code == 0
     assert "is complete" in again.stdout

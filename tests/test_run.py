@@ -379,7 +379,7 @@ def my_model(folder: Path, monkeypatch: pytest.MonkeyPatch, build: str) -> str:
 )
 def test_a_finished_run_is_loaded_as_it_was_scored(blocks_root: Path, tmp_path: Path, model: str, settings: list[str]) -> None:
     run = run_of(blocks_root, tmp_path, model, "extrapolation", 0, *settings)
-    with pytest.raises(FileNotFoundError, match=r"has no scores.json: it is no run, or an unfinished one"):
+    with pytest.raises(FileNotFoundError, match=r"has no scores.json: it is not a run folder, or the run is unfinished"):
         harness.load(run.folder)
     scores = run.execute(CPU)
     network = harness.load(run.folder)
@@ -423,7 +423,7 @@ def test_a_model_without_a_file_is_not_trusted_either(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"widths": [10**9]}, "is not of the network that"),
+        ({"widths": [10**9]}, "holds another network than"),
         ({"widths": ["x"]}, "has options that mlp can't be built with"),
         ({"hidden": 10**12}, "mlp has no option model.hidden"),
         ({"widths": 5}, "list is expected"),
@@ -525,8 +525,8 @@ def test_pretrained_weights_are_not_wanted_again_to_load_a_run(monkeypatch: pyte
 @pytest.mark.parametrize(
     "build, message",
     [
-        ("    return None", "is to return a torch.nn.Module, not NoneType"),
-        ("    return nn.Sequential(nn.Flatten(), nn.Linear(4096, 1))", r"is to answer \(B, 4\) to .*, got \(2, 1\) for B = 2"),
+        ("    return None", "must return a torch.nn.Module, not NoneType"),
+        ("    return nn.Sequential(nn.Flatten(), nn.Linear(4096, 1))", r"must return \(B, 4\) for .*, got \(2, 1\) for B = 2"),
         ("    return nn.Sequential(nn.Flatten(0), nn.Linear(2 * 4096, 4))", r"got \(4,\) for B = 2"),
         ("    return nn.LSTM(64, 4)", "nn.LSTM|input must|expected|Expected"),
     ],

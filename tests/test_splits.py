@@ -133,7 +133,7 @@ def test_a_kind_that_a_grid_cannot_have_says_why() -> None:
     with pytest.raises(ValueError, match=r"faces can't have a composition split: .*floor\(size · 0.2\)"):
         spec(3).split("composition")
     assert spec(2).kinds == ("random", "extrapolation")
-    with pytest.raises(ValueError, match="smile: 2 values less the held-out 1 leave 1, and both ends have to be kept"):
+    with pytest.raises(ValueError, match="smile: 2 values less the held-out 1 leave 1, but both ends must be kept"):
         spec(2).split("interpolation")
     assert spec(1).kinds == ()
     assert splits.spec_from_dict(json.loads(json.dumps(spec(2).to_dict()))) == spec(2)

@@ -168,7 +168,7 @@ STRANGE: dict[str, tuple[Callable[[Path, splits.SplitSpec], Path], str]] = {
     "a NUL": (_pictures(name="a\0b"), r"row 1 names 'a\\x00b'"),
     "a folder": (_pictures(name="."), "is not a regular file"),
     "a fifo": (_pictures(fifo=True), "0.png is not a regular file"),
-    "a picture of 13,000": (_pictures(content=png(13_000, 13_000)), "is 13000 x 13000; pictures of at most 16,777,216 pixels"),
+    "a picture of 13,000": (_pictures(content=png(13_000, 13_000)), "is 13000 × 13000; pictures of at most 16,777,216 pixels"),
     "a picture of 30,000": (_pictures(content=png(30_000, 30_000)), "is not a readable image: Image size"),
     "postscript": (
         _pictures(content=b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"),
@@ -197,7 +197,7 @@ def test_strangers_files_are_refused_by_name_and_take_no_memory(tmp_path: Path, 
 def test_images_have_a_largest_size() -> None:
     grid = splits.FactorGrid((splits.Factor("a", 60),))
     assert image_shape(Path("x"), (60, 4096, 4096), np.dtype(np.uint8), grid) == (60, 4096, 4096, 1)
-    with pytest.raises(BadFile, match="4096 x 4096 pixels are the most"):
+    with pytest.raises(BadFile, match="at most 4096 × 4096 pixels"):
         image_shape(Path("x"), (60, 4097, 4097), np.dtype(np.uint8), grid)
 
 

@@ -279,7 +279,7 @@ def test_arrays_are_read_in_whatever_order_they_are_stored(tmp_path: Path) -> No
 def test_what_no_picture_should_be_is_named(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(png(13_000, 13_000))
-    with pytest.raises(ValueError, match=r"b\.png is 13000 x 13000; pictures of at most 67,108,864 pixels"):
+    with pytest.raises(ValueError, match=r"b\.png is 13000 × 13000; pictures of at most 67,108,864 pixels"):
         read_images(tmp_path, 8)
     (tmp_path / "b.png").unlink()
     os.mkfifo(tmp_path / "b.png")

@@ -1,6 +1,6 @@
 """Published checkpoints of Glow, converted: detected, rewritten where that is exact, compared with the original, saved.
 
-The published model's own files were not at hand when this was written. It was tested on graphs in the patterns of the original code, so
+We had not seen the published model's own files when we wrote this. We tested it on graphs in the patterns of the original code, so
 nothing here relies on what the published graph looks like inside: what isn't recognised is executed as it is.
 """
 

@@ -29,7 +29,7 @@ GRAY = 128  # of the low-resolution image that the published graph can be condit
 INLINE = 64  # numbers; longer ones than shapes and axes are never inlined
 TYPES = [*TORCH_DTYPES, *([name] for name in TORCH_DTYPES)]
 GPU_OPERATIONS = "its operations are of a discontinued GPU library: take graph_unoptimized.pb"
-REPORT = "`ood-data flow doctor` prints a page about the file, to be pasted into a report"
+REPORT = "`ood-data flow doctor` prints a page about the file that you can paste into a bug report"
 
 
 class UnsupportedGraph(InputError):
@@ -206,7 +206,7 @@ def _about_unknown(unknown: Mapping[str, Node], path: Path) -> str:
 
 
 def _shape(node: Node) -> tuple[int, ...]:
-    """Of a placeholder, as far as it says one."""
+    """The shape of a placeholder, as far as it states one."""
     shape = node.attributes.get("shape")
     return shape if isinstance(shape, tuple) else ()
 

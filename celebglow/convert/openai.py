@@ -1,6 +1,6 @@
 """OpenAI's Glow of CelebA-HQ (Kingma & Dhariwal 2018), fetched, converted and kept: the flow that CelebGlow's authors walked in.
 
-No checksums were published, and the files themselves were not at hand when this was written: what is downloaded is recorded, and
+OpenAI published no checksums, and we had not seen the files when we wrote this. What is downloaded is recorded, and
 verified by running it.
 """
 
@@ -96,7 +96,7 @@ def _recorded(records: Path) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _set_aside_if_wrong(path: Path) -> Iterator[None]:
-    """While a file is converted: what turns out to be wrong with it is the download's fault, or ours, and not the user's."""
+    """Set a downloaded file aside if it cannot be converted: that is the download's fault, or ours, and not the user's."""
     try:
         yield
     except ValueError as error:

@@ -92,7 +92,7 @@ def _unpacked_size(path: Path) -> int:
 
 
 def _detect(weights: State, path: str | Path, resolution: int | None, bits: int | None) -> Port:
-    """By the names of the weights."""
+    """The implementation that wrote the weights, by their names."""
     if any(name.startswith("blocks.") for name in weights):
         return Port("rosinality", _rosinality(_Weights(weights, path), resolution or 64, bits or 5))
     if any(".block.0.conv." in name for name in weights):
@@ -312,6 +312,6 @@ def _layers(weights: _Weights, resolution: int | None, bits: int, layout: _Layou
 
 
 def _channels(state: State) -> int:
-    """Of the images."""
+    """The number of channels of the images."""
     matrix = state.get("levels.0.steps.0.mix.weight")
     return 3 if matrix is None else len(matrix) // 4

@@ -51,7 +51,7 @@ class DirectionsConfig:
     def check(self) -> None:
         """Raise InputError for names and numbers that no flow and no table make right."""
         if not self.attributes:
-            raise InputError("at least one attribute is to be walked: name it in `attributes`")
+            raise InputError("name at least one attribute to walk in `attributes`")
         if taken := [name for name in self.attributes if name in RESERVED or not name.isidentifier()]:
             raise InputError(f"an attribute cannot be called {taken[0]!r}: a name is expected, and not {', '.join(RESERVED)}")
         for option, names in (("strengths", self.strengths), ("whole", self.whole)):

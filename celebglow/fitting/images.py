@@ -173,13 +173,13 @@ def _warn(files: list[Path], shapes: NDArray[np.int64], side: int, center_crop: 
     oblong, small = shapes[:, 0] != shapes[:, 1], np.minimum(shapes.min(axis=1), center_crop or side) < side
     for which, what, so in (
         (oblong if center_crop is None else np.zeros_like(oblong), "not square", "the central square of each is used"),
-        (small, f"smaller than {side} x {side}", "they are enlarged, which adds nothing"),
+        (small, f"smaller than {side} × {side}", "they are enlarged, which adds nothing"),
     ):
         if which.any():
             first = int(which.argmax())
             width, height = shapes[first]
             logger.warning(
-                "%s: %d of %d pictures, first %s (%d x %d); %s", what, which.sum(), len(files), files[first], width, height, so
+                "%s: %d of %d pictures, first %s (%d × %d); %s", what, which.sum(), len(files), files[first], width, height, so
             )
 
 
@@ -207,7 +207,7 @@ def _read_square(file: Path, size: int | None, center_crop: int | None) -> tuple
         raise InputError(f"{file} is not a readable image: {error}") from error
     side = center_crop or min(image.size)
     if side > min(image.size):
-        raise InputError(f"{file} is {image.width}x{image.height}: too small for `center_crop` {side}")
+        raise InputError(f"{file} is {image.width} × {image.height}: too small for `center_crop` {side}")
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side)).convert("RGB")
     return np.asarray(square if size is None else square.resize((size, size), Image.Resampling.BOX)), image.size

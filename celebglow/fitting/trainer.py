@@ -172,7 +172,7 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip, error_if_nonfinite=True)
         except RuntimeError as error:
             raise NumericalError(
-                f"the loss is {float(loss.detach())} or its gradient not finite at step {self.step}: lower `lr`; "
+                f"the loss is {float(loss.detach())} or its gradient is not finite at step {self.step}: lower `lr`; "
                 f"{self.out} keeps the last checkpoint"
             ) from error
         self.optimizer.step()
@@ -227,7 +227,7 @@ class Trainer:
 
 @torch.no_grad()
 def sample_sheet(flow: Glow, generator: torch.Generator, temperature: float = 0.7, side: int = 8) -> Image.Image:
-    """side x side samples of a flow as one picture."""
+    """A picture of side × side samples of a flow."""
     images = flow.sample(side * side, temperature, generator).cpu()
     channels, size = images.shape[1], images.shape[2]
     sheet = images.reshape(side, side, channels, size, size).permute(0, 3, 1, 4, 2).reshape(side * size, side * size, channels)

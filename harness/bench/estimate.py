@@ -111,7 +111,7 @@ def time_in_words(runs: Iterable[Run], out: Path, device: torch.device, jobs: in
         return ""
     found, together = estimate(todo, out, device), jobs_of(len(todo), device, jobs)
     if not found.seconds:
-        return f"time: not known, as no run like these has ended in {out}"
+        return f"time: unknown, because no run like these has finished in {out}"
     beside = f", {together} at a time" if together > 1 else ""
-    but = f"; not known for {', '.join(found.unknown)}" if found.unknown else ""
-    return f"time: about {duration(found.seconds / together)}{beside}, as runs that ended in {out} took{but}"
+    but = f"; unknown for {', '.join(found.unknown)}" if found.unknown else ""
+    return f"time: about {duration(found.seconds / together)}{beside}, estimated from finished runs in {out}{but}"

@@ -99,7 +99,7 @@ def attempt(run: Run, device: torch.device, progress: Callable[[float], None] = 
         if where is not None:  # in the user's code
             return Outcome(run, None, f"{type(error).__name__}: {text} ({where.filename}:{where.lineno})")
         if lack := lacking(error):
-            return Outcome(run, None, f"{lack}; the same bench continues it, with fewer `jobs` perhaps")
+            return Outcome(run, None, f"{lack}; run the same command again to continue it, perhaps with fewer `jobs`")
         ours = isinstance(error, OSError | ValueError | ArithmeticError)
         return Outcome(run, None, text if ours else f"{type(error).__name__}: {text} (ood-data --debug bench … shows where)")
 
@@ -136,7 +136,7 @@ class _Bar:
             self._bar.update(sum(self._done.values()) - self._bar.n)
 
     def hidden(self) -> contextlib.AbstractContextManager[None]:
-        """While something else is written."""
+        """Hide the bar while something else is written."""
         mode: contextlib.AbstractContextManager[None] = tqdm.external_write_mode()
         return mode
 
@@ -168,7 +168,9 @@ def _in_processes(runs: list[Run], device: torch.device, jobs: int, bar: _Bar) -
         runs = sorted(broken, key=runs.index)
         if runs and jobs == 1:
             bar.at(runs[0].folder, 1)
-            yield Outcome(runs.pop(0), None, "its process died, perhaps for lack of memory: the same bench continues it")
+            yield Outcome(
+                runs.pop(0), None, "its process died, perhaps for lack of memory: run the same command again to continue it"
+            )
             jobs = most
         elif runs:
             jobs //= 2

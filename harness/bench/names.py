@@ -1,4 +1,4 @@
-"""What a bench is asked for by name, checked in milliseconds: before torch is imported, which takes seconds."""
+"""Check the models, datasets and kinds that a user names, in milliseconds: before torch is imported, which takes seconds."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def kinds_named(given: Sequence[str]) -> tuple[Kind, ...]:
 
 
 def nothing_in(data: Path) -> str:
-    """That a folder holds no store, and what to do."""
-    return f"no dataset in {data}: name the folder of yours by `data`, or make one: {command('celebglow', data)}"
+    """Say that a folder holds no store, and what to do."""
+    return f"no dataset in {data}: give the folder of your datasets with `data`, or make one: {command('celebglow', data)}"
 
 
 def datasets_named(given: Sequence[str], data: Path, stores: Collection[str] | None = None) -> tuple[str, ...]:

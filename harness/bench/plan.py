@@ -50,7 +50,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a bench is to do.
+    """What a bench will do.
 
     Attributes:
         runs: in the order in which they start.
@@ -124,13 +124,13 @@ def _check_count(models: int, splits: int, seeds: int) -> None:
 
 
 def _datasets(data: Path, given: Sequence[str]) -> tuple[list[str], list[Gap]]:
-    """Of the datasets that are asked for, all that are in `data` if none, those that are whole; and the others."""
+    """The wanted datasets that are whole, and a gap for each other one; without names, all in `data` are wanted."""
     stores = {store["name"]: store for store in overview(data)}
     names = datasets_named(given, data, stores)
     wanted = names or tuple(stores)
     gaps = [Gap("absent", name, None, command(name, data), asked=bool(names)) for name in names or DATASETS if name not in stores]
     unfinished = [
-        Gap("unfinished", name, None, stores[name]["damage"] or "run the command that makes it again, and it continues", asked=True)
+        Gap("unfinished", name, None, stores[name]["damage"] or "repeat the command that makes it, and it continues", asked=True)
         for name in stores
         if name in wanted and not stores[name]["complete"]
     ]

@@ -65,7 +65,7 @@ def summarize_plan(plan: Plan, in_full: bool = True) -> Report:
     lines = [*table(rows), f"{_runs(len(plan.runs))}: {counts or 'none'}", *_missing(plan, in_full)]
     lacks = lacking(todo)
     for model, what in lacks.items():
-        lines.append(f"{_runs(sum(run.model == model for run in todo))} of these, of {model}, may not be done: {what}")
+        lines.append(f"{_runs(sum(run.model == model for run in todo))} of {model} may fail: {what}")
     data = {
         "runs": [
             {"run": str(run), "folder": str(run.folder), "state": state, "steps": run.steps}

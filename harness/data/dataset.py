@@ -32,7 +32,7 @@ def spec_of(store: Store) -> SplitSpec:
     """
     spec = spec_from_dict(store.spec)
     if math.prod(spec.grid.sizes) != len(store):
-        sizes = " x ".join(map(str, spec.grid.sizes[:10]))
+        sizes = " × ".join(map(str, spec.grid.sizes[:10]))
         raise InputError(
             f"{store.paths.group} has {len(store):,} images, and its grid {math.prod(spec.grid.sizes):,} cells ({sizes})"
         )

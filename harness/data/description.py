@@ -1,4 +1,4 @@
-"""What a store is to hold: as an object, and as the two zarr documents that say so. Either gives the other, to the byte."""
+"""What a store will hold: as an object, and as the two zarr documents that say so. Each gives the other, to the byte."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GROUP, ARRAY = "zarr.json", "images/zarr.json"  # the documents, by their path i
 
 @dataclass(frozen=True)
 class Description:
-    """What a store is to hold.
+    """What a store will hold.
 
     ``shape`` is (N, R, R, C); ``rows`` images make a shard; ``spec`` is the dataset's grid and splits, ``source`` everything that
     determines the bytes, both plain JSON. Two descriptions with the same source and a different N differ only in how far the first
@@ -44,7 +44,7 @@ class Description:
 
     @property
     def expected_bytes(self) -> int:
-        """Of a whole shard, on the disk."""
+        """The bytes of a whole shard on disk, about."""
         part = (0.5 if self.compress else 1.0) if self.part is None else self.part
         return math.ceil(part * self.rows * math.prod(self.shape[1:]))
 
@@ -135,5 +135,5 @@ def proven_documents(documents: Mapping[str, bytes], files: Mapping[str, str]) -
 
 
 def hashes(documents: Mapping[str, bytes]) -> dict[str, str]:
-    """Of each document."""
+    """The sha256 of each document."""
     return {name: hashlib.sha256(data).hexdigest() for name, data in documents.items()}

@@ -1,4 +1,4 @@
-"""What a writer finds where a store is to be: nothing, that store, the beginning of it, a damaged one, or something else.
+"""What a writer finds where a store will be: nothing, that store, the beginning of it, a damaged one, or something else.
 
 Nothing here changes a file. A document that is lost or damaged is proven by the manifest, a shard of a damaged manifest by its own
 line in it; what nothing proves is made again.
@@ -118,7 +118,7 @@ def check_others(paths: Paths, ours: Description, part: tuple[int, int], there: 
 
 
 def done_shards(paths: Paths, description: Description, entries: Iterable[Entry]) -> dict[int, Entry]:
-    """Of ``entries`` and those of all parts, the described shards whose file is there and of its length, by index."""
+    """The described shards, by index, whose file is there with its length; from ``entries`` and those of all parts."""
     done = {}
     for entry in (*entries, *parts_entries(paths)):
         index = shard_index(entry["path"])

@@ -80,7 +80,7 @@ class Paths:
 
 
 def shard_path(index: int) -> str:
-    """Of a shard inside the group."""
+    """The path of a shard inside the group."""
     return f"images/c.{index}.0.0.0"
 
 
@@ -159,7 +159,7 @@ def cut_torn_line(path: Path) -> None:
 
 
 def parts_entries(paths: Paths) -> list[Entry]:
-    """Of all parts that were begun."""
+    """The entries of all parts that were begun."""
     entries = []
     for part in paths.parts():
         with contextlib.suppress(FileNotFoundError):  # merged meanwhile
@@ -179,7 +179,7 @@ def covers(entries: list[Entry], description: Description) -> bool:
 
 
 def _hash(lines: bytes, files: dict[str, str]) -> str:
-    """Of everything in a manifest but this hash itself."""
+    """The hash of everything in a manifest but the hash itself."""
     return hashlib.sha256(lines + line({"files": files})).hexdigest()
 
 
@@ -224,7 +224,7 @@ def _read(path: Path) -> bytes:
 
 
 def _size(path: Path) -> int:
-    """Of a file, 0 if another process has removed it."""
+    """The bytes of a file, 0 if another process has removed it."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

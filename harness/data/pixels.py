@@ -36,7 +36,7 @@ class Pixels:
         device: a GPU keeps them in its own memory if they fit there.
 
     Raises:
-        ValueError: for an index that the store hasn't, or an unknown place.
+        ValueError: for an index that the store does not have, or an unknown place.
         OSError: if a shard of these images is missing, or not what the manifest says.
     """
 

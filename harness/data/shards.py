@@ -116,7 +116,7 @@ def wrong_file(found: os.stat_result | None, entry: Entry) -> str:
 
 
 def stat_of(path: Path, follow: bool = True) -> os.stat_result | None:
-    """Of what lies at a path, None if nothing does."""
+    """The status of what lies at a path, None if nothing does."""
     try:
         return path.stat(follow_symlinks=follow)
     except (FileNotFoundError, NotADirectoryError):

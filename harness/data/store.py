@@ -64,7 +64,7 @@ class Store:
                 raise MissingError(missing(paths))
             if read_attributes(documents) is None:
                 raise InputError(f"{paths.group} is not a dataset store of format {FORMAT}: choose another folder")
-            raise MissingError(f"{paths.group} is unfinished: run the command that makes it again, and it continues")
+            raise MissingError(f"{paths.group} is unfinished: repeat the command that makes it, and it continues")
         for _ in range(2):  # once more if it was finished or overwritten between two looks
             entries, files = read_finished(paths.manifest)
             proven = proven_documents(documents, files)
@@ -72,7 +72,7 @@ class Store:
                 break
             documents = paths.documents()
         if proven is None and paths.begun():
-            raise MissingError(f"{paths.group} is being changed: run the command that changes it again, and it continues")
+            raise MissingError(f"{paths.group} is being changed: repeat the command that changes it, and it continues")
         if proven is None:
             which = next(name for name in (GROUP, ARRAY) if hashes(documents).get(name) != files[name])
             raise DamagedError(f"{paths.group / which} is missing or damaged: the command that made the store restores it")
@@ -200,7 +200,7 @@ def verify(root: str | Path, name: str, progress: Callable[[int, int], None] = l
 
 
 def _wrong_files(paths: Paths, files: dict[str, str]) -> Iterator[Problem]:
-    """Of the documents, the card and the preview."""
+    """What is wrong with the documents, the card and the preview."""
     where = {GROUP: paths.group / GROUP, ARRAY: paths.group / ARRAY} | {path.name: path for path in (paths.card, paths.preview)}
     for name in sorted(where.keys() ^ files.keys()):
         yield Problem(
@@ -273,7 +273,7 @@ def overview(root: str | Path) -> list[dict[str, Any]]:
 
 
 def _size(path: Path) -> int:
-    """Of a file, 0 for a folder, or a file that a writer has renamed since it was listed."""
+    """The bytes of a file; 0 for a folder, or for a file that a writer has renamed since it was listed."""
     try:
         return path.stat().st_size if path.is_file() else 0
     except FileNotFoundError:
@@ -281,4 +281,4 @@ def _size(path: Path) -> int:
 
 
 def missing(paths: Paths) -> str:
-    return f"there is no {paths.name} in {paths.root}: make it with `ood-data generate` or `ood-data data convert`, or look with `data list`"
+    return f"there is no {paths.name} in {paths.root}: make it with `ood-data generate` or `ood-data data convert`, or see `ood-data data list`"

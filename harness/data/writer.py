@@ -56,7 +56,7 @@ class Writer:
 
     Args:
         root: folder of the stores.
-        description: what the store is to hold.
+        description: what the store will hold.
         part: (i, n), i from 1: the i-th of n ranges of shards.
         overwrite: remove a store that is there first; not together with parts, which would remove each other.
 
@@ -72,7 +72,7 @@ class Writer:
         if not 1 <= index <= count:
             raise InputError(f"part {index}/{count} does not exist: parts are 1/n to n/n")
         if overwrite and count > 1:
-            raise InputError("`overwrite` would remove the other parts: remove the store with one command, then start the parts")
+            raise InputError("`overwrite` would remove the other parts: delete the store first, then start the parts")
         self.paths = Paths(Path(root), description.name)
         plain = json.loads(json.dumps([description.spec, description.source]))  # as it will be read again
         self.description = description = replace(description, spec=plain[0], source=plain[1])

@@ -205,7 +205,7 @@ class _Others(InputError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"{path.parent} holds pictures already: choose another `out`, or delete it ({path.name} is none of this export)"
+            f"{path.parent} holds pictures already: choose another `out`, or delete it ({path.name} is not from this export)"
         )
 
 

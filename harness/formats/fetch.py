@@ -34,7 +34,7 @@ def fetch_dataset(name: str, accept: bool = False, progress: bool = False) -> Pa
 
     Raises:
         ValueError: for an unknown dataset; for a file that is damaged (`BadFile`), which is removed.
-        DownloadError: an OSError; if a file cannot be had, or (`Unproven`) its checksum is neither known nor accepted.
+        DownloadError: an OSError; if a file cannot be downloaded, or (`Unproven`) its checksum is neither known nor accepted.
     """
     info = info_of(name)
     for file in info.files:

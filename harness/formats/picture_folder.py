@@ -101,7 +101,7 @@ class PictureFolder:
             if picture.mode not in _MODES:  # of 16 bits, Pillow would keep values up to 255 and make white of the others
                 raise BadFile(f"{path} has pixels of the kind {picture.mode}; 8 bits, gray or in colour, are expected")
             if picture.height != picture.width:
-                raise BadFile(f"{path} is {picture.width} x {picture.height}; square pictures are expected")
+                raise BadFile(f"{path} is {picture.width} × {picture.height}; square pictures are expected")
             shape = (picture.height, picture.width, 1 if picture.mode in _GRAY else 3)
             if expected not in (None, shape):
                 raise BadFile(f"{path} is {shape}, the first picture {expected}")
@@ -109,7 +109,7 @@ class PictureFolder:
         try:
             picture = load_picture(path, check)
         except FileNotFoundError:
-            raise BadFile(f"there is no {path}, which the .csv names") from None
+            raise BadFile(f"the .csv names {path}, which does not exist") from None
         pixels = np.asarray(picture.convert("L" if picture.mode in _GRAY else "RGB"))
         return pixels[:, :, None] if pixels.ndim == 2 else pixels
 

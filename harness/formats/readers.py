@@ -1,6 +1,6 @@
 """Official files, read as a stream of images in the order of the grid, never whole.
 
-`open_reader` looks at what a file holds, not at what it is called, and checks that it is the dataset that is asked for: the right
+`open_reader` looks at what a file holds, not at what it is called, and checks that it is the dataset that the caller names: the right
 keys, dtypes and shapes, and every label where the row-major grid has it. Every mistake is a `BadFile`, one sentence.
 """
 
@@ -96,9 +96,9 @@ def image_shape(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], grid: 
             if dtype != np.uint8:
                 raise BadFile(f"{found}; uint8 is expected")
             if rest[0] > LARGEST_SIDE:
-                raise BadFile(f"{found}; {LARGEST_SIDE} x {LARGEST_SIDE} pixels are the most that an image can have")
+                raise BadFile(f"{found}; an image can have at most {LARGEST_SIDE} × {LARGEST_SIDE} pixels")
             return (len(grid), rest[0], rest[1], rest[2] if len(rest) == 3 else 1)
-    raise BadFile(f"{found}, not the {len(grid):,} of this dataset ({' x '.join(map(str, grid.sizes))} factors): another dataset?")
+    raise BadFile(f"{found}, not the {len(grid):,} of this dataset ({' × '.join(map(str, grid.sizes))} values): another dataset?")
 
 
 def check_labels(path: Path, what: str, shape: tuple[int, ...], dtype: np.dtype[Any], expected: tuple[int, int]) -> None:

@@ -40,7 +40,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path, size: int) -> Iterator[None]:
-    """While a library writes to ``path``: an error of the system's that it leaves without a name gets this one.
+    """Name ``path`` in the system's errors that a library raises without a file's name while it writes there.
 
     Args:
         path: where to.
@@ -79,7 +79,7 @@ def _open_own(path: str, flags: int) -> int:
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):  # a link, a folder, a socket
             raise
-    raise DamagedError(f"{path} is a link or no regular file, and is not written to: delete it")
+    raise DamagedError(f"{path} is a link or not a regular file, so ood-data does not write to it: delete it")
 
 
 def _is_own(status: os.stat_result) -> bool:

@@ -98,7 +98,7 @@ class Journal:
                 file.truncate(min(size, self.lines.stat().st_size))  # longer, it would be filled with zeros
 
     def _bytes_up_to(self, step: int) -> int:
-        """Of the whole lines up to a step: flows' checkpoints of before version 0.2 don't say how long the log was."""
+        """The bytes of the whole lines up to a step: older checkpoints of flows don't say how long the log was."""
         size = 0
         if self.lines.exists():
             for line in self.lines.read_bytes().splitlines(keepends=True):

@@ -57,14 +57,14 @@ def fetch(
         check: called with the complete file before it is put in place; what it raises ends the download and
             removes the file, unless it is `Unproven`: then it stays as ``.part``, and the next call checks it again.
         size: expected bytes, if known.
-        progress: called with bytes had and their total, if known.
+        progress: called with the bytes that have arrived and their total, if known.
         most: bytes that the file can have, where `size` is unknown.
 
     Returns:
         the address that had it; None if `path` was there.
 
     Raises:
-        DownloadError: if no address has it, saying for each why not. What was had of it is kept, and the next call continues.
+        DownloadError: if no address has it, saying for each why not. What has arrived is kept, and the next call continues.
         BusyError: if another process is downloading it.
         DamagedError: if what lies there as ``.part`` is a link, or no file.
         OSError: if there is no space for it, or it cannot be written.
@@ -83,7 +83,7 @@ def fetch(
             except DownloadError as error:
                 failures.append(str(error))
         else:
-            kept = "; what came of it is kept, run it again to continue" if part.length else ""
+            kept = "; the part that arrived is kept: run the command again to continue" if part.length else ""
             raise DownloadError(f"{path.name} was not downloaded: {'; '.join(failures)}{kept}")
         try:
             check(part.path)

@@ -63,7 +63,7 @@ def acquire(path: Path, busy: str | None = None) -> BinaryIO:
 
 
 def take(file: IO[bytes], wait: bool) -> bool:
-    """Lock an open file until it is closed; returns whether it was to be had.
+    """Lock an open file until it is closed; returns whether that succeeded.
 
     Args:
         file: a regular one.

@@ -1,4 +1,4 @@
-"""A file that is being downloaded: what was had of it, in the hands of one process, and what the server said that it is."""
+"""A file that is being downloaded: the bytes that have arrived, held by one process, and what the server said that it is."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Remote:
 
 
 class Part:
-    """What was had of a file, held by one process: open, locked, and what the server said of it. An empty one is not left behind."""
+    """The part of a file that has arrived, open and locked by one process, and what the server said of it. An empty part is removed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.with_name(path.name + ".part")

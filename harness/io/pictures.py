@@ -40,4 +40,4 @@ def load_picture(path: Path, check: Callable[[Image.Image], None]) -> Image.Imag
 def check_size(path: Path, picture: Image.Image, most_pixels: int) -> None:
     """Raise BadFile if the picture has more pixels than that."""
     if picture.width * picture.height > most_pixels:
-        raise BadFile(f"{path} is {picture.width} x {picture.height}; pictures of at most {most_pixels:,} pixels are expected")
+        raise BadFile(f"{path} is {picture.width} × {picture.height}; pictures of at most {most_pixels:,} pixels are expected")

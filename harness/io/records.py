@@ -68,7 +68,7 @@ class Document(Record):
 
     @classmethod
     def _upgraded(cls, document: Any, path: Path) -> dict[str, Any]:
-        """Of today's format."""
+        """The document in today's format."""
         if isinstance(document, dict):
             upgraded: dict[str, Any] = document
             while (number := upgraded.get("format", 1)) != cls.FORMAT:

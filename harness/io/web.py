@@ -22,7 +22,7 @@ STALLS = 3  # in a row, after which a server that is too slow is left
 
 
 class DownloadError(OodDataError, OSError):
-    """A file could not be had: one sentence that says from where, why, and what to do."""
+    """A file was not downloaded: one sentence that says from where, why, and what to do."""
 
 
 class Passing(DownloadError):
@@ -105,7 +105,7 @@ def answered(url: str, headers: Mapping[str, str], timeout: float, slowest: int)
 
 
 def seconds_to_wait(header: str | None) -> float | None:
-    """Of a Retry-After, which is a number of seconds or a date; None if it says neither."""
+    """The seconds that a Retry-After header asks for, as a number or a date; None if it says neither."""
     if header is None:
         return None
     if re.fullmatch(r"[0-9]{1,9}", header.strip()):
@@ -195,6 +195,6 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         scheme = urlsplit(newurl).scheme
         if scheme != "https" and (scheme, urlsplit(req.full_url).scheme) != ("http", "http"):
             raise DownloadError(
-                f"{req.full_url}: the server sends us on to {in_one_line(newurl)}, which is not followed: not https"
+                f"{req.full_url}: the server redirects to {in_one_line(newurl)}, which is not https and not followed"
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)

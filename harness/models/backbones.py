@@ -268,7 +268,7 @@ def lacking(model: str, weights: str | None = "") -> str:
     return (
         ""
         if found is not None
-        else "its pretrained weights are not on this machine, and will be downloaded from the Hugging Face hub"
+        else "its pretrained weights are not on this machine and must be downloaded from the Hugging Face hub"
     )
 
 

@@ -101,7 +101,7 @@ class CoordinateCNN(nn.Module):
     """The CNN with two channels of coordinates, x and y in [−1, 1], concatenated before the convolutions in `coordinates_at`.
 
     Raises:
-        ValueError: for a convolution that the CNN hasn't.
+        ValueError: for a convolution that the CNN does not have.
     """
 
     def __init__(self, in_channels: int, num_outputs: int, coordinates_at: Sequence[int]) -> None:

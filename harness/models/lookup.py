@@ -106,7 +106,7 @@ def _imported(name: str) -> Model:
         json.dumps(model.options)  # they are kept with the run
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{name} is to be called as {function}(in_channels, num_outputs), all else with defaults: {error}"
+            f"{name} must work as {function}(in_channels, num_outputs), with defaults for everything else: {error}"
         ) from None
     return replace(model, code=code_of(name))
 

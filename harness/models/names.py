@@ -1,4 +1,4 @@
-"""The names of the reference models, for who must not wait for torch: a misspelt one is answered at once."""
+"""The names of the reference models, readable without torch, so that a misspelt name is reported at once."""
 
 # In the order in which they are listed and run. That the families register just these is tested.
 NAMES = (

@@ -69,7 +69,7 @@ class Model:
         """All options, defaults overridden.
 
         Raises:
-            ValueError: for an option that the model hasn't, with close matches, or a value of another type than its default.
+            ValueError: for an option that the model does not have, with close matches, or a value of another type than its default.
         """
         options = self.options
         for key, value in overrides.items():

@@ -56,7 +56,7 @@ class LeaderboardRow:
 
     @property
     def family(self) -> str:
-        """Of the model."""
+        """The model's family."""
         return MODELS[self.model].family if self.model in MODELS else "user"
 
     def mean(self, of: Number) -> float:

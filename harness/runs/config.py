@@ -37,7 +37,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Readout:
-    """Of the MLP that regresses factors from a representation's latents; its budget is our reconstruction."""
+    """How the MLP that regresses factors from a representation's latents is trained; its budget is our reconstruction."""
 
     steps: int = 50_000
     batch: int = 64

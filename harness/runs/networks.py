@@ -36,13 +36,13 @@ def built(model: Model, image_shape: Sequence[int], num_outputs: int, options: d
     height, width, channels = image_shape
     network = model.build(channels, num_outputs, **options)
     if not isinstance(network, nn.Module):
-        raise InputError(f"{model.name} is to return a torch.nn.Module, not {type(network).__name__}")
+        raise InputError(f"{model.name} must return a torch.nn.Module, not {type(network).__name__}")
     with torch.no_grad():  # also gives lazy layers their shapes
         outputs = network.eval()(torch.zeros(2, channels, height, width))
     if not isinstance(outputs, torch.Tensor) or outputs.shape != (2, num_outputs):
         got = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         raise InputError(
-            f"{model.name} is to answer (B, {num_outputs}) to images (B, {channels}, {height}, {width}), got {got} for B = 2"
+            f"{model.name} must return (B, {num_outputs}) for images (B, {channels}, {height}, {width}), got {got} for B = 2"
         )
     return network
 
@@ -68,10 +68,12 @@ def load(folder: str | Path, trust_code: bool = False) -> nn.Module:
     """
     folder = Path(folder)
     if not (folder / SCORES).exists():
-        raise MissingError(f"{folder} has no {SCORES}: it is no run, or an unfinished one, which the same bench finishes")
+        raise MissingError(
+            f"{folder} has no {SCORES}: it is not a run folder, or the run is unfinished: the same `bench` finishes it"
+        )
     scores, setup = RunScores.read(folder / SCORES), RunSetup.read(folder / CONFIG)
     if setup.image_shape is None:
-        raise InputError(f"{folder / CONFIG} is of an older version, which kept no image_shape")
+        raise InputError(f"{folder / CONFIG} was written by an older version, which did not record image_shape: bench again")
     channels, num_outputs = setup.image_shape[2], len(scores.r2.factors)
     state = _weights(folder / WEIGHTS)
     if is_own(setup.model):
@@ -115,7 +117,9 @@ def _normalized(network: nn.Module, channels: int, setup: RunSetup) -> nn.Module
 
 
 def _another_network(folder: Path) -> DamagedError:
-    return DamagedError(f"{folder / WEIGHTS} is not of the network that {folder / CONFIG} describes: bench again")
+    return DamagedError(
+        f"{folder / WEIGHTS} holds another network than {folder / CONFIG} describes: delete the folder and bench again"
+    )
 
 
 def _check_code(setup: RunSetup, folder: Path, trusted: bool) -> None:
@@ -126,7 +130,7 @@ def _check_code(setup: RunSetup, folder: Path, trusted: bool) -> None:
         raise InputError(f"{setup.model} is not the code that was trained in {folder} ({files} changed since): bench again")
     if not trusted:
         raise InputError(
-            f"{folder} is a run of {setup.model}: to load it is to run the code in {files}. "
+            f"{folder} is a run of {setup.model}: loading it runs the code in {files}. "
             "If you trust that code, load it with trust_code=True"
         )
 

@@ -145,7 +145,7 @@ class RunSetup(Document):
 
     Attributes:
         images: of the dataset.
-        image_shape: (height, width, channels); None where a version before 0.1 trained it.
+        image_shape: (height, width, channels); None where an older version trained it.
         source: what the images were made from.
         code: hash of a user's model's code, "" for a reference model.
         protocol: by which versions of it.
@@ -187,5 +187,5 @@ class RunSetup(Document):
 
 
 def _printable(value: Any) -> str:
-    """As one line, whatever it is."""
+    """Any value as text in one line."""
     return "".join(character if character.isprintable() else "?" for character in str(value))

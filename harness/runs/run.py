@@ -49,7 +49,7 @@ RunState = Literal["done", "resumable", "new"]
 
 @dataclass(frozen=True)
 class Run:
-    """What is to be trained and scored.
+    """One training and its scores: what, where and how.
 
     Attributes:
         data: folder of the stores.
@@ -104,7 +104,7 @@ class Run:
             BlockingIOError: if another process owns the folder.
             FloatingPointError: if the training diverges.
             ValueError: if the model isn't one, or answers in another shape; or if scores.json is damaged.
-            WeightsMissing: if pretrained weights can't be had.
+            WeightsMissing: if pretrained weights are neither here nor downloadable.
         """
         if self.is_done:
             self._sweep()
@@ -122,7 +122,7 @@ class Run:
         return RunScores.read(self.folder / SCORES)
 
     def _train(self, network: torch.nn.Module, data: Dataset, device: torch.device, progress: Callable[[float], None]) -> None:
-        """To scores.json, in a folder that is ours alone."""
+        """Train, score and write scores.json, in a folder that no other process writes."""
         setup = self._setup(data, device)
         setup.write(self.folder / CONFIG)
         if not (self.folder / CHECKPOINT).exists() and (before := self._shorter(setup)):

@@ -152,7 +152,7 @@ class RunTrainer:
                     raise KeyboardInterrupt
 
     def _first_phase(self) -> Phase:
-        """Of the whole network by squared error, or of a representation by its own loss."""
+        """Train the whole network by squared error, or a representation by its own loss."""
         config, network = self.config.train, self.network
         batches = self.data.batches(
             self.train,
@@ -185,7 +185,7 @@ class RunTrainer:
         return train(parameters=parameters, loss=squared_error, batches=batches.steps, images_per_step=config.batch)
 
     def _readout_phase(self) -> Phase:
-        """Of the readout by squared error, on the frozen encoder's latents of train images, computed once."""
+        """Train the readout by squared error, on the frozen encoder's latents of train images, computed once."""
         config, network = self.config.readout, self.network
         assert isinstance(network, Representation)
         indices = sample(self.train, max(config.steps, 1) * config.batch, self.seed)
@@ -268,7 +268,7 @@ def seed_all(seed: int) -> None:
 
 
 def noise_seed(seed: int, phase: int, step: int) -> int:
-    """Of a step's noise, below 2³²: a hash, as torch's CPU generator ignores all bits but these."""
+    """The seed of a step's noise, below 2³²: a hash, because torch's CPU generator ignores all other bits."""
     return int(np.random.SeedSequence([seed, phase, step]).generate_state(1)[0])
 
 

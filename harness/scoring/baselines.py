@@ -1,7 +1,7 @@
 """What predictors score that see no image but the right answer: the lines that tell what a number means.
 
 - train_mean: the mean over train, for every sample.
-- ood_to_mean: perfect where train has the value, the mean over train where it hasn't.
+- ood_to_mean: perfect where train has the value, the mean over train where train does not have it.
 - clip: perfect, but answers only values that train has: the nearest one.
 
 Each answers a factor by its true value alone, so that its scores follow from how often each value is train and test, in closed form.
@@ -20,13 +20,13 @@ from splits import Split
 
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 EXPLAINED = (
-    "In parentheses, what needs no image: (train-mean), a constant; (ood-to-mean) and (clip), the truth where train has the value, "
+    "In parentheses, predictors that see no image: (train-mean), a constant; (ood-to-mean) and (clip), the truth where train has the value, "
     "else the mean, or the nearest value, of train. excl. cat.: the mean without categorical factors."
 )
 
 
 def label(name: BaselineName) -> str:
-    """As tables and pictures show it: (train-mean)."""
+    """The baseline's name in tables and pictures: (train-mean)."""
     return f"({name.replace('_', '-')})"
 
 

@@ -25,7 +25,7 @@ class PerFactor(Record):
 
 
 class Errors(Record):
-    """Of n samples: R² by the benchmark's definition, scikit-learn's, and the mean squared error."""
+    """Scores of n samples: R² by the benchmark's definition and scikit-learn's, and the mean squared error."""
 
     n: Count
     r2: PerFactor

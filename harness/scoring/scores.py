@@ -90,7 +90,7 @@ class Scorer:
             numbers += np.bincount(steps[:, axis], minlength=len(numbers))
 
     def errors(self) -> Errors:
-        """Of all samples so far.
+        """The errors over all samples so far.
 
         Raises:
             ValueError: if there are none.
@@ -110,7 +110,7 @@ class Scorer:
         )
 
     def groups(self) -> Groups:
-        """Of all samples so far, by how many factors are held out, which one alone, and how far."""
+        """The scores of all samples so far, by how many factors are held out, which one alone, and how far."""
         if not self.any:
             return Groups()
         modularity = {}

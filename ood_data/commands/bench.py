@@ -39,10 +39,13 @@ out_option = click.option(
     "--out", default="runs/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the run folders go."
 )
 jobs_option = click.option(
-    "--jobs", type=click.IntRange(min=1), metavar="N", help="Runs at the same time.  [default: a CPU's cores, else 1]"
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many runs go at the same time.  [default: one per CPU core, 1 on a GPU]",
 )
 dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Only show the plan: the runs, what is missing, the time as far as it is known."
+    "--dry-run", is_flag=True, help="Only show the plan: the runs, what is missing, and an estimate of the time."
 )
 
 
@@ -70,21 +73,21 @@ dry_run_option = click.option(
     type=Preset(["quick", "full"]),
     help="quick: a minute or two a run; full: the protocol as far as it is known, 200,000 steps.",
 )
-@click.option("--seeds", default="1", type=Seeds(), help="So many seeds, 3 being 0, 1 and 2; or these: 0,4,7.")
+@click.option("--seeds", default="1", type=Seeds(), help="How many seeds (3 means 0, 1 and 2), or a list of them: 0,4,7.")
 @click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override the preset: train.steps=500, model.beta=8; repeat. --settings lists the keys.",
+    help="Override a setting, such as train.steps=500 or model.beta=8; may be repeated. --settings lists the keys.",
 )
 @data_option
 @out_option
 @device_option
 @jobs_option
 @dry_run_option
-@click.option("--list", "listed", is_flag=True, help="Only show what each model is.")
-@click.option("--settings", "shown", metavar="MODEL", help="Only show every key that --set takes, and its value for this model.")
+@click.option("--list", "listed", is_flag=True, help="Only list the models and what each one is.")
+@click.option("--settings", "shown", metavar="MODEL", help="Only list the keys that --set takes, with their values for MODEL.")
 @json_option
 @click.pass_context
 def bench(
@@ -104,9 +107,9 @@ def bench(
     shown: str | None,
     as_json: bool,
 ) -> None:
-    """Train models on the train side of splits, score them on the test side.
+    """Train models on the train side of splits and score them on the test side.
 
-    What is done is skipped, what was killed continues. Every run has a folder in --out; `ood-data report` sums them up.
+    Finished runs are skipped, interrupted ones continue. Every run gets a folder in --out; `ood-data report` sums them up.
 
     \b
     Examples:
@@ -123,7 +126,7 @@ def bench(
         return
     if not listed and not shown:
         if not models:
-            raise InputError("which model? --model NAME, or --model all; see ood-data bench --list")
+            raise InputError("name a model: --model NAME, or --model all; ood-data bench --list shows the names")
         models, kinds, datasets = models_named(models), kinds_named(kinds), datasets_named(datasets, data)
         if not datasets and not stores_in(data):
             raise MissingError(nothing_in(data))

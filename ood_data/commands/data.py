@@ -82,9 +82,9 @@ def _check_named(datasets: Sequence[str], data: Path) -> list[str]:
 @data_option
 @json_option
 def data_verify(datasets: tuple[str, ...], data: Path, as_json: bool) -> None:
-    """Hash every file of stores against their manifests, and name each that is damaged, missing or foreign.
+    """Compare every file of the stores with its hash in the manifest, and name those that are damaged, missing or foreign.
 
-    Without DATASET, all stores in --data are verified.
+    Without DATASET, it verifies all stores in --data.
 
     \b
     Examples:
@@ -114,9 +114,11 @@ def _verdict(name: str, problems: Sequence[Problem]) -> list[str]:
         return [f"{name} is whole: every file is what its manifest says"]
     lines = [f"{problem.path}: {problem.what}" for problem in problems]
     if any("/images/c." in problem.path for problem in problems):
-        lines.append(f"delete the shards named here, images/c.…, and make {name} again as it was made: only they are made")
+        lines.append(
+            f"delete the files images/c.… that are named here, and repeat the command that made {name}: it makes only these"
+        )
     elif not all(problem.what.endswith(("again", "delete it")) for problem in problems):
-        lines.append(f"make {name} again as it was made: only what is missing or damaged is")
+        lines.append(f"repeat the command that made {name}: it makes only what is missing or damaged")
     return lines
 
 
@@ -124,16 +126,19 @@ def _verdict(name: str, problems: Sequence[Problem]) -> list[str]:
 @click.argument("dataset")
 @click.option("--variant", type=click.Choice([*variants("mpi3d")]), help="Which recording of mpi3d.  [default: real, the paper's]")
 @click.option(
-    "--accept-checksum", "accept", is_flag=True, help="Keep a whole file of another checksum than the known one; remembered."
+    "--accept-checksum",
+    "accept",
+    is_flag=True,
+    help="Accept an intact file whose checksum is not the known one, and remember the checksum.",
 )
 @stores_out_option
-@click.option("--download-only", is_flag=True, help="Leave the file in the cache; print its path.")
+@click.option("--download-only", is_flag=True, help="Only download: leave the file in the cache and print its path.")
 @overwrite_option("Remove a store of that name that is there first.")
 @json_option
 def data_fetch(
     dataset: str, variant: str | None, accept: bool, root: Path, download_only: bool, overwrite: bool, as_json: bool
 ) -> None:
-    """Download a dataset's official files, and convert them. Interrupted, it continues where it was when run again.
+    """Download a dataset's official files and convert them. After an interruption, run the same command again to continue.
 
     DATASET is dsprites, shapes3d, mpi3d or celebglow. Files are kept in OOD_DATA_HOME (~/.cache/ood-data).
 
@@ -156,7 +161,7 @@ def data_fetch(
     if as_json:
         click.echo(json.dumps({"dataset": info.name, "file": str(file), "store": str(store.paths.group), "images": len(store)}))
     else:
-        click.echo(f"{store.paths.group} is complete: {len(store):,} images; {file} may be deleted")
+        click.echo(f"{store.paths.group} is complete: {len(store):,} images; you can delete {file} now")
 
 
 @data.command("convert", continues=True)
@@ -173,7 +178,7 @@ def data_fetch(
 @overwrite_option("Remove a store of that name that is there first.")
 @json_option
 def data_convert(file: Path, dataset: str | None, spec_file: Path | None, root: Path, overwrite: bool, as_json: bool) -> None:
-    """Convert an official file into a store. Interrupted, it continues where it was when run again.
+    """Convert an official file into a store. After an interruption, run the same command again to continue.
 
     FILE is dSprites' .npz or .hdf5, 3dshapes.h5, an mpi3d .npz, one of the benchmark's split files (the other three beside it),
     CelebGlow's .npy, or a folder of pictures with a .csv: a column `file`, and one per factor with the index or the name of its value.
@@ -196,7 +201,11 @@ def data_convert(file: Path, dataset: str | None, spec_file: Path | None, root: 
 @click.argument("dataset")
 @kinds_option(required=True)
 @click.option(
-    "--format", "layout", default="benchmark", type=click.Choice(["benchmark", "png"]), help="The published .npz, or pictures."
+    "--format",
+    "layout",
+    default="benchmark",
+    type=click.Choice(["benchmark", "png"]),
+    help="benchmark: the published .npz files; png: pictures and a table.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="Where the files go.")
 @data_option
@@ -214,7 +223,7 @@ def data_export(dataset: str, kinds: tuple[str, ...], layout: str, out: Path, da
     chosen = kinds_named(kinds)
     _check_named([dataset], data)
     if layout == "png" and len(chosen) != 1:
-        raise InputError("pictures are exported by one kind of split: the folders of several would mix their test and train images")
+        raise InputError("export pictures for one kind of split at a time: the folders of several would mix train and test images")
 
     import harness
     from harness.formats.export import export

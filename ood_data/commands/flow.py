@@ -45,7 +45,7 @@ def flow() -> None:
     required=True,
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Where the training goes; continued if it is there.",
+    help="Folder of the training; one that is already there is continued.",
 )
 @click.option("--resolution", default=64, type=click.IntRange(1), metavar="N", help="Side of the pictures that the flow makes.")
 @click.option("--flow-steps", default="3,6,12,12", type=Numbers(), help="Steps of flow per level, fine to coarse.")
@@ -65,20 +65,20 @@ def flow() -> None:
     default=0.7,
     type=click.FloatRange(0, 1),
     metavar="PART",
-    help="Part of the images that get another person's face interior; needs landmarks.",
+    help="Fraction of the images that get the face of another person mixed in; needs landmarks.",
 )
-@click.option("--balance", metavar="COLUMN", help="Draw each value of this column with the square root of its count.")
+@click.option("--balance", metavar="COLUMN", help="Draw each value of this column in proportion to the square root of its count.")
 @click.option(
     "--held-out",
     default=0.05,
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     metavar="PART",
-    help="Part of the people kept for validation.",
+    help="Fraction of the people kept for validation.",
 )
-@click.option("--precision", default="fp32", type=click.Choice(["fp32", "bf16"]), help="Of the coupling networks.")
+@click.option("--precision", default="fp32", type=click.Choice(["fp32", "bf16"]), help="Precision of the coupling networks.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads.  [default: torch's]")
-@click.option("--save-every", default=30.0, type=click.FloatRange(0), metavar="SECONDS", help="Time between checkpoints, at least.")
-@click.option("--seed", default=0, type=click.IntRange(0), metavar="N", help="Of initialisation, batches and noise.")
+@click.option("--save-every", default=30.0, type=click.FloatRange(0), metavar="SECONDS", help="Least time between checkpoints.")
+@click.option("--seed", default=0, type=click.IntRange(0), metavar="N", help="Seed of initialisation, batches and noise.")
 @device_option
 def flow_train(
     images: Path,
@@ -107,7 +107,7 @@ def flow_train(
 
     OUT gets the averaged weights (flow/), log.jsonl, samples.png and a checkpoint, from which the same command continues.
 
-    Training needs no --labels: they are for --balance, and a column `person` keeps people together when some are held out.
+    Training needs no --labels. They serve --balance; a column `person` keeps a person's pictures together when some are held out.
 
     Pictures are kept decoded, at up to twice --resolution: CelebA's 202,599, cropped to 148, take 10 GB at --resolution 64, 13.3 GB at
     128 and 40 GB at 256. More than 4 GB go to a temporary file in TMPDIR, so that memory is not exceeded.
@@ -118,7 +118,7 @@ def flow_train(
       ood-data flow train img_align_celeba/ --center-crop 148 --labels list_attr_celeba.txt --balance Male --out flows/celeba
     """
     if not images.exists():
-        raise MissingError(f"there are no pictures in {images}: it does not exist")
+        raise MissingError(f"{images} does not exist: a folder of pictures or an .npz file is expected")
 
     import torch
 
@@ -181,7 +181,7 @@ def flow_train(
     multiple=True,
     callback=names,
     metavar="COLUMN",
-    help="A column to hold fixed besides: repeat, or separate by commas.",
+    help="A further column to hold fixed: repeat, or separate by commas.",
 )
 @click.option(
     "--strength",
@@ -196,14 +196,14 @@ def flow_train(
     default=0.2,
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     metavar="PART",
-    help="Part of the people kept to judge the directions.",
+    help="Fraction of the people kept to judge the directions.",
 )
 @click.option(
     "--fit-on",
     multiple=True,
     callback=key_values,
     metavar="COLUMN=VALUE",
-    help="Fit on these images, judge on the others, instead; repeat.",
+    help="Fit on images with this value and judge on the others, instead of --held-out; may be repeated.",
 )
 @center_crop_option
 @crop_option
@@ -218,17 +218,17 @@ def flow_train(
     "--decorrelate/--as-fitted",
     "decorrelated",
     default=True,
-    help="Mix the directions so that pixel probes see each change its own attribute only.",
+    help="Mix the directions so that each changes its own attribute only, as probes of the pixels see it.",
 )
 @click.option(
     "--whole",
     multiple=True,
     callback=names,
     metavar="NAME",
-    help="NAME shows outside the face, as hair does: probe the whole picture. Repeat, or separate by commas.",
+    help="NAME is visible outside the face, as hair is: probe the whole picture. Repeat, or separate by commas.",
 )
 @click.option("--half/--full", default=True, help="Store weights in half precision: half the size, pixels the same to 1 in 255.")
-@click.option("--seed", default=0, type=click.IntRange(0), metavar="N", help="Of the held-out people.")
+@click.option("--seed", default=0, type=click.IntRange(0), metavar="N", help="Seed that chooses the held-out people.")
 @device_option
 def flow_directions(flow: Path, images: Path, out: Path, labels: Path | None, device: str, **config: Any) -> None:
     """Find attribute directions in FLOW from labelled IMAGES, and store both as one pipeline.
@@ -263,17 +263,22 @@ def flow_directions(flow: Path, images: Path, out: Path, labels: Path | None, de
     help="The published table of 40 attribute directions.",
 )
 @click.option(
-    "--resolution", type=click.IntRange(1), metavar="N", help="Of a PyTorch checkpoint's images.  [default: its implementation's]"
+    "--resolution",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Resolution of a PyTorch checkpoint's images.  [default: its implementation's]",
 )
-@click.option("--bits", type=click.IntRange(1, 8), help="Of a PyTorch checkpoint's data.  [default: its implementation's]")
+@click.option(
+    "--bits", type=click.IntRange(1, 8), help="Bits per channel of a PyTorch checkpoint's data.  [default: its implementation's]"
+)
 @json_option
 def flow_convert(file: Path, out: Path, z_manipulate: Path | None, resolution: int | None, bits: int | None, as_json: bool) -> None:
     """Convert a published checkpoint: OpenAI's frozen graph (.pb), or the weights of a PyTorch implementation.
 
-    FILE's format is detected. A graph is run beside what it was converted to; where its structure is not known, the
-    converted flow executes it. PyTorch: rosinality/glow-pytorch, chaiyujin/glow-pytorch, y0ast/Glow-PyTorch.
+    The command detects FILE's format. It runs a graph and its conversion, and compares; if the structure is unknown, the
+    converted flow executes the graph. PyTorch: rosinality/glow-pytorch, chaiyujin/glow-pytorch, y0ast/Glow-PyTorch.
 
-    Tested on graphs in the patterns of the original code: OpenAI's own files have not been seen.
+    We tested this on graphs that OpenAI's code wrote; we have not seen OpenAI's own files.
 
     \b
     Example:
@@ -306,13 +311,13 @@ def flow_convert(file: Path, out: Path, z_manipulate: Path | None, resolution: i
     "--sheet",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="PNG",
-    help="Where decoded samples are drawn.  [default: FILE's name with -samples.png, in the current folder]",
+    help="Picture of decoded samples to write.  [default: FILE's name with -samples.png, in the current folder]",
 )
 @json_option
 def flow_doctor(file: Path, table: Path | None, sheet: Path | None, as_json: bool) -> None:
-    """Tell on a page what a frozen graph is, whether it converts, and how fast it decodes on this machine.
+    """Print a page about a frozen graph: what it is, whether it converts, and how fast it decodes on this machine.
 
-    The page is meant to be pasted into a report: about a graph that cannot be converted, or one that nobody has tried before.
+    Paste the page into a bug report if the graph cannot be converted, or if it is one that nobody has tried before.
 
     \b
     Example:
@@ -336,7 +341,7 @@ def flow_doctor(file: Path, table: Path | None, sheet: Path | None, as_json: boo
 @click.argument("flow", default="bundled")
 @json_option
 def flow_info(flow: str, as_json: bool) -> None:
-    """Say what a flow is: shape, size, attributes, hash.
+    """Describe a flow: shape, size, attributes, hash.
 
     FLOW is bundled, openai (downloaded), or a folder made by `flow train`, `flow directions` or `flow convert`.
 

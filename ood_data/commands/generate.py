@@ -23,7 +23,7 @@ from ood_data.commands.policy import Group
 
 @click.group(cls=Group)
 def generate() -> None:
-    """Make a dataset from nothing but parameters.
+    """Generate a dataset from parameters, without official files.
 
     \b
     Examples:
@@ -41,7 +41,7 @@ def generate() -> None:
     help="The flow to walk in: bundled, openai (downloaded), or a folder made by `flow directions` or `flow convert`.",
 )
 @click.option(
-    "--persons", default=1000, type=click.IntRange(1), metavar="N", help="How many people. A smaller store there is extended."
+    "--persons", default=1000, type=click.IntRange(1), metavar="N", help="How many people; a store with fewer is extended."
 )
 @click.option("--levels", default=6, metavar="N", help="Values per attribute, at least 2, evenly spaced over --range.")
 @click.option(
@@ -63,24 +63,29 @@ def generate() -> None:
     "--resolution",
     type=click.IntRange(1),
     metavar="N",
-    help="Side of the pictures, a divisor of the flow's.  [default: the flow's]",
+    help="Width and height of the pictures; must divide the flow's.  [default: the flow's]",
 )
 @click.option("--seed", default=0, type=click.IntRange(0), metavar="N", help="Another seed makes other people.")
 @click.option(
     "--precision",
     default="fp32",
     type=click.Choice(["fp32", "bf16"]),
-    help="Of the decoding; bf16 changes pixels, and is faster where the processor has it.",
+    help="Precision of the decoding: bf16 is faster on processors that have it, but changes some pixels.",
 )
 @device_option
-@click.option("--part", default="1/1", type=Part(), help="Make one of n disjoint ranges of people, on several machines at once.")
+@click.option(
+    "--part",
+    default="1/1",
+    type=Part(),
+    help="Make only the i-th of n ranges of people, so that several machines can share the work.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(1),
     metavar="N",
-    help="People decoded at the same time; does not change the pictures.  [default: all cores]",
+    help="How many people to decode at the same time; does not change the pictures.  [default: all cores]",
 )
-@overwrite_option("Remove a CelebGlow that is there first.")
+@overwrite_option("First remove a CelebGlow that is already there.")
 @json_option
 def generate_celebglow(
     root: Path,
@@ -99,9 +104,9 @@ def generate_celebglow(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """CelebGlow: people × attribute levels, made by walking attribute directions in a Glow's latent space.
+    """Make CelebGlow, pictures of people × attribute levels, by walking attribute directions in a Glow's latent space.
 
-    Interrupted, it continues where it was when run again; with more --persons, it extends what is there.
+    After an interruption, run the same command again to continue. With more --persons, it extends a store that is there.
 
     \b
     Examples:
@@ -143,14 +148,14 @@ def generate_celebglow(
     default=40,
     type=click.IntRange(1, 40),
     metavar="N",
-    help="Only the first N: of 10, no two look alike. The store is called dsprites10 then, with splits by the paper's rules.",
+    help="Render only the first N orientations, as a dataset dspritesN with splits of its own. Of the first 10, no two look alike.",
 )
-@overwrite_option("Remove a store of that name that is there first.")
+@overwrite_option("First remove a store of that name that is already there.")
 @json_option
 def generate_dsprites(root: Path, orientations: int, overwrite: bool, as_json: bool) -> None:
-    """dSprites: all 737,280 images, rendered exactly, without a download.
+    """Render all 737,280 images of dSprites exactly, without a download.
 
-    Interrupted, it continues where it was when run again.
+    After an interruption, run the same command again to continue.
 
     \b
     Examples:

@@ -43,7 +43,9 @@ class Seeds(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         except ValueError:
             numbers = []
         if not numbers or min(numbers) < (0 if listed else 1):
-            self.fail(f"{value!r} is neither a number of seeds, as 3 for 0, 1 and 2, nor a list of them like 0,4,7", param, ctx)
+            self.fail(
+                f"{value!r} is neither a number of seeds, such as 3 for 0, 1 and 2, nor a list of seeds, such as 0,4,7", param, ctx
+            )
         return tuple(dict.fromkeys(numbers)) if listed else numbers[0]
 
 
@@ -94,7 +96,7 @@ class StoresFolder(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         folder = Path(super().convert(value, param, ctx))  # type: ignore[arg-type]
         if folder.suffix == ".zarr" or (folder / "zarr.json").is_file():
-            self.fail(f"{folder} is a store, and the folder that holds it is expected: {folder.parent}", param, ctx)
+            self.fail(f"{folder} is a store: give the folder that holds it, {folder.parent}", param, ctx)
         return folder
 
 
@@ -184,22 +186,21 @@ labels_option = click.option(
     formerly=("--attributes",),
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="A table of what is known about the pictures: CelebA's list_attr_celeba.txt or .csv, or a CSV with a row per picture, "
-    "empty where unknown: of the files in its column `file` or `image_id`, else in the pictures' order.",
+    help="A table of what is known about the pictures: CelebA's list_attr_celeba.txt or .csv, or a CSV with a row per picture. "
+    "Cells may be empty. A column `file` or `image_id` names the pictures; without one, rows are in the pictures' order.",
 )
 center_crop_option = click.option(
     "--center-crop",
     type=click.IntRange(1),
     metavar="PIXELS",
-    help="Side of the central square of each picture file that is read, before resizing (148 is usual for CelebA).  "
-    "[default: the shorter side]",
+    help="Read only the central square of this side from each picture file (148 is usual for CelebA).  [default: the shorter side]",
 )
 crop_option = click.option(
     "--crop",
     default=1.0,
     type=click.FloatRange(0, 1, min_open=True),
     metavar="PART",
-    help="Central part of each picture, as read, that is used.",
+    help="Fraction of each picture's side that is used, around its centre.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else.")
 

@@ -25,7 +25,7 @@ LONG = 200  # characters of a summary in help: more than any has
 # What to do about an error of the system's, which says only what it is.
 ADVICE = {
     errno.ENOENT: "check the path",
-    errno.EEXIST: "it is in the way of a folder or file that is to be made: move it, or name another place",
+    errno.EEXIST: "it is in the way of a file or folder that the command makes: move it, or choose another place",
     errno.ENOTDIR: "a part of this path is a file, where a folder is expected: name another place",
     errno.EISDIR: "it is a folder, and a file is expected",
     errno.EACCES: "check its permissions, or name another place",

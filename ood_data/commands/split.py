@@ -23,9 +23,12 @@ from splits.errors import InputError
 @click.option(
     "--plot", "picture", type=click.Path(dir_okay=False), metavar="FILE", help="Draw every pair of factors: .png, .pdf or .svg."
 )
-@click.option("--explain", "explained", is_flag=True, help="Prove by enumeration what the split promises.")
+@click.option("--explain", "explained", is_flag=True, help="Check the split by enumerating every sample.")
 @click.option(
-    "--check", type=click.Path(exists=True, file_okay=False), metavar="FOLDER", help="Compare with published label files."
+    "--check",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="FOLDER",
+    help="Compare with the benchmark's published label files in FOLDER.",
 )
 @json_option
 def split(
@@ -38,7 +41,7 @@ def split(
     check: str | None,
     as_json: bool,
 ) -> None:
-    """Show what is train and what is test.
+    """Show which samples of a dataset are train and which are test.
 
     DATASET is dsprites, shapes3d, mpi3d, mpi3d_toy, mpi3d_realistic, celebglow, a spec file (*.toml) or a store (*.zarr).
 
