@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from celebglow.generate import generate
     from celebglow.pipeline import CelebGlowPipeline
+    from celebglow.population import Population
     from harness import open as open_dataset
     from harness.bench.execute import execute
     from harness.bench.plan import plan
     from harness.data.dataset import Dataset
     from harness.data.pairs import ChangedFactors, LaplaceSteps
+    from harness.models import Representation
     from harness.runs.networks import load as load_model
     from harness.runs.presets import Settings
     from harness.scoring.scores import score
@@ -42,15 +44,19 @@ _PLACES = {
     "load_spec": ("splits.catalog", "load_spec"),
     "load_split": ("splits.catalog", "load"),
     "open_dataset": ("harness", "open"),
+    "Population": ("celebglow.population", "Population"),
+    "Representation": ("harness.models", "Representation"),
     "plan": ("harness.bench.plan", "plan"),
     "score": ("harness.scoring.scores", "score"),
 }
-__all__ = [
+__all__ = [  # for type checkers and editors, which read no code: those of `_PLACES`
     "CelebGlowPipeline",
     "ChangedFactors",
     "Dataset",
     "LaplaceSteps",
     "OodDataError",
+    "Population",
+    "Representation",
     "Settings",
     "__version__",
     "execute",
@@ -73,3 +79,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _PLACES[name]
     return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

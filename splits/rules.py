@@ -7,14 +7,14 @@ r is the ratio of each varying factor's values that is held out: 0.2 for dSprite
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splits.errors import InputError
+from splits.errors import InputError, did_you_mean
 
 Kind = Literal["random", "composition", "interpolation", "extrapolation"]
 KINDS: tuple[Kind, ...] = ("random", "composition", "interpolation", "extrapolation")
@@ -113,3 +113,15 @@ def random_mask(length: int, test_count: int, seed: int) -> NDArray[np.bool_]:
 
 def _held_out_count(size: int, ratio: float) -> int:
     return math.ceil(size * ratio - _TOLERANCE)
+
+
+def kinds_named(given: Sequence[str]) -> tuple[Kind, ...]:
+    """Each kind of split once, in their usual order; none if "all" is among them: all that a dataset has.
+
+    Raises:
+        InputError: for an unknown kind, with the close ones.
+    """
+    for kind in given:
+        if kind not in (*KINDS, "all"):
+            raise InputError(f"unknown kind of split {kind!r}{did_you_mean(kind, [*KINDS, 'all'])}")
+    return () if "all" in given else tuple(kind for kind in KINDS if kind in given)

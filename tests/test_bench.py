@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import ROOT, CommandLine, assert_one_clear_line
 
 from harness.bench.execute import execute
@@ -27,7 +28,9 @@ from harness.data.store import Store
 from harness.models import find
 from harness.runs.presets import Settings
 from harness.runs.run import Run
+from ood_data.commands import main
 from splits import DATASETS
+from splits.errors import InputError, NumericalError
 
 CPU = torch.device("cpu")
 TINY = ["train.steps=20", "train.batch=16", "readout.steps=20", "train.precision=fp32"]
@@ -164,6 +167,42 @@ def test_an_error_in_ones_own_code_is_told_by_line(ood_data: CommandLine, blocks
     assert f"NameError: name 'oops' is not defined ({module}:11)" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "error, told, defect",
+    [
+        (ValueError("could not broadcast"), "a defect, please report it: ValueError: could not broadcast", True),
+        (ZeroDivisionError("division by zero"), "a defect, please report it: ZeroDivisionError: division by zero", True),
+        (KeyError("x"), "a defect, please report it: KeyError: 'x'", True),
+        (InputError("a wrong value"), "a wrong value", False),
+        (NumericalError("the loss is not finite"), "the loss is not finite", False),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "f"),
+            "No space left on device: f; the disk is full: make room, and run",
+            False,
+        ),
+        (MemoryError(), "there is not enough memory", False),
+    ],
+)
+def test_only_what_a_user_can_cause_is_said_as_their_mistake(
+    blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str, defect: bool
+) -> None:
+    (run,) = planned(blocks_root, tmp_path, "mlp").runs
+
+    def failing(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Run, "execute", failing)
+    (outcome,) = execute([run], CPU, progress=False)
+    assert outcome.error.startswith(told)
+    assert outcome.defect == defect
+    if defect:
+        done = CliRunner().invoke(
+            main, ["bench", "--model", "mlp", "--kind", "random", "--data", str(blocks_root), "--out", str(tmp_path)]
+        )
+        assert done.exit_code == 1
+        assert "ood-data --debug bench … shows where a defect is" in done.stdout
+
+
 def test_a_model_of_ones_own_that_cant_be_called_is_refused(my_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(my_folder)
     builders = ("build(channels)", "sized(in_channels, num_outputs, width)", "other(in_channels=3, outputs=7)")
@@ -293,7 +332,7 @@ def test_a_model_of_ones_own(ood_data: CommandLine, blocks_root: Path, my_folder
     assert done.returncode == 0, done.stderr
     assert "my_module:build" in done.stdout
     assert "(clip)" in done.stdout
-    assert "quick is not the paper's budget" in done.stdout
+    assert "quick: few steps, and a sample of the images scored" in done.stdout
     assert len(list((my_folder / "runs/blocks").glob("*/my_module.build/0-*/scores.json"))) == 2
 
     again = ood_data(*arguments, "--kind", "random", "--dry-run", "--json", cwd=my_folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +108,21 @@ def test_transforms_are_applied_to_each_item(data: Dataset) -> None:
     plain = data.torch_dataset([3, 5])
     assert torch.equal(images[1][0], plain[1][0] * 2)
     assert images[1][1] == int(plain[1][1][0])
+
+
+def test_the_front_door_lists_what_it_has() -> None:
+    """Its list is written by hand, as type checkers and editors read no code."""
+    assert sorted(ood_data.__all__) == sorted(["__version__", *ood_data._PLACES])
+    assert set(ood_data.__all__) <= set(dir(ood_data))
+    typed = ast.parse(Path(ood_data.__file__).read_text()).body
+    (block,) = (node for node in typed if isinstance(node, ast.If))
+    imported = {alias.asname or alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert imported == set(ood_data._PLACES)
+
+
+def test_plans_take_paths_and_names_as_one_writes_them(blocks_root: Path, tmp_path: Path) -> None:
+    settings = ood_data.Settings(overrides=("train.steps=2", "train.batch=8", "score.samples=20"))
+    planned = ood_data.plan("mlp", str(blocks_root), str(tmp_path), datasets=NAME, kinds="random", settings=settings)
+    (outcome,) = ood_data.execute(planned.runs, "cpu", progress=False)
+    assert outcome.scores is not None
+    assert outcome.run.folder.is_dir()

@@ -22,12 +22,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from harness.io.failures import in_words
 from harness.io.progress import Bar, progress_bar
 from harness.machine import cores, keep_freed_memory, lacking
 from harness.models import find
 from harness.report.tables import score_text
 from harness.runs.records import RunScores
 from harness.runs.run import Run
+from splits.errors import OodDataError
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +38,17 @@ REPORT_SECONDS = 0.5  # between a run's messages about its progress
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run and its scores, or why it has none."""
+    """A run and its scores, or why it has none; `defect`: that is nothing that a user can cause."""
 
     run: Run
     scores: RunScores | None
     error: str = ""
+    defect: bool = False
 
 
-def execute(runs: Iterable[Run], device: torch.device, jobs: int | None = None, progress: bool = True) -> list[Outcome]:
+def execute(
+    runs: Iterable[Run], device: str | torch.device = "cpu", jobs: int | None = None, progress: bool = True
+) -> list[Outcome]:
     """Execute runs; one that fails doesn't stop the others.
 
     Args:
@@ -55,7 +60,7 @@ def execute(runs: Iterable[Run], device: torch.device, jobs: int | None = None, 
     Returns:
         the outcomes in the order of `runs`.
     """
-    runs = list(runs)
+    runs, device = list(runs), torch.device(device)
     todo = [run for run in runs if run.state != "done"]
     jobs = jobs_of(len(todo), device, jobs)
     if jobs > 1 and (reason := _no_processes()):
@@ -94,14 +99,15 @@ def attempt(run: Run, device: torch.device, progress: Callable[[float], None] = 
         return Outcome(run, run.execute(device, progress))
     except (Exception, SystemExit) as error:  # whatever a user's model raises, the other runs go on
         logger.debug("%s", run, exc_info=True)
-        text = " ".join(str(error).split())
+        text = " ".join((in_words(error) if isinstance(error, OSError) else str(error)).split())
         where = next((frame for frame in reversed(traceback.extract_tb(error.__traceback__)) if Path(frame.filename) in code), None)
         if where is not None:  # in the user's code
             return Outcome(run, None, f"{type(error).__name__}: {text} ({where.filename}:{where.lineno})")
         if lack := lacking(error):
             return Outcome(run, None, f"{lack}; run the same command again to continue it, perhaps with fewer `jobs`")
-        ours = isinstance(error, OSError | ValueError | ArithmeticError)
-        return Outcome(run, None, text if ours else f"{type(error).__name__}: {text} (ood-data --debug bench … shows where)")
+        if isinstance(error, OodDataError | OSError):
+            return Outcome(run, None, text)
+        return Outcome(run, None, f"a defect, please report it: {type(error).__name__}: {text}", defect=True)
 
 
 class _Bar:

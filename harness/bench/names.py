@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.data.names import stores_in
 from harness.formats.catalog import command
 from harness.models.names import NAMES
-from splits import DATASETS, KINDS, Kind
+from splits import DATASETS
 from splits.errors import InputError, did_you_mean
 
 ALL = "all"
@@ -28,18 +28,6 @@ def models_named(given: Sequence[str], known: Collection[str] = NAMES) -> tuple[
         if name != ALL and ":" not in name and name not in known:
             raise InputError(f"unknown model {name!r}{did_you_mean(name, known)} (or give one of your own as module:function)")
     return tuple(dict.fromkeys(name for each in given for name in (known if each == ALL else [each])))
-
-
-def kinds_named(given: Sequence[str]) -> tuple[Kind, ...]:
-    """Each kind of split once, in their usual order; none if "all" is among them: all that a dataset has.
-
-    Raises:
-        InputError: for an unknown kind, with the close ones.
-    """
-    for kind in given:
-        if kind not in (*KINDS, ALL):
-            raise InputError(f"unknown kind of split {kind!r}{did_you_mean(kind, [*KINDS, ALL])}")
-    return () if ALL in given else tuple(kind for kind in KINDS if kind in given)
 
 
 def nothing_in(data: Path) -> str:

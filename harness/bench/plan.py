@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import harness
-from harness.bench.names import datasets_named, kinds_named, models_named, nothing_in
+from harness.bench.names import datasets_named, models_named, nothing_in
 from harness.data.store import overview
 from harness.formats.catalog import command
 from harness.models import MODELS, Model, find
@@ -17,6 +17,7 @@ from harness.runs.presets import Settings, parse_override, resolve
 from harness.runs.run import Run
 from splits import DATASETS, KINDS, Kind
 from splits.errors import InputError, MissingError
+from splits.rules import kinds_named
 
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset
@@ -67,19 +68,19 @@ class Plan:
 
 
 def plan(
-    models: Sequence[str],
-    data: Path,
-    out: Path,
+    models: str | Sequence[str],
+    data: str | Path,
+    out: str | Path,
     *,
-    datasets: Sequence[str] = (),
-    kinds: Sequence[str] = (),
+    datasets: str | Sequence[str] = (),
+    kinds: str | Sequence[str] = (),
     seeds: int | Sequence[int] = 1,
     settings: Settings = QUICK,
 ) -> Plan:
     """Every run of models × datasets × kinds × seeds.
 
     Args:
-        models: names, "all", or module:function.
+        models: names, "all", or module:function; or one of them.
         data: folder of the stores.
         out: folder of the run folders.
         datasets: names; all that are in `data` if none, or "all".
@@ -91,6 +92,8 @@ def plan(
         ValueError: for an unknown model, dataset, kind or setting, or more than `MOST_RUNS` runs.
         FileNotFoundError: if there is no whole dataset at all.
     """
+    data, out = Path(data), Path(out)
+    models, datasets, kinds = ([names] if isinstance(names, str) else names for names in (models, datasets, kinds))
     chosen = kinds_named(kinds)
     count = seeds if isinstance(seeds, int) else len(set(seeds))
     if count < 1 or (not isinstance(seeds, int) and min(seeds) < 0):

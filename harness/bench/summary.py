@@ -39,8 +39,7 @@ def summarize_models() -> Report:
             )
     notes = (
         "Parameters are for 3 channels and 7 outputs, without the readout of a",
-        "representation. Ours: what the paper leaves open, and we chose. The options of a",
-        "model: ood-data bench --settings MODEL.",
+        "representation. Ours: what the paper leaves open, and we chose.",
     )
     return Report((*wrapped_table(rows), *notes), {"models": data})
 
@@ -119,5 +118,5 @@ def _missing(plan: Plan, in_full: bool) -> list[str]:
     told = [gap for gap in plan.gaps if in_full or gap.asked or gap.state != "absent"]
     lines = [text.format(gap) for state, text in words.items() for gap in told if gap.state == state]
     if others := [gap.dataset for gap in plan.gaps if gap not in told]:
-        lines.append(f"not there: {', '.join(others)}; ood-data bench … --dry-run says how to get them")
+        lines.append(f"not there: {', '.join(others)}")
     return lines

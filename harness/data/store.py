@@ -151,6 +151,10 @@ class Problem:
 
     path: str
     what: str
+    advice: str = ""  # what to do about it, where that is not to repeat the command that made the store
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}{f': {self.advice}' if self.advice else ''}"
 
 
 def verify(root: str | Path, name: str, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Problem]:
@@ -176,16 +180,16 @@ def verify(root: str | Path, name: str, progress: Callable[[int, int], None] = l
     try:
         entries, files = read_finished(paths.manifest)
     except FileNotFoundError:
-        problems.append(Problem(paths.manifest.name, "missing: the store is unfinished, run the command that makes it again"))
+        problems.append(Problem(paths.manifest.name, "missing: the store is unfinished", "run the command that makes it again"))
     except DamagedError as error:
         return [Problem(paths.manifest.name, f"damaged: {error.__cause__}")]
     try:
         added = parts_entries(paths)
         if files and added:
-            problems.append(Problem(paths.parts()[0].name, "left over: run the command that made or extended the store again"))
+            problems.append(Problem(paths.parts()[0].name, "left over", "run the command that made or extended the store again"))
     except DamagedError as error:
         added = []
-        problems.append(Problem(paths.parts()[0].name, f"damaged: {error.__cause__}; delete it"))
+        problems.append(Problem(paths.parts()[0].name, f"damaged: {error.__cause__}", "delete it"))
     shards = {entry["path"]: entry for entry in (*entries, *added)}
     if files:
         problems += [*_wrong_files(paths, files), *_wrong_lines(paths, entries, set(shards))]
@@ -237,7 +241,7 @@ def _foreign(paths: Paths, known: set[str], growing: bool) -> Iterator[Problem]:
                 continue
             if growing and kind_of(found) == "a file" and shard_index(inside.removesuffix(".partial")) >= 0:
                 continue
-            yield Problem(f"{paths.group.name}/{inside}", "does not belong to the store: delete it")
+            yield Problem(f"{paths.group.name}/{inside}", "does not belong to the store", "delete it")
 
 
 def overview(root: str | Path) -> list[dict[str, Any]]:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from harness.bench.names import datasets_named, kinds_named, models_named, nothing_in
+from harness.bench.names import datasets_named, models_named, nothing_in
 from harness.data.names import stores_in
 from ood_data.commands.options import Preset, Seeds, data_option, device_option, json_option, kinds_option, names, pick_device
 from ood_data.commands.policy import FAILED, Command, Group, as_options
 from splits.errors import InputError, MissingError
+from splits.rules import kinds_named
 
 if TYPE_CHECKING:
     import torch
@@ -141,7 +142,7 @@ def bench(
 
     with contextlib.redirect_stdout(sys.stderr):  # what a user's model prints
         if listed:
-            told = summarize_models()
+            told = summarize_models().with_line("The options of a model: ood-data bench --settings MODEL.")
         elif shown:
             told = settings_of(shown, preset, overrides)  # type: ignore[arg-type,unused-ignore]
         else:
@@ -234,8 +235,12 @@ def _carried_out(planned: Plan, out: Path, where: torch.device, jobs: int | None
         return told.with_line(time_in_words(planned.runs, out, where, jobs))
     for line in told.lines:
         click.echo(as_options(line), err=True)
+    if any(gap.state == "absent" and not gap.asked for gap in planned.gaps):
+        click.echo("ood-data bench … --dry-run says how to get these", err=True)
     keep_freed_memory()
-    return summarize_outcomes(planned, execute(planned.runs, where, jobs))
+    outcomes = execute(planned.runs, where, jobs)
+    defects = any(outcome.defect for outcome in outcomes)
+    return summarize_outcomes(planned, outcomes).with_line("ood-data --debug bench … shows where a defect is" if defects else "")
 
 
 def _answer(told: Report, as_json: bool) -> None:

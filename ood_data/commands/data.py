@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.formats.catalog import info_of, variants
+from harness.formats.catalog import command, info_of, variants
 from ood_data.commands.options import data_option, json_option, kinds_option, overwrite_option, stores_out_option
 from ood_data.commands.policy import DONE, FAILED, Group
 from splits import DATASETS
@@ -70,7 +70,9 @@ def _check_named(datasets: Sequence[str], data: Path) -> list[str]:
 
     there = stores_in(data)
     if not there:
-        raise MissingError(f"there is no {' and no '.join(datasets) or 'store'} in {data}: {_make_one(data)}")
+        known = [name for name in datasets if name in DATASETS]
+        how = "; ".join(f"get {name} with `{command(name, data)}`" for name in known) or _make_one(data)
+        raise MissingError(f"there is no {' and no '.join(datasets) or 'store'} in {data}: {how}")
     for name in datasets:
         if name not in there:
             raise MissingError(f"there is no {name} in {data}{did_you_mean(name, there)}")
@@ -102,7 +104,9 @@ def data_verify(datasets: tuple[str, ...], data: Path, as_json: bool) -> None:
             found[name] = verify(data, name, partial(move, bar))
         if not as_json:
             click.echo("\n".join(_verdict(name, found[name])))
-    told = [{"dataset": name, "problems": [{"path": p.path, "what": p.what} for p in found[name]]} for name in found]
+    told = [
+        {"dataset": name, "problems": [{"path": p.path, "what": p.what, "advice": p.advice} for p in found[name]]} for name in found
+    ]
     if as_json:
         click.echo(json.dumps(told[0] if len(datasets) == 1 else {"stores": told}))
     sys.exit(FAILED if any(found.values()) else DONE)
@@ -112,12 +116,12 @@ def _verdict(name: str, problems: Sequence[Problem]) -> list[str]:
     """What is wrong with a store, and what to do."""
     if not problems:
         return [f"{name} is whole: every file is what its manifest says"]
-    lines = [f"{problem.path}: {problem.what}" for problem in problems]
+    lines = list(map(str, problems))
     if any("/images/c." in problem.path for problem in problems):
         lines.append(
             f"delete the files images/c.… that are named here, and repeat the command that made {name}: it makes only these"
         )
-    elif not all(problem.what.endswith(("again", "delete it")) for problem in problems):
+    elif not all(problem.advice for problem in problems):
         lines.append(f"repeat the command that made {name}: it makes only what is missing or damaged")
     return lines
 
@@ -218,7 +222,8 @@ def data_export(dataset: str, kinds: tuple[str, ...], layout: str, out: Path, da
       ood-data data export mpi3d --kind extrapolation --out published/
       ood-data data export celebglow --kind random --format png --out faces/
     """
-    from harness.bench.names import kinds_named
+
+    from splits.rules import kinds_named
 
     chosen = kinds_named(kinds)
     _check_named([dataset], data)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
+from harness.io.failures import in_words
 from harness.machine import lacking
 from ood_data.commands.shadows import replaced
 from ood_data.commands.streams import give_up_stdout, was_printing
@@ -21,21 +22,6 @@ from splits.errors import OodDataError, printable
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130  # 130: as shells count a Ctrl-C
 PROGRAM = "ood-data"
 LONG = 200  # characters of a summary in help: more than any has
-
-# What to do about an error of the system's, which says only what it is.
-ADVICE = {
-    errno.ENOENT: "check the path",
-    errno.EEXIST: "it is in the way of a file or folder that the command makes: move it, or choose another place",
-    errno.ENOTDIR: "a part of this path is a file, where a folder is expected: name another place",
-    errno.EISDIR: "it is a folder, and a file is expected",
-    errno.EACCES: "check its permissions, or name another place",
-    errno.EPERM: "check its permissions, or name another place",
-    errno.EROFS: "nothing can be written there: name another place",
-    errno.ENOSPC: "the disk is full: make room, and run the same command again",
-    errno.EDQUOT: "your share of the disk is used up: make room, and run the same command again",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EMFILE: "raise the limit of open files (ulimit -n), or do less at the same time",
-}
 
 # A parameter as the library's messages name it: `overwrite`, `decorrelated=False`.
 PARAMETER = re.compile(r"`([a-z][a-z_]*)(=False)?`")
@@ -147,11 +133,9 @@ def _fail(error: Exception, message: str) -> NoReturn:
 
 def message_of(error: Exception) -> str:
     """An error in words: ours and the system's say what to do; any other is a defect of this program."""
-    if isinstance(error, OSError) and error.strerror:
-        name = "standard output" if error.filename is None and was_printing(error) else error.filename
-        advice = f"; {ADVICE[error.errno]}" if error.errno in ADVICE else ""
-        return f"{error.strerror}{'' if name is None else f': {name}'}{advice}"
-    if isinstance(error, OodDataError | OSError):
+    if isinstance(error, OSError):
+        return in_words(error, "standard output" if was_printing(error) else None)
+    if isinstance(error, OodDataError):
         return str(error)
     if lack := lacking(error):
         return lack

@@ -54,13 +54,15 @@ def split(
     """
     import splits
     from splits.export import path_of_kind, write
+    from splits.rules import kinds_named
     from splits.summary import report
 
     if (dataset is None) == (spec_file is None):
         raise InputError("one of DATASET and --spec is expected; see ood-data split --help")
     spec = splits.load_spec(Path(spec_file) if spec_file else dataset or "")
-    every = not kinds or "all" in kinds
-    chosen = spec.kinds if every else tuple(dict.fromkeys(kinds))
+    named = kinds_named(kinds)
+    every = not named
+    chosen = named or spec.kinds
     reports = [report(spec.split(kind), explained=explained, published=check) for kind in chosen]
     for kind in chosen:
         if out:
