@@ -27,7 +27,8 @@ def main() -> None:
 def pages(results: Path = ROOT / "results") -> dict[Path, str]:
     """What the README and the page of the docs are to be, each with the part between the two comments replaced."""
     rows = collect(results)
-    return {README: replaced(README, overview(rows)), PAGE: replaced(PAGE, f"{overview(rows)}\n{details(rows)}")}
+    of_readme = [row for row in rows if row.dataset == "dsprites"]
+    return {README: replaced(README, overview(of_readme)), PAGE: replaced(PAGE, f"{overview(rows)}\n{details(rows)}")}
 
 
 def replaced(path: Path, made: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
 import shutil
@@ -231,3 +232,25 @@ def test_a_users_model_is_not_run_for_its_record(runs: Path, tmp_path: Path) -> 
     record = ResultRecord.of(next(before.iterdir()))
     assert "--model my_network:build" in record.command
     assert command_of(record.setup) == record.command
+
+
+def test_the_leaderboard_is_what_the_records_say() -> None:
+    """README and docs have what docs/leaderboard.py makes, which is what `ood-data report results/` prints."""
+    spec = importlib.util.spec_from_file_location("leaderboard", ROOT / "docs/leaderboard.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for path, text in module.pages().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} is older than results/: run make leaderboard"
+    rows = collect(ROOT / "results")
+    page = (ROOT / "docs/leaderboard.md").read_text(encoding="utf-8")
+    assert all(f"| {' | '.join(line)} |" in page for line in score_table(rows))
+
+
+def test_the_records_of_this_project_are_whole(tmp_path: Path) -> None:
+    told = invoke("results", "check", ROOT / "results")
+    assert told.exit_code == 0, told.stdout
+    records = [ResultRecord.read(path) for path in files(ROOT / "results")]
+    assert all(record.setup.commit and "changes" not in record.setup.commit for record in records)
+    assert {record.scores.protocol.model for record in records} == {1}

@@ -13,6 +13,7 @@ from harness.models import MODELS, families
 from harness.report.results import leaderboard, mixtures
 from harness.report.tables import score_table
 from harness.runs.presets import is_plain
+from harness.runs.run import Run
 from harness.scoring.baselines import EXPLAINED
 from splits.formatting import Report, table, wrapped_table
 
@@ -52,12 +53,14 @@ def summarize_plan(plan: Plan, in_full: bool = True) -> Report:
         in_full: say how to get each well-known dataset that nobody asked for, too.
     """
     states = [run.state for run in plan.runs]
-    kinds: dict[tuple[str, str, int], Counter[str]] = {}
+    groups: dict[tuple[str, str, int], list[Run]] = {}
     for run in plan.runs:
-        kinds.setdefault((run.model, run.dataset, run.config.train.steps), Counter())[run.kind] += 1
-    rows = [("model", "dataset", "kinds", "seeds", "steps")]
-    for (model, dataset, steps), counted in kinds.items():
-        rows.append((model, dataset, ", ".join(counted), str(max(counted.values())), f"{steps:,}"))
+        groups.setdefault((run.model, run.dataset, run.config.train.steps), []).append(run)
+    rows = [("model", "dataset", "kinds", "seeds", "settings", "steps")]
+    for (model, dataset, steps), members in groups.items():
+        kinds = ", ".join(dict.fromkeys(run.kind for run in members))
+        seeds, settings = (len({getattr(run, name) for run in members}) for name in ("seed", "fingerprint"))
+        rows.append((model, dataset, kinds, str(seeds), str(settings), f"{steps:,}"))
     counted_states = Counter(states)
     counts = ", ".join(f"{counted_states[state]} {state}" for state in ("done", "resumable", "new") if counted_states[state])
     todo = [run for run, state in zip(plan.runs, states, strict=True) if state != "done"]
