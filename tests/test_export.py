@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import io
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,7 +32,7 @@ from harness.formats.card import card, preview
 from harness.formats.convert import convert
 from harness.formats.export import export
 
-LAYOUTS = ["benchmark", "png"]
+LAYOUTS = ["benchmark", "parquet", "png"]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,7 @@ def test_killed_it_is_finished_by_the_same_command(root: Path, tmp_path: Path, l
     out = tmp_path / "out"
     command = [sys.executable, "-c", code, str(root), layout, str(out)]
     assert subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False).returncode == -signal.SIGKILL
-    assert list(out.glob(".*.partial"))
+    assert list(out.rglob(".*.partial"))
     assert whole(root, layout, out) == expected
 
 
@@ -292,3 +295,30 @@ def test_pictures_keep_their_factors_as_imagefolder_reads_them(root: Path, tmp_p
         assert [int(Path(line[0]).stem) for line in lines] == indices.tolist()
         assert np.array_equal(np.array([line[1:] for line in lines], dtype=int), split.grid.factors(indices))
         assert {line[0] for line in lines} == {path.name for path in (tmp_path / side).glob("*.png")}
+
+
+def test_parquet_has_the_pictures_and_their_factors(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("harness.formats.parquet.FILE_ROWS", 9)
+    monkeypatch.setattr("harness.formats.parquet.GROUP_ROWS", 4)
+    store, kinds = Store(root, "toy"), ("extrapolation", "random")
+    for kind in kinds:
+        split = spec_of(store).split(kind)
+        files = export(root, "toy", kind, "parquet", tmp_path)
+        assert [path.parent.name for path in files] == [kind] * len(files)
+        for side, indices in (("train", split.train), ("test", split.test)):
+            tables = [pq.read_table(path) for path in files if path.name.startswith(side)]
+            assert [table.num_rows for table in tables] == [min(9, len(indices) - 9 * n) for n in range(-(-len(indices) // 9))]
+            rows = [row for table in tables for row in table.to_pylist()]
+            assert [row["image"]["path"] for row in rows] == [f"{index}.png" for index in indices]
+            pictures = [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))) for row in rows]
+            assert np.array_equal(np.stack(pictures), np.concatenate([store.read(i, i + 1) for i in indices.tolist()]).squeeze())
+            assert [[row[name] for name in split.grid.names] for row in rows] == split.grid.factors(indices).tolist()
+    features = json.loads(tables[0].schema.metadata[b"huggingface"])["info"]["features"]
+    assert features["image"] == {"_type": "Image"}
+    for factor in split.grid:
+        assert features[factor.name]["_type"] == ("ClassLabel" if factor.kind == "categorical" else "Value")
+    page = (tmp_path / "README.md").read_text()
+    assert re.findall("config_name: (.*)", page) == ["random", "extrapolation"]
+    assert page.startswith("---\nlicense: other\n")
+    assert splits.load_spec(tmp_path / "toy.toml") == spec_of(store)

@@ -24,11 +24,12 @@ from PIL import Image
 import splits
 from harness.data.dataset import spec_of
 from harness.data.store import Store
+from harness.formats import parquet
 from harness.io.atomic import write_atomically
 from harness.io.locks import is_held, locked
 from harness.io.progress import Bar, progress_bar
 from harness.io.replacing import partial_of, replacing
-from splits import Split
+from splits import KINDS, Split
 from splits.errors import InputError, did_you_mean
 from splits.published import labels_file
 
@@ -36,7 +37,8 @@ logger = logging.getLogger(__name__)
 
 SIDES = ("train", "test")
 TABLE, METADATA, PICTURE = "labels.csv", "metadata.csv", ".picture.partial"
-_PARTIAL = re.compile(r"\.(labels\.csv|metadata\.csv|.+_(train|test)_(images|labels)\.npz)\.partial")  # as `replacing` names them
+# As `replacing` names them.
+_PARTIAL = re.compile(r"\.(labels\.csv|metadata\.csv|(train|test)-.+\.parquet|.+_(train|test)_(images|labels)\.npz)\.partial")
 
 
 def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Path, progress: bool = False) -> list[Path]:
@@ -49,7 +51,8 @@ def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Pa
         layout: "benchmark": ``{dataset}_{kind}_{train,test}_{images,labels}.npz``, one array ``arr_0`` each, images (n, C, R, R)
             uint8 and labels (n, F) int64 factor indices, in the order of the grid. "png": a picture per image in ``train/`` and
             ``test/``, and labels.csv with ``file``, ``side`` and a column of indices per factor, which `convert` reads; and in
-            both folders a metadata.csv with ``file_name`` and the factors, as Hugging Face's imagefolder wants it. Beside either,
+            both folders a metadata.csv with ``file_name`` and the factors, as Hugging Face's imagefolder wants it. "parquet": a
+            folder per kind, and README.md, for ``datasets.load_dataset(out, kind)`` (`harness.formats.parquet`). Beside each,
             ``{dataset}.toml`` has grid and splits, for `convert` and `splits.load_spec`.
         out: folder of the files; made if it isn't there.
         progress: show how far it is, on stderr.
@@ -79,6 +82,8 @@ def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Pa
             files = [stack.enter_context(replacing(path)) for path in paths]
         with progress_bar(f"export {dataset}", "img", len(store), shown=progress) as bar:
             write(store, split, out, files, bar)
+    if layout == "parquet":
+        write_atomically(out / "README.md", parquet.card(out, store).encode())
     spec = out / f"{dataset}.toml"
     write_atomically(spec, spec_of(store).to_toml().encode())
     if dataset in splits.DATASETS and split.grid.sizes != splits.load_spec(dataset).grid.sizes:
@@ -92,7 +97,7 @@ def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Pa
 
 def _sweep(out: Path) -> None:
     """Remove what exports that died have left in a folder; what a process holds is that of a living one."""
-    for path in (*out.iterdir(), *(path for side in SIDES for path in out.glob(f"{side}/.*.partial"))):
+    for path in (*out.iterdir(), *(path for folder in (*SIDES, *KINDS) for path in out.glob(f"{folder}/.*.partial"))):
         holder = partial_of(out / TABLE) if path.name == PICTURE else path
         if (path.name == PICTURE or _PARTIAL.fullmatch(path.name)) and not is_held(holder):
             path.unlink(missing_ok=True)
@@ -167,6 +172,11 @@ def _write_pictures(store: Store, split: Split, out: Path, files: Sequence[Binar
         bar.update(len(images))
 
 
+def _write_parquet(store: Store, split: Split, out: Path, files: Sequence[BinaryIO], bar: Bar) -> None:
+    for count in parquet.write(split, _blocks(store), files):
+        bar.update(count)
+
+
 def _rows(lines: Iterable[Iterable[object]]) -> bytes:
     """Lines of a CSV file."""
     text = io.StringIO(newline="")
@@ -217,5 +227,6 @@ def _blocks(store: Store) -> Iterator[tuple[int, NDArray[np.uint8]]]:
 
 _LAYOUTS = {
     "benchmark": (_published_files, _write_published),
+    "parquet": (parquet.files_of, _write_parquet),
     "png": (lambda split: [TABLE, *(f"{side}/{METADATA}" for side in SIDES)], _write_pictures),
 }

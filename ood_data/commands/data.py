@@ -208,19 +208,22 @@ def data_convert(file: Path, dataset: str | None, spec_file: Path | None, root: 
     "--format",
     "layout",
     default="benchmark",
-    type=click.Choice(["benchmark", "png"]),
-    help="benchmark: the published .npz files; png: pictures and a table.",
+    type=click.Choice(["benchmark", "png", "parquet"]),
+    help="benchmark: the published .npz files; png: pictures and tables; parquet: as Hugging Face reads it.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="Where the files go.")
 @data_option
 @json_option
 def data_export(dataset: str, kinds: tuple[str, ...], layout: str, out: Path, data: Path, as_json: bool) -> None:
-    """Write a store and its split for other code: the benchmark's published layout, or pictures and a .csv.
+    """Write a store and its split for other code: the benchmark's published layout, pictures and a .csv, or parquet.
+
+    Parquet is what datasets.load_dataset(FOLDER, KIND) of Hugging Face reads.
 
     \b
     Examples:
       ood-data data export mpi3d --kind extrapolation --out published/
       ood-data data export celebglow --kind random --format png --out faces/
+      ood-data data export dsprites --kind all --format parquet --out hub/
     """
 
     from splits.rules import kinds_named
