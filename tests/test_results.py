@@ -102,6 +102,10 @@ def test_what_differs_is_said(records: Path) -> None:
     told = compared(scores, moved(MEAN_TOLERANCE * 1.1))
     assert (told.verdict, told.ok) == ("differs", False)
     assert "more than 0.03 apart" in told.reason
+    elsewhere = moved(0.2).model_copy(update={"device": "cpu (another)"})
+    assert "as with another seed" in compared(scores, elsewhere).reason
+    assert compared(scores, elsewhere, [scores, moved(0.12)]).verdict == "agrees"  # 0.24 is within what two seeds differ by
+    assert compared(scores, moved(0.2), [scores, moved(0.12)]).verdict == "differs"  # here seeds are no excuse
     told = compared(scores, moved(0, FACTOR_TOLERANCE * 1.1))
     assert told.verdict == "differs"
     assert "brightness" in told.reason

@@ -212,7 +212,8 @@ def replay(files: tuple[Path, ...], data: Path, out: Path, device: str, as_json:
             def progress(part: float, before: int = number) -> None:
                 move(bar, before + part, len(records))
 
-            found[str(file)] = replay(record, data, out, where, progress)
+            beside = [ResultRecord.read(path).scores for path in file.parent.glob(f"*-{record.scores.fingerprint}.json")]
+            found[str(file)] = replay(record, data, out, where, beside, progress)
     if as_json:
         click.echo(json.dumps({file: asdict(each) for file, each in found.items()}))
     else:
