@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import logging
 import os
 import re
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +90,8 @@ def source_commit() -> str:
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         return ""
+    import subprocess  # not for every command
+
     try:
         said = [
             subprocess.run(
@@ -110,6 +110,8 @@ def keep_freed_memory() -> None:
     Fresh pages for every activation took 15 % of a flow's decoding, and up to a third of a small network's training. It is for the whole
     process: for programs to call, not for libraries.
     """
+    import ctypes  # not for every command
+
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         if libc.mallopt(M_MMAP_THRESHOLD, MOST) or libc.mallopt(M_MMAP_THRESHOLD, BEFORE_GLIBC_2_35):

@@ -8,16 +8,39 @@ array([246, 247, 248])
 >>> split.grid.targets(split.test).shape  # float64 in [0, 1]
 (749088, 7)
 
-Importing this needs numpy only: pydantic is imported when a spec other than the shipped ones is read, matplotlib to plot,
-pyarrow to write parquet.
+Importing this costs milliseconds: numpy is imported when a name that needs it is first used, pydantic when a spec other than the
+shipped ones is read, matplotlib to plot, pyarrow to write parquet.
 """
 
-from splits.catalog import DATASETS, load, load_spec, select, spec_from_dict
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from splits.errors import SpecError
-from splits.grid import Factor, FactorGrid
-from splits.rules import KINDS, HeldOutRule, Kind, RandomRule
-from splits.spec import SplitSpec, derive_spec
-from splits.split import Counts, Split
+from splits.vocabulary import DATASETS, KINDS, Kind
+
+if TYPE_CHECKING:
+    from splits.catalog import load, load_spec, select, spec_from_dict
+    from splits.grid import Factor, FactorGrid
+    from splits.rules import HeldOutRule, RandomRule
+    from splits.spec import SplitSpec, derive_spec
+    from splits.split import Counts, Split
+
+_PLACES = {
+    "Counts": "split",
+    "Factor": "grid",
+    "FactorGrid": "grid",
+    "HeldOutRule": "rules",
+    "RandomRule": "rules",
+    "Split": "split",
+    "SplitSpec": "spec",
+    "derive_spec": "spec",
+    "load": "catalog",
+    "load_spec": "catalog",
+    "select": "catalog",
+    "spec_from_dict": "catalog",
+}
 
 __all__ = [
     "DATASETS",
@@ -37,3 +60,14 @@ __all__ = [
     "select",
     "spec_from_dict",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"splits.{_PLACES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

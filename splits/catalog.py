@@ -10,15 +10,12 @@ from typing import Any
 
 from splits.errors import InputError, SpecError, did_you_mean, shown
 from splits.grid import Factor, FactorGrid
-from splits.rules import KINDS, HeldOutRule, Kind, Rule, indices_of_range
+from splits.rules import HeldOutRule, Rule, indices_of_range
 from splits.spec import SplitSpec, as_many_as
 from splits.split import Split
+from splits.vocabulary import DATASETS, KINDS, SPECS, VARIANTS, Kind
 
-SPECS = Path(__file__).parent / "specs"
 LARGEST_SPEC = 2**24  # bytes: a factor of a million values, each written down, fits
-# The three recordings of MPI3D share one grid; the paper's is the real one.
-VARIANTS = {"mpi3d_toy": "mpi3d", "mpi3d_realistic": "mpi3d"}
-DATASETS = (*sorted(path.stem for path in SPECS.glob("*.toml")), *VARIANTS)
 
 
 def load_spec(name_or_path: str | Path) -> SplitSpec:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splits.arrays import BadFile, zip_rows
-from splits.catalog import VARIANTS
 from splits.errors import InputError
 from splits.formatting import Report, named, sample
 from splits.split import Split
+from splits.vocabulary import VARIANTS
 
 # Where the published files have another name for a dataset.
 PUBLISHED_NAMES = {"celebglow": "celeb_glow"} | VARIANTS

@@ -7,17 +7,16 @@ r is the ratio of each varying factor's values that is held out: 0.2 for dSprite
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splits.errors import InputError, did_you_mean
+from splits.errors import InputError
+from splits.vocabulary import Kind
 
-Kind = Literal["random", "composition", "interpolation", "extrapolation"]
-KINDS: tuple[Kind, ...] = ("random", "composition", "interpolation", "extrapolation")
 TestIf = Literal["any", "all"]
 
 # n·r is meant in real numbers: without a tolerance ceil(100 · 0.07) would be 8, because the product is 7.000000000000001.
@@ -113,15 +112,3 @@ def random_mask(length: int, test_count: int, seed: int) -> NDArray[np.bool_]:
 
 def _held_out_count(size: int, ratio: float) -> int:
     return math.ceil(size * ratio - _TOLERANCE)
-
-
-def kinds_named(given: Sequence[str]) -> tuple[Kind, ...]:
-    """Each kind of split once, in their usual order; none if "all" is among them: all that a dataset has.
-
-    Raises:
-        InputError: for an unknown kind, with the close ones.
-    """
-    for kind in given:
-        if kind not in (*KINDS, "all"):
-            raise InputError(f"unknown kind of split {kind!r}{did_you_mean(kind, [*KINDS, 'all'])}")
-    return () if "all" in given else tuple(kind for kind in KINDS if kind in given)

@@ -12,9 +12,10 @@ import pydantic
 from splits.errors import InputError, SpecError, did_you_mean, listed, shown
 from splits.grid import Factor, FactorGrid, FactorKind
 from splits.names import LONGEST_NAME, check_name, check_text
-from splits.rules import KINDS, HeldOutRule, Kind, RandomRule, Rule, TestIf, indices_of_range
+from splits.rules import HeldOutRule, RandomRule, Rule, TestIf, indices_of_range
 from splits.spec import SplitSpec
 from splits.split import Split
+from splits.vocabulary import KINDS, Kind
 
 LARGEST_SIZE = 1_000_000  # of a factor; its values are listed one by one
 

@@ -10,8 +10,9 @@ from typing import Any
 from splits import rules, toml
 from splits.errors import InputError, did_you_mean
 from splits.grid import Factor, FactorGrid
-from splits.rules import KINDS, HeldOutRule, Kind, RandomRule, Rule
+from splits.rules import HeldOutRule, RandomRule, Rule
 from splits.split import Split
+from splits.vocabulary import KINDS, Kind
 
 
 @dataclass(frozen=True)

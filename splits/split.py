@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from splits.errors import InputError, did_you_mean
 from splits.grid import FactorGrid
-from splits.rules import HeldOutRule, Kind, Rule, TestIf, random_mask
+from splits.rules import HeldOutRule, Rule, TestIf, random_mask
+from splits.vocabulary import Kind
 
 MOST_SAMPLES = 10**9  # of a grid that is enumerated: a byte each for the mask, eight for indices
 

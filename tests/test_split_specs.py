@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import splits
-from splits.catalog import LARGEST_SPEC, SPECS
+from splits.catalog import LARGEST_SPEC
+from splits.vocabulary import SPECS
 
 GOOD = """
 name = "rooms"

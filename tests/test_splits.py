@@ -386,7 +386,7 @@ def test_imports_are_light() -> None:
         "import sys, splits; heavy = {'torch', 'pydantic', 'matplotlib', 'pyarrow'};"
         "print(sorted(heavy & set(sys.modules))); splits.load('mpi3d', 'composition').test;"
         "import splits.summary, splits.export; print(sorted(heavy & set(sys.modules)))"
-        "; splits.load(splits.catalog.SPECS / 'mpi3d.toml', 'random'); print(sorted(heavy & set(sys.modules)))"
+        "; splits.load(splits.vocabulary.SPECS / 'mpi3d.toml', 'random'); print(sorted(heavy & set(sys.modules)))"
     )
     path = str(rules.__file__).removesuffix("splits/rules.py")
     assert run_python(code, PYTHONPATH=path).splitlines() == ["[]", "[]", "['pydantic']"]

@@ -17,7 +17,7 @@ from harness.runs.presets import Settings, parse_override, resolve
 from harness.runs.run import Run
 from splits import DATASETS, KINDS, Kind
 from splits.errors import InputError, MissingError
-from splits.rules import kinds_named
+from splits.vocabulary import kinds_named
 
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset

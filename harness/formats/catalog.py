@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.io.download import MOST
 from splits.errors import InputError, did_you_mean
 
 
@@ -23,14 +22,14 @@ class File:
         urls: where to get it, the first one first.
         checksums: as "md5:…" or "sha256:…"; one that fits is enough; empty where none is known.
         size: bytes, if known.
-        most: bytes that it can have, if their number isn't known: a server that sends more has another file.
+        most: bytes that it can have, if their number is not known: a server that sends more has another file; None where `size` is.
     """
 
     name: str
     urls: tuple[str, ...]
     checksums: tuple[str, ...] = ()
     size: int | None = None
-    most: int = MOST
+    most: int | None = None
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def fetch(
     check: Callable[[Path], None] = lambda path: None,
     size: int | None = None,
     progress: Progress = lambda done, total: None,
-    most: int = MOST,
+    most: int | None = None,
 ) -> str | None:
     """Download to `path`, from the first of the addresses that has the file. Does nothing if `path` is there.
 
@@ -58,7 +58,7 @@ def fetch(
             removes the file, unless it is `Unproven`: then it stays as ``.part``, and the next call checks it again.
         size: expected bytes, if known.
         progress: called with the bytes that have arrived and their total, if known.
-        most: bytes that the file can have, where `size` is unknown.
+        most: bytes that the file can have, where `size` is unknown; `MOST` if None.
 
     Returns:
         the address that had it; None if `path` was there.
@@ -78,7 +78,7 @@ def fetch(
         failures = []
         for url in urls:
             try:
-                _download(url, part, _Expected(size, most), progress)
+                _download(url, part, _Expected(size, MOST if most is None else most), progress)
                 break
             except DownloadError as error:
                 failures.append(str(error))

@@ -18,7 +18,7 @@ from harness.data.names import stores_in
 from ood_data.commands.options import Preset, Seeds, data_option, device_option, json_option, kinds_option, names, pick_device
 from ood_data.commands.policy import FAILED, Command, Group, as_options
 from splits.errors import InputError, MissingError
-from splits.rules import kinds_named
+from splits.vocabulary import kinds_named
 
 if TYPE_CHECKING:
     import torch

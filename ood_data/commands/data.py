@@ -226,7 +226,7 @@ def data_export(dataset: str, kinds: tuple[str, ...], layout: str, out: Path, da
       ood-data data export dsprites --kind all --format parquet --out hub/
     """
 
-    from splits.rules import kinds_named
+    from splits.vocabulary import kinds_named
 
     chosen = kinds_named(kinds)
     _check_named([dataset], data)

@@ -54,8 +54,8 @@ def split(
     """
     import splits
     from splits.export import path_of_kind, write
-    from splits.rules import kinds_named
     from splits.summary import report
+    from splits.vocabulary import kinds_named
 
     if (dataset is None) == (spec_file is None):
         raise InputError("one of DATASET and --spec is expected; see ood-data split --help")
