@@ -11,9 +11,9 @@ from diffusers import ModelMixin  # noqa: F401  # loading a pipeline looks the b
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from celebglow.architecture import CHANNELS, RESOLUTION, STEPS, WIDTHS, check_architecture
 from celebglow.flow import Flow
-from celebglow.layers import COUPLINGS, ActNorm, CouplingNet, SplitPrior, Step, TopPrior, squeeze, unsqueeze
-from splits.errors import InputError
+from celebglow.layers import ActNorm, CouplingNet, SplitPrior, Step, TopPrior, squeeze, unsqueeze
 
 
 class Encoding(NamedTuple):
@@ -66,10 +66,10 @@ class Glow(Flow):
     @register_to_config
     def __init__(
         self,
-        resolution: int = 64,
-        channels: int = 3,
-        steps: Sequence[int] = (4, 8, 12, 10),
-        widths: Sequence[int] | int = (64, 96, 128, 128),
+        resolution: int = RESOLUTION,
+        channels: int = CHANNELS,
+        steps: Sequence[int] = STEPS,
+        widths: Sequence[int] | int = WIDTHS,
         coupling: str = "additive",
         bits: int = 5,
         border: bool = False,
@@ -78,22 +78,8 @@ class Glow(Flow):
         contexts: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
+        widths = check_architecture(resolution, channels, steps, widths, coupling, bits)
         levels = len(steps)
-        widths = (widths,) * levels if isinstance(widths, int) else tuple(widths)
-        if min(resolution, channels, *widths) < 1 or min(steps, default=0) < 0:
-            raise InputError(
-                f"resolution {resolution}, channels {channels} and widths {widths} must be positive, steps {steps} not negative"
-            )
-        if levels < 1 or resolution % 2**levels:
-            raise InputError(f"resolution {resolution} must be divisible by 2 ** {levels}, the number of levels being {levels}")
-        if len(widths) != levels:
-            raise InputError(
-                f"{len(widths)} widths are given for {levels} levels: one per level, or one number for all, is expected"
-            )
-        if coupling not in COUPLINGS:
-            raise InputError(f"unknown coupling {coupling!r}; expected one of {', '.join(COUPLINGS)}")
-        if not 1 <= bits <= 8:
-            raise InputError(f"bits must be from 1 to 8, not {bits}")
         self.levels = nn.ModuleList()
         self.latent_shapes: list[tuple[int, int, int]] = []
         width_in = channels

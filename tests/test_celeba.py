@@ -17,7 +17,9 @@ from PIL import Image
 
 from celebglow.convert.openai_directions import CELEBA
 from celebglow.fitting import images as reading
-from celebglow.fitting.images import NO_AUGMENTATION, Batches, read_images
+from celebglow.fitting.augmentation import TrainingImages
+from celebglow.fitting.config import NO_AUGMENTATION
+from celebglow.fitting.images import read_images
 from celebglow.fitting.labels import read_labels
 from cli import main
 from harness.data.store import Store
@@ -120,7 +122,7 @@ def test_many_pictures_lie_in_a_file(celeba: Path, monkeypatch: pytest.MonkeyPat
     np.testing.assert_array_equal(paged.images, held.images)
     assert not list(tmp_path.iterdir())  # it has no name
     rows = np.array([3, 5])
-    batches = Batches(paged.images, None, 16, NO_AUGMENTATION, rows)
+    batches = TrainingImages(paged.images, None, 16, NO_AUGMENTATION, rows)
     assert torch.equal(batches(torch.arange(2), torch.Generator()), torch.from_numpy(held.images[rows]).permute(0, 3, 1, 2))
     assert np.shares_memory(batches.images.numpy(), paged.images)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("usage", (), {"free": 10}))

@@ -72,6 +72,26 @@ MISTAKES = {
     "too many orientations": (("generate", "dsprites", "--orientations", "41"), 2, "41 is not in the range"),
     "no pictures": (("flow", "train", "nowhere", "--out", "out"), 1, "nowhere does not exist: a folder of pictures"),
     "no steps": (("flow", "train", "nowhere", "--out", "out", "--steps", "0"), 2, "0 is not in the range x>=1"),
+    "a resolution that no flow of four levels has": (
+        ("flow", "train", str(ROOT / "docs"), "--out", "out", "--resolution", "50"),
+        2,
+        "resolution 50 must be divisible by 2 ** 4",
+    ),
+    "one level of four": (
+        ("flow", "train", str(ROOT / "docs"), "--out", "out", "--flow-steps", "0"),
+        2,
+        "4 widths are given for 1 levels",
+    ),
+    "more widths than levels": (
+        ("flow", "train", str(ROOT / "docs"), "--out", "out", "--flow-steps", "3,6", "--widths", "1,2,3"),
+        2,
+        "3 widths are given for 2 levels",
+    ),
+    "a balance without labels": (
+        ("flow", "train", str(ROOT / "docs"), "--out", "out", "--balance", "Male"),
+        2,
+        "no column 'Male'; there is none at all, without --labels",
+    ),
     "a strength of nothing": (
         ("flow", "directions", "flow", "x", "--out", "o", "--attribute", "a", "--strength", "b=1"),
         2,

@@ -21,8 +21,10 @@ from hostile import npy_header, npz, peak_of, png, zeros
 from PIL import Image
 
 from celebglow.directions import Directions, Label, area_under_curve, fit_directions
-from celebglow.fitting.images import MESH_POINTS, NO_AUGMENTATION, Augmentation, Batches, LabelledImages, read_images
-from celebglow.fitting.trainer import Trainer, TrainingConfig, learning_rate
+from celebglow.fitting.augmentation import TrainingImages
+from celebglow.fitting.config import NO_AUGMENTATION, Augmentation, TrainingConfig
+from celebglow.fitting.images import MESH_POINTS, LabelledImages, read_images
+from celebglow.fitting.trainer import Trainer, learning_rate
 from celebglow.glow import Glow
 from celebglow.pipeline import CelebGlowPipeline
 from cli import main
@@ -183,7 +185,7 @@ def test_balanced_weights() -> None:
 
 def test_plain_batches_are_the_images() -> None:
     data = faces(6, side=8)
-    batch = Batches(data.images, None, 8, NO_AUGMENTATION)(torch.arange(6), torch.Generator())
+    batch = TrainingImages(data.images, None, 8, NO_AUGMENTATION)(torch.arange(6), torch.Generator())
     assert torch.equal(batch, torch.from_numpy(data.images).permute(0, 3, 1, 2))
 
 
@@ -191,7 +193,7 @@ def test_augmented_batches_depend_on_the_generator_only() -> None:
     rng = np.random.default_rng(0)
     data = faces(20, side=32)
     landmarks = rng.uniform(4, 28, (20, MESH_POINTS, 2)).astype(np.float32)
-    batches = Batches(data.images, landmarks, 16, Augmentation())
+    batches = TrainingImages(data.images, landmarks, 16, Augmentation())
     indices = torch.arange(8)
     one = batches(indices, torch.Generator().manual_seed(1))
     assert one.shape == (8, 3, 16, 16)
@@ -208,7 +210,9 @@ def test_mixing_replaces_the_face_and_keeps_the_rest() -> None:
     one[::2] = 130
     two = np.full((side, side, 3), 90, np.uint8)
     two[:, ::2] = 130
-    batches = Batches(np.stack([one, two]), np.stack([points, points]).astype(np.float32), side, replace(NO_AUGMENTATION, mix=1.0))
+    batches = TrainingImages(
+        np.stack([one, two]), np.stack([points, points]).astype(np.float32), side, replace(NO_AUGMENTATION, mix=1.0)
+    )
     grid = batches._grid(1, torch.Generator())
     pictures = torch.from_numpy(one)[None].permute(0, 3, 1, 2).float()
     mixed = batches._mix(pictures, grid, torch.tensor([0]), torch.tensor([1]))[0, 0].numpy()

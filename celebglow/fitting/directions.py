@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from celebglow.directions import Floats, Label, fit_directions
-from celebglow.fitting.config import DirectionsConfig
+from celebglow.fitting.augmentation import TrainingImages
+from celebglow.fitting.config import NO_AUGMENTATION, DirectionsConfig
 from celebglow.fitting.decorrelation import SEED as PROBE_SEED
 from celebglow.fitting.decorrelation import decorrelate
-from celebglow.fitting.images import NO_AUGMENTATION, Batches, LabelledImages, read_images
+from celebglow.fitting.images import LabelledImages, read_images
 from celebglow.fitting.labels import Columns
 from celebglow.fitting.labels import column as column_of
 from celebglow.glow import Glow
@@ -63,7 +64,7 @@ def make_pipeline(
     flow.register_to_config(_name_or_path="")  # where it lay is nobody's business
     data = read_images(images, 2 * flow.config.resolution, labels, config.center_crop, config.columns, progress)
     judged = _judged(data, config)
-    batches = Batches(data.images, None, flow.config.resolution, replace(NO_AUGMENTATION, crop=config.crop))
+    batches = TrainingImages(data.images, None, flow.config.resolution, replace(NO_AUGMENTATION, crop=config.crop))
     walked = [Label.of(name, _numeric(data.columns, column)) for name, column in config.attributes.items()]
     controls = [label for column in config.controls for label in _controls(column, data.columns)]
     encoded = partial(_latents, flow, batches, config.seed, progress)
@@ -92,7 +93,7 @@ def _judged(data: LabelledImages, config: DirectionsConfig) -> NDArray[np.bool_]
     return judged
 
 
-def _latents(flow: Glow, batches: Batches, seed: int, progress: bool) -> Iterator[Tensor]:
+def _latents(flow: Glow, batches: TrainingImages, seed: int, progress: bool) -> Iterator[Tensor]:
     """The latents (B, D) of all images in order, a batch at a time, dequantised by seeded noise."""
     generator = torch.Generator().manual_seed(seed)
     with progress_bar("latents", "img", len(batches), shown=progress) as bar:
@@ -106,7 +107,11 @@ def _latents(flow: Glow, batches: Batches, seed: int, progress: bool) -> Iterato
 
 
 def _decorrelate(
-    pipeline: CelebGlowPipeline, batches: Batches, walked: Sequence[Label], judged: NDArray[np.bool_], config: DirectionsConfig
+    pipeline: CelebGlowPipeline,
+    batches: TrainingImages,
+    walked: Sequence[Label],
+    judged: NDArray[np.bool_],
+    config: DirectionsConfig,
 ) -> None:
     """Mix the directions by probes that are fitted on some of the fit's images."""
     some = np.random.default_rng(config.seed).permutation(np.flatnonzero(~judged))[:PROBE_IMAGES]

@@ -6,9 +6,8 @@ import copy
 import hashlib
 import json
 import logging
-import math
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from celebglow.fitting.images import NO_AUGMENTATION, Augmentation, Batches, LabelledImages
+from celebglow.fitting.augmentation import TrainingImages
+from celebglow.fitting.config import NO_AUGMENTATION, TrainingConfig
+from celebglow.fitting.images import LabelledImages
 from celebglow.glow import Glow
 from harness.io.checkpoints import Journal, interrupted_between_steps
 from harness.io.progress import Bar, progress_bar
@@ -28,38 +29,6 @@ logger = logging.getLogger(__name__)
 INIT_IMAGES = 256  # for the data-dependent initialisation
 VALIDATION_IMAGES = 1000  # at most: a hundred steps of training should take longer than judging them
 INIT_STREAM = 2**40  # where the initialisation's random stream lies, beyond any step
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """What determines a training, apart from the images."""
-
-    flow: dict[str, Any] = field(default_factory=dict)  # arguments of `Glow`
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    steps: int = 10000
-    batch: int = 32
-    lr: float = 1e-3
-    warmup: int = 200  # steps of linear warm-up
-    decay: float = 0.4  # the last part of the steps, over which the rate falls to zero
-    ema: float = 0.999
-    clip: float = 100.0  # of the gradient's norm, for bits per dimension
-    held_out: float = 0.05  # part of the people kept for validation
-    balance: str | None = None  # a column, see LabelledImages.balanced_weights
-    precision: str = "fp32"  # or "bf16": of the coupling networks
-    seed: int = 0
-
-    def check(self) -> None:
-        """Raise ValueError for values that no training can have."""
-        if self.steps < 1 or self.batch < 1:
-            raise InputError(f"steps and batch must be at least 1, not {self.steps} and {self.batch}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise InputError(f"the learning rate must be a positive number, not {self.lr}")
-        if not 0 < self.held_out < 1:
-            raise InputError(f"held_out must lie between 0 and 1, not at {self.held_out}")
-        if not 0 < self.augmentation.crop <= 1:
-            raise InputError(f"crop must be above 0 and at most 1, not {self.augmentation.crop}")
-        if not 0 <= self.augmentation.mix <= 1:
-            raise InputError(f"mix must lie from 0 to 1, not at {self.augmentation.mix}")
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -96,11 +65,11 @@ class Trainer:
             raise InputError(f"of {len(held_out)} images none is left to train on: lower `held_out`")
         resolution = int(config.flow.get("resolution", 64))
         aug = config.augmentation
-        self.batches = Batches(data.images, data.landmarks, resolution, aug, np.flatnonzero(~held_out))
+        self.batches = TrainingImages(data.images, data.landmarks, resolution, aug, np.flatnonzero(~held_out))
         judged = np.flatnonzero(held_out)
         if len(judged) > VALIDATION_IMAGES:
             judged = np.sort(np.random.default_rng(config.seed).choice(judged, VALIDATION_IMAGES, replace=False))
-        plain = Batches(data.images, None, resolution, replace(NO_AUGMENTATION, crop=aug.crop), judged)
+        plain = TrainingImages(data.images, None, resolution, replace(NO_AUGMENTATION, crop=aug.crop), judged)
         self.validation = plain(torch.arange(len(plain)), self._generator(INIT_STREAM))
         weights = data.balanced_weights(config.balance)[~held_out]
         self.cumulative = torch.from_numpy(np.cumsum(weights / weights.sum()))

@@ -120,16 +120,8 @@ def flow_train(
     if not images.exists():
         raise MissingError(f"{images} does not exist: a folder of pictures or an .npz file is expected")
 
-    import torch
+    from celebglow.fitting.config import Augmentation, TrainingConfig
 
-    from celebglow.fitting.images import Augmentation, read_images
-    from celebglow.fitting.trainer import Trainer, TrainingConfig
-    from celebglow.info import directions_command
-    from harness.machine import keep_freed_memory, warn_if_bf16_is_slow
-
-    keep_freed_memory()
-    if threads:
-        torch.set_num_threads(threads)
     config = TrainingConfig(
         flow={
             "resolution": resolution,
@@ -148,14 +140,26 @@ def flow_train(
         precision=precision,
         seed=seed,
     )
-    config.check()  # before the pictures are decoded, which can take long
+    config.check()
+
+    from celebglow.fitting.images import find_images
+
+    found = find_images(images, labels, center_crop, [] if balance is None else [balance])
+
+    # Only now what imports torch, and then the decoding, which can take long.
+    import torch
+
+    from celebglow.fitting.trainer import Trainer
+    from celebglow.info import directions_command
+    from harness.machine import keep_freed_memory, warn_if_bf16_is_slow
+
+    keep_freed_memory()
+    if threads:
+        torch.set_num_threads(threads)
     torch_device = pick_device(device)
     if precision == "bf16":
         warn_if_bf16_is_slow(torch_device)
-    wanted = [] if balance is None else [balance]
-    read = read_images(images, 2 * resolution, labels, center_crop, wanted, True)
-    trainer = Trainer(read, config, out, torch_device, save_every)
-    trainer.run()
+    Trainer(found.read(2 * resolution, progress=True), config, out, torch_device, save_every).run()
     click.echo(f"{out / 'flow'} is trained; next: {directions_command(out / 'flow')}")
 
 
