@@ -22,7 +22,8 @@ from click.testing import CliRunner
 from conftest import ROOT, CommandLine, assert_one_clear_line
 
 from harness.bench.execute import execute
-from harness.bench.plan import MOST_RUNS, Gap, Plan, plan
+from harness.bench.names import MOST_RUNS
+from harness.bench.plan import Gap, Plan, plan
 from harness.bench.summary import summarize_outcomes, summarize_plan
 from harness.data.store import Store
 from harness.models import find
@@ -78,8 +79,11 @@ def test_an_option_is_for_the_models_that_have_it(blocks_root: Path, tmp_path: P
     [
         ({"kinds": ["extrapolate"]}, "did you mean 'extrapolation'"),
         ({"seeds": 0}, "at least one seed"),
-        ({"seeds": 10**7}, r"seeds: 10,000,000, and so 10,000,000 runs; at most 100,000 are expected"),
-        ({"seeds": 10**30}, "at most 100,000 are expected"),
+        (
+            {"seeds": 10**5, "kinds": ["random", "composition"]},
+            r"seeds: 100,000, and so 200,000 runs; at most 100,000 are expected",
+        ),
+        ({"seeds": 10**30}, "at most 100,000 runs are expected"),
         ({"seeds": [0, -1]}, r"none below 0, got \[0, -1\]"),
         ({"datasets": ["block"]}, "no dataset 'block' in .*; did you mean 'blocks'"),
     ],

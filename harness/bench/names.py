@@ -1,4 +1,4 @@
-"""Check the models, datasets and kinds that a user names, in milliseconds: before torch is imported, which takes seconds."""
+"""Check what a user asks a bench for, models, datasets, kinds and seeds: in milliseconds, before torch is imported, which takes seconds."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from harness.data.names import stores_in
 from harness.formats.catalog import command
 from harness.models.names import NAMES
 from splits import DATASETS
-from splits.errors import InputError, did_you_mean
+from splits.errors import InputError, did_you_mean, shown
 
 ALL = "all"
+MOST_RUNS = 100_000  # of one plan: it is kept, shown and looked up whole
+LARGEST_SEED = 2**63 - 1  # a run's records have no larger number
 
 
 def models_named(given: Sequence[str], known: Collection[str] = NAMES) -> tuple[str, ...]:
@@ -28,6 +30,23 @@ def models_named(given: Sequence[str], known: Collection[str] = NAMES) -> tuple[
         if name != ALL and ":" not in name and name not in known:
             raise InputError(f"unknown model {name!r}{did_you_mean(name, known)} (or give one of your own as module:function)")
     return tuple(dict.fromkeys(name for each in given for name in (known if each == ALL else [each])))
+
+
+def count_seeds(seeds: int | Sequence[int]) -> int:
+    """How many seeds there are: so many, or each of a list once.
+
+    Raises:
+        InputError: for none, more than a bench can have, or one that no run can have.
+    """
+    listed = (0,) if isinstance(seeds, int) else seeds
+    count = seeds if isinstance(seeds, int) else len(set(seeds))
+    if count < 1 or min(listed) < 0:
+        raise InputError(f"at least one seed is expected, and none below 0, got {seeds}")
+    if max(listed) > LARGEST_SEED:
+        raise InputError(f"seeds are at most {LARGEST_SEED:,}, got {shown(max(listed))}")
+    if count > MOST_RUNS:
+        raise InputError(f"seeds: {shown(count)}; at most {MOST_RUNS:,} runs are expected of one bench: ask for fewer")
+    return count
 
 
 def nothing_in(data: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import harness
-from harness.bench.names import datasets_named, models_named, nothing_in
+from harness.bench.names import MOST_RUNS, count_seeds, datasets_named, models_named, nothing_in
 from harness.data.store import overview
 from harness.formats.catalog import command
 from harness.models import MODELS, Model, find
@@ -22,7 +22,6 @@ from splits.vocabulary import kinds_named
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset
 
-MOST_RUNS = 100_000  # of one plan: it is kept, shown and looked up whole
 QUICK = Settings()
 
 
@@ -95,9 +94,7 @@ def plan(
     data, out = Path(data), Path(out)
     models, datasets, kinds = ([names] if isinstance(names, str) else names for names in (models, datasets, kinds))
     chosen = kinds_named(kinds)
-    count = seeds if isinstance(seeds, int) else len(set(seeds))
-    if count < 1 or (not isinstance(seeds, int) and min(seeds) < 0):
-        raise InputError(f"at least one seed is expected, and none below 0, got {seeds}")
+    count = count_seeds(seeds)
     names = models_named(models, MODELS)
     found = _overridden(names, settings.overrides)
     configs = {name: resolve(model, settings.preset, overrides, settings.device) for name, (model, overrides) in found.items()}

@@ -27,7 +27,8 @@ from typing import Annotated, Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.bench.plan import MOST_RUNS, Gap, Plan, plan
+from harness.bench.names import MOST_RUNS
+from harness.bench.plan import Gap, Plan, plan
 from harness.io.records import explained
 from harness.runs.config import Preset
 from harness.runs.presets import Settings, override_value

@@ -14,13 +14,14 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from harness.models.registry import MODELS, Model
 from splits.errors import InputError, did_you_mean
 from splits.names import check_name
+
+if TYPE_CHECKING:
+    from torch import nn
 
 OURS = Path(__file__).parents[1]  # in a checkout it lies beside a user's model, and is no part of it
 

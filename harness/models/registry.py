@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Literal
 
 from splits.errors import InputError, did_you_mean
 
+if TYPE_CHECKING:
+    from torch import nn
+
 Family = Literal["supervised", "pretrained", "representation", "user"]
-Builder = Callable[..., nn.Module]
+Builder = Callable[..., "nn.Module"]
 
 # What is ours in the budget of every model of a family: nobody here has read the paper's appendix.
 SUPERVISED = "steps, batch and rate"

@@ -1,4 +1,4 @@
-"""The protocol of a run as plain data, and a hash of everything that determines the result."""
+"""The protocol of a run as plain data, without torch, and a hash of everything that determines the result."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.models import Model
 from harness.models.lookup import code_hash
 
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset
+    from harness.models.registry import Model
 
 Precision = Literal["auto", "fp32", "bf16"]
 Preset = Literal["quick", "full"]
+PRESETS_OF_BEFORE: dict[str, Preset] = {"paper": "full"}
 
 
 @dataclass(frozen=True)

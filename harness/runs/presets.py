@@ -1,4 +1,4 @@
-"""From a preset and a user's overrides to the config of a run."""
+"""From a preset and a user's overrides to the config of a run; without torch, so that a wrong value is answered at once."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.machine import has_bf16
-from harness.models import Model
-from harness.runs.config import OF_NO_CONSEQUENCE, Config, Preset
-from harness.runs.records import PRESETS_OF_BEFORE
+from harness.runs.config import OF_NO_CONSEQUENCE, PRESETS_OF_BEFORE, Config, Preset
 from splits import toml
 from splits.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.models.registry import Model
 
 PRESETS: tuple[Preset, ...] = typing.get_args(Preset)
 AT_LEAST_ONE = (".batch", ".log_every")
@@ -64,8 +65,23 @@ def resolve(model: Model, preset: str, overrides: Iterable[str] = (), device: to
             config = _overridden(config, key, value)
     train = config.train
     if train.precision == "auto":
+        import torch
+
         train = replace(train, precision="bf16" if has_bf16(device or torch.device("cpu")) else "fp32")
     return replace(config, train=train, model=model.resolve(options))
+
+
+def check_overrides(overrides: Iterable[str]) -> None:
+    """Check the keys and values of overrides, but for those of models' options, which a model's builder has.
+
+    Raises:
+        InputError: as `resolve`.
+    """
+    config = Config("full")
+    for override in overrides:
+        key, value = parse_override(override)
+        if not key.startswith("model."):
+            config = _overridden(config, key, value)
 
 
 def is_plain(model: Model, config: Config) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from harness.io.records import Document, Record, Upgrade
-from harness.runs.config import Config, Preset
+from harness.runs.config import PRESETS_OF_BEFORE, Config, Preset
 from harness.scoring.baselines import BASELINES
 from harness.scoring.records import (
     Baseline,
@@ -26,7 +26,6 @@ from splits import Kind
 from splits.names import check_name, check_text
 
 SCORES, CONFIG = "scores.json", "config.json"
-PRESETS_OF_BEFORE: dict[str, Preset] = {"paper": "full"}
 MOST_FACTORS = 100  # int64 holds the size of no grid of more, were each of but two values
 
 DatasetName = Annotated[str, AfterValidator(lambda name: check_name("the dataset", name))]

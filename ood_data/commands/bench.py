@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from harness.bench.names import datasets_named, models_named, nothing_in
+from harness.bench.names import count_seeds, datasets_named, models_named, nothing_in
 from harness.data.names import stores_in
 from ood_data.commands.options import Preset, Seeds, data_option, device_option, json_option, kinds_option, names, pick_device
 from ood_data.commands.policy import FAILED, Command, Group, as_options
@@ -129,10 +129,13 @@ def bench(
         if not models:
             raise InputError("name a model: --model NAME, or --model all; ood-data bench --list shows the names")
         models, kinds, datasets = models_named(models), kinds_named(kinds), datasets_named(datasets, data)
+        count_seeds(seeds)
+        _check(overrides)
         if not datasets and not stores_in(data):
             raise MissingError(nothing_in(data))
     elif shown:
         models_named([shown])
+        _check(overrides)
 
     # Only now what imports torch.
     from harness.bench.plan import plan
@@ -220,6 +223,13 @@ def replay(files: tuple[Path, ...], data: Path, out: Path, device: str, as_json:
         click.echo("\n".join(f"{file}: {each.verdict}: {each.reason}" for file, each in found.items()))
     if not all(each.ok for each in found.values()):
         sys.exit(FAILED)
+
+
+def _check(overrides: tuple[str, ...]) -> None:
+    """Check what --set says, in milliseconds, but not at all for help."""
+    from harness.runs.presets import check_overrides
+
+    check_overrides(overrides)
 
 
 def _carried_out(planned: Plan, out: Path, where: torch.device, jobs: int | None, dry_run: bool) -> Report:
