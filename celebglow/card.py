@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 
 import numpy as np
@@ -11,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from harness.data.store import Store
 from harness.formats.card import code, escaped
+from harness.io.pictures import png
 from splits import spec_from_dict
 
 SHEET_PERSONS = 8
@@ -57,9 +57,7 @@ def preview(store: Store) -> bytes:
         for person in range(persons):
             strip = pictures[person, a].swapaxes(0, 1).reshape(side, block, channels)
             sheet.paste(Image.fromarray(strip.squeeze()), (left, HEADER + person * side))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=False)
-    return buffer.getvalue()
+    return png(sheet)
 
 
 def card(store: Store) -> str:

@@ -7,7 +7,6 @@ nothing here relies on what the published graph looks like inside: what isn't re
 from __future__ import annotations
 
 import logging
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from celebglow.flow import Flow
 from celebglow.glow import Glow
 from celebglow.info import directions_command
 from celebglow.pipeline import CelebGlowPipeline, no_progress_bars
+from harness.io.replacing import replacing_folder
 from splits.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -166,15 +166,9 @@ def save(conversion: Conversion, out: str | Path, z_manipulate: str | Path | Non
     if out.exists():
         raise InputError(f"{out} is there already: remove it, or choose another folder")
     directions = None if z_manipulate is None else read_table(z_manipulate, conversion.flow.latent_shapes)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        with no_progress_bars():
-            if directions is None:
-                conversion.flow.save_pretrained(partial / "flow")
-            else:
-                CelebGlowPipeline(conversion.flow, directions).save_pretrained(partial)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with replacing_folder(out) as partial, no_progress_bars():
+        if directions is None:
+            conversion.flow.save_pretrained(partial / "flow")
+        else:
+            CelebGlowPipeline(conversion.flow, directions).save_pretrained(partial)
     return directions is not None

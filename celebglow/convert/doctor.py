@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import platform
 import resource
 import sys
@@ -33,6 +32,7 @@ from celebglow.decoder import Decoder
 from celebglow.flow import Flow
 from celebglow.glow import Glow
 from harness.io.atomic import sha256
+from harness.io.pictures import png
 from harness.machine import cores
 from splits.errors import InputError
 
@@ -199,10 +199,8 @@ def _sheet(rows: Iterable[np.ndarray]) -> bytes:
     strips = [np.concatenate(list(row), axis=1) for row in rows]
     width = max(strip.shape[1] for strip in strips)
     padded = [np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0)), constant_values=255) for strip in strips]
-    buffer = io.BytesIO()
     sheet = np.concatenate(padded)
-    Image.fromarray(sheet.squeeze(2) if sheet.shape[2] == 1 else sheet).save(buffer, "PNG")
-    return buffer.getvalue()
+    return png(Image.fromarray(sheet.squeeze(2) if sheet.shape[2] == 1 else sheet))
 
 
 def _peak_memory() -> int:

@@ -21,8 +21,10 @@ from celebglow.fitting.images import LabelledImages, read_images
 from celebglow.fitting.labels import Columns
 from celebglow.fitting.labels import column as column_of
 from celebglow.glow import Glow
+from celebglow.info import INDEX
 from celebglow.pipeline import CelebGlowPipeline
 from harness.io.progress import progress_bar
+from harness.io.replacing import replacing_folder
 from splits.errors import InputError
 
 PROBE_IMAGES = 3000  # at most, for the probes
@@ -76,7 +78,8 @@ def make_pipeline(
     if config.half:
         pipeline.flow.half()
         pipeline.directions.half()
-    pipeline.save_pretrained(out)
+    with replacing_folder(out, last=INDEX) as folder:
+        pipeline.save_pretrained(folder)
     return fit.separation
 
 

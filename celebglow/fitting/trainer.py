@@ -20,8 +20,11 @@ from celebglow.fitting.augmentation import TrainingImages
 from celebglow.fitting.config import NO_AUGMENTATION, TrainingConfig
 from celebglow.fitting.images import LabelledImages
 from celebglow.glow import Glow
+from harness.io.atomic import write_atomically
 from harness.io.checkpoints import Journal, interrupted_between_steps
+from harness.io.pictures import png
 from harness.io.progress import Bar, progress_bar
+from harness.io.replacing import replacing_folder
 from splits.errors import InputError, NumericalError
 
 logger = logging.getLogger(__name__)
@@ -116,7 +119,8 @@ class Trainer:
                 if interrupted():
                     raise KeyboardInterrupt
         self._save()
-        self.average.save_pretrained(self.out / "flow")
+        with replacing_folder(self.out / "flow") as partial:
+            self.average.save_pretrained(partial)
         return self.average
 
     def _generator(self, stream: int) -> torch.Generator:
@@ -166,7 +170,7 @@ class Trainer:
         self.journal.log(line)
         bar.set_postfix_str(f"{loss:.3f} bits/dim, held out {held_out:.3f}")
         if self.step % 500 == 0 or self.step == self.config.steps:
-            sample_sheet(self.average, self._generator(INIT_STREAM + 2)).save(self.out / "samples.png")
+            write_atomically(self.out / "samples.png", png(sample_sheet(self.average, self._generator(INIT_STREAM + 2))))
 
     def _save(self) -> None:
         self.journal.save(

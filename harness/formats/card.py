@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 
 import numpy as np
@@ -10,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from harness.data.store import Store
 from harness.formats.catalog import CATALOG
+from harness.io.pictures import png
 from splits import DATASETS, Factor, FactorGrid, load_spec, spec_from_dict
 
 WALKS, STEPS = 3, 12  # per factor; pictures in each
@@ -59,9 +59,7 @@ def preview(store: Store) -> bytes:
             if drawn.height > side:
                 drawn = drawn.resize((len(pictures) * side, side), Image.Resampling.BOX)
             sheet.paste(drawn, (MARGIN, top + HEADER + row * side))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
-    return buffer.getvalue()
+    return png(sheet)
 
 
 def card(store: Store) -> str:

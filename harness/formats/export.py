@@ -27,6 +27,7 @@ from harness.data.store import Store
 from harness.formats import parquet
 from harness.io.atomic import write_atomically
 from harness.io.locks import is_held, locked
+from harness.io.pictures import png
 from harness.io.progress import Bar, progress_bar
 from harness.io.replacing import partial_of, replacing
 from splits import KINDS, Split
@@ -200,10 +201,9 @@ def _shows(path: Path, pixels: NDArray[np.uint8]) -> bool:
 
 def _save(pixels: NDArray[np.uint8], path: Path, partial: Path) -> None:
     """Write a picture, whole or not at all."""
-    encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, "PNG")
+    encoded = png(Image.fromarray(pixels))
     try:
-        partial.write_bytes(encoded.getvalue())
+        partial.write_bytes(encoded)
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
-"""Picture files of other people's making: their header is looked at before their pixels are decoded."""
+"""Picture files: other people's, whose header is looked at before their pixels are decoded, and ours, as bytes to write."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,13 @@ def load_picture(path: Path, check: Callable[[Image.Image], None]) -> Image.Imag
         raise
     except Exception as error:  # whatever a damaged file makes Pillow raise
         raise BadFile(f"{path} is not a readable image: {error}") from None
+
+
+def png(picture: Image.Image) -> bytes:
+    """The bytes of a PNG file of the picture."""
+    encoded = io.BytesIO()
+    picture.save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 def check_size(path: Path, picture: Image.Image, most_pixels: int) -> None:
