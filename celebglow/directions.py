@@ -158,10 +158,7 @@ def fit_directions(
     labels = [*attributes, *controls]
     number = len(labels[0].values)
     keep = np.ones(number, bool) if held_out is None else ~held_out
-    columns = [np.ones(number), *(np.nan_to_num(label.values, nan=0.0) for label in labels)]
-    known = np.stack([np.isfinite(label.values) for label in labels], axis=1)
-    columns += [column.astype(np.float64) for column in np.unique(~known, axis=1).T if column.any()]
-    design = np.stack(columns, axis=1)
+    design, known = _design(labels)
     # one regression for the origin, over all images; one per attribute, over those where it is known
     masks = [keep, *(keep & known[:, row] for row in range(len(attributes)))]
     for label, mask in zip(attributes, masks[1:], strict=True):
@@ -177,8 +174,7 @@ def fit_directions(
 
     found = Directions(tuple(label.name for label in attributes), z.shape[1])
     for row, label in enumerate(attributes):
-        direction, t = fits[1 + row].coefficient(1 + row)
-        direction = direction * np.maximum(0, 1 - (shrink / np.maximum(np.abs(t), 1e-9)) ** 2)
+        direction = _without_noise(*fits[1 + row].coefficient(1 + row), shrink)
         if not np.abs(direction).max() > 0:
             raise InputError(f"no direction of {label.name!r} stands out of the noise: label more images, or lower `shrink`")
         found.table[row] = torch.from_numpy(direction * (strengths or {}).get(label.name, 1.0))
@@ -188,6 +184,21 @@ def fit_directions(
     others = [fits[0].coefficient(1 + row)[0] for row in range(len(attributes), len(labels)) if 1 + row in fits[0].used]
     table = np.stack([*found.table.double().numpy(), *others])
     return Fit(found, _separation(latents(), table, attributes, ~keep))
+
+
+def _design(labels: Sequence[Label]) -> tuple[Floats, NDArray[np.bool_]]:
+    """(N, P) columns to regress on, an intercept, the labels, and marks of what is missing; (N, L) where each label is known."""
+    number = len(labels[0].values)
+    columns = [np.ones(number), *(np.nan_to_num(label.values, nan=0.0) for label in labels)]
+    known = np.stack([np.isfinite(label.values) for label in labels], axis=1)
+    columns += [column.astype(np.float64) for column in np.unique(~known, axis=1).T if column.any()]
+    return np.stack(columns, axis=1), known
+
+
+def _without_noise(direction: Floats, t: Floats, shrink: float) -> Floats:
+    """Coefficients (D,) shrunk by their t-statistics ``t`` (D,)."""
+    shrunk: Floats = direction * np.maximum(0, 1 - (shrink / np.maximum(np.abs(t), 1e-9)) ** 2)
+    return shrunk
 
 
 class _Regression:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,50 +28,25 @@ def explain(split: Split) -> Report:
     Raises:
         ValueError: for a grid that is too large to enumerate (`splits.split.MOST_SAMPLES`).
     """
-    grid, mask = split.grid, split.mask
-    steps = steps_to_train(split)
+    grid, steps = split.grid, steps_to_train(split)
     farthest = int(steps.argmax())
-    in_train = [np.zeros(size, dtype=np.bool_) for size in grid.sizes]
-    groups = np.zeros(
-        (int(steps[farthest]) + 1) * (len(grid.sizes) + 1), dtype=np.int64
-    )  # test samples by steps, then held-out count
-    first_wrong = None
-    for start, factors in _blocks(split):
-        here = slice(start, start + len(factors))
-        is_test, held_out_count = mask[here], _held_out_count(split, factors)
-        for seen, column in zip(in_train, factors[~is_test].T, strict=True):
-            seen[column] = True
-        group = steps[here][is_test] * np.int64(len(grid.sizes) + 1) + held_out_count[is_test]
-        found = np.bincount(group)
-        groups[: len(found)] += found
-        if first_wrong is None and split.test_if is not None:
-            disagree = (held_out_count >= (1 if split.test_if == "any" else len(split.held_out))) != is_test
-            first_wrong = start + int(disagree.argmax()) if disagree.any() else None
-    by_steps = groups.reshape(-1, len(grid.sizes) + 1)
-    counted = Counts(len(mask) - int(by_steps.sum()), int(by_steps.sum()))
-    partition = len(mask) == len(grid) and counted == split.counts
-    values = [np.flatnonzero(seen).tolist() for seen in in_train]
+    found = _enumerate(split, steps)
+    counted = Counts(len(split.mask) - int(found.by_steps.sum()), int(found.by_steps.sum()))
+    partition = len(split.mask) == len(grid) and counted == split.counts
     if not partition:
         counterexample: str | None = f"train and test have {counted.train:,} + {counted.test:,} samples, not {split.counts}"
-    elif first_wrong is not None:
-        counterexample = f"{sample(grid, first_wrong)} is on the other side than the rule says"
+    elif found.first_wrong is not None:
+        counterexample = f"{sample(grid, found.first_wrong)} is on the other side than the rule says"
     else:
-        counterexample = _broken_promise(split, values)
+        counterexample = _broken_promise(split, found.seen)
 
-    rows = [("held out", "test samples", "nearest", "mean", "farthest")]
-    cells = []
-    for count, numbers in enumerate(by_steps.T):
-        distances = np.flatnonzero(numbers)
-        if len(distances):
-            total = int(numbers.sum())
-            mean = float(distances @ numbers[distances]) / total
-            rows.append((str(count), f"{total:,}", str(distances[0]), f"{mean:.2f}", str(distances[-1])))
-        cells += [{"held_out_count": count, "steps_to_train": int(d), "samples": int(numbers[d])} for d in distances]
+    rows, cells = _distances(found.by_steps)
     lines = [
         f"enumerated {len(grid):,} samples: train and test are {'disjoint and complete' if partition else 'not a partition'}",
         "values seen in train:",
         *table(
-            (factor.name, f"{len(seen)} of {factor.size}", named(factor, seen)) for factor, seen in zip(grid, values, strict=True)
+            (factor.name, f"{len(seen)} of {factor.size}", named(factor, seen))
+            for factor, seen in zip(grid, found.seen, strict=True)
         ),
         "test samples by how many of their factors are held out, with the index steps to the nearest train sample:",
         *table(rows),
@@ -81,11 +56,59 @@ def explain(split: Split) -> Report:
     data: dict[str, Any] = {
         "disjoint": partition,
         "complete": partition,
-        "seen_in_train": dict(zip(grid.names, values, strict=True)),
+        "seen_in_train": dict(zip(grid.names, found.seen, strict=True)),
         "test_samples": cells,
         "counterexample": counterexample,
     }
     return Report(tuple(lines), data, counterexample is None)
+
+
+class _Enumeration(NamedTuple):
+    """What looking at every sample found.
+
+    Attributes:
+        seen: of each factor, the values that train has.
+        by_steps: (steps, held out) test samples by their distance to train and by how many of their factors are held out.
+        first_wrong: the first sample whose side is not the rule's; None if all are, or if the rule is random.
+    """
+
+    seen: list[list[int]]
+    by_steps: NDArray[np.int64]
+    first_wrong: int | None
+
+
+def _enumerate(split: Split, steps: NDArray[np.unsignedinteger[Any]]) -> _Enumeration:
+    """Look at every sample; ``steps`` are those of `steps_to_train`."""
+    grid, mask = split.grid, split.mask
+    in_train = [np.zeros(size, dtype=np.bool_) for size in grid.sizes]
+    width = len(grid.sizes) + 1  # as many factors can be held out, or none
+    groups = np.zeros((int(steps.max()) + 1) * width, dtype=np.int64)  # test samples by steps, then by held-out count
+    first_wrong = None
+    for start, factors in _blocks(split):
+        here = slice(start, start + len(factors))
+        is_test, held_out_count = mask[here], _held_out_count(split, factors)
+        for seen, column in zip(in_train, factors[~is_test].T, strict=True):
+            seen[column] = True
+        found = np.bincount(steps[here][is_test] * np.int64(width) + held_out_count[is_test])
+        groups[: len(found)] += found
+        if first_wrong is None and split.test_if is not None:
+            disagree = (held_out_count >= (1 if split.test_if == "any" else len(split.held_out))) != is_test
+            first_wrong = start + int(disagree.argmax()) if disagree.any() else None
+    return _Enumeration([np.flatnonzero(seen).tolist() for seen in in_train], groups.reshape(-1, width), first_wrong)
+
+
+def _distances(by_steps: NDArray[np.int64]) -> tuple[list[tuple[str, ...]], list[dict[str, int]]]:
+    """The rows of a table, and the cells as data, of test samples by how many of their factors are held out."""
+    rows: list[tuple[str, ...]] = [("held out", "test samples", "nearest", "mean", "farthest")]
+    cells = []
+    for count, numbers in enumerate(by_steps.T):
+        distances = np.flatnonzero(numbers)
+        if len(distances):
+            total = int(numbers.sum())
+            mean = float(distances @ numbers[distances]) / total
+            rows.append((str(count), f"{total:,}", str(distances[0]), f"{mean:.2f}", str(distances[-1])))
+        cells += [{"held_out_count": count, "steps_to_train": int(d), "samples": int(numbers[d])} for d in distances]
+    return rows, cells
 
 
 def steps_to_train(split: Split) -> NDArray[np.unsignedinteger[Any]]:
