@@ -1,4 +1,4 @@
-"""The shapes that a Glow can have, checked without torch: what no flow can be is said at once."""
+"""The shapes that a Glow can have, and the precisions in which it runs, checked without torch: what no flow can be is said at once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from splits.errors import InputError
 RESOLUTION, CHANNELS = 64, 3
 STEPS, WIDTHS = (4, 8, 12, 10), (64, 96, 128, 128)
 
+PRECISIONS = ("fp32", "bf16")  # of the coupling networks, which are nearly all of the work
 COUPLINGS = ("additive", "affine")  # by the names that `celebglow.layers.COUPLINGS` has
 
 
@@ -46,3 +47,9 @@ def check_architecture(
     if not 1 <= bits <= 8:
         raise InputError(f"bits must be from 1 to 8, not {bits}")
     return widths
+
+
+def check_precision(precision: str) -> None:
+    """Raise InputError for a precision that is none of `PRECISIONS`."""
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")

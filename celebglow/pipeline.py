@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from celebglow.architecture import check_precision
 from celebglow.decoder import Decoder
 from celebglow.directions import Directions
 from celebglow.flow import Flow
@@ -31,7 +32,6 @@ COMPONENTS = {  # what a flow's folder may name as its parts; diffusers would im
     "flow": (["celebglow.glow", "Glow"], ["celebglow.convert.graph_glow", "GraphGlow"], ["celebglow.graph", "GraphGlow"]),
     "directions": (["celebglow.directions", "Directions"],),
 }
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 BATCH_LATENTS = 72 * 12288  # latent dimensions decoded at once: 72 images of 64 x 64, fast on two cores and small in memory
 
 
@@ -179,10 +179,11 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     @torch.inference_mode()
     def _decode(self, latents: Tensor, precision: str, resolution: int | None) -> NDArray[np.uint8]:
+        check_precision(precision)
         device = self.flow.device
         if self._decoder is None or self._decoder[0] != device:
             self._decoder = (device, Decoder(self.flow) if isinstance(self.flow, Glow) else self.flow.decode)
-        with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             images = self._decoder[1](latents.to(device))
         images = self.flow.postprocess(images.float())
         factor = self.resolution // (resolution or self.resolution)

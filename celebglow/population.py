@@ -8,12 +8,12 @@ from typing import Protocol
 
 import numpy as np
 
+from celebglow.architecture import check_precision
 from splits import Factor, FactorGrid, SplitSpec, derive_spec
 from splits.errors import InputError
 
 NAME = "celebglow"
 HOLD_OUT_RATIO, COMPOSITION_Q = 0.3, 0.2  # the paper's for CelebGlow
-PRECISIONS = ("fp32", "bf16")
 
 
 class Walkable(Protocol):
@@ -65,8 +65,7 @@ class Population:
             raise InputError(f"temperature must be a number of at least 0, not {self.temperature}")
         if self.seed < 0:
             raise InputError(f"seed must be at least 0, not {self.seed}")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        check_precision(self.precision)
 
     def checked(self, flow: Walkable) -> Population:
         """The population with the flow's attributes and resolution filled in.

@@ -15,7 +15,7 @@ from splits.split import Split
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def written_whole(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, of the same suffix, which takes its place once the block ends without an error.
 
     The folder of `path` is made if it isn't there.
@@ -58,7 +58,7 @@ def write(split: Split, path: str | Path) -> None:
     suffix = Path(path).suffix.lower()
     if suffix not in _WRITERS:
         raise InputError(f"can't write {str(path)!r}: a file ending in {', '.join(_WRITERS)} is expected")
-    with replacing(path) as temporary:
+    with written_whole(path) as temporary:
         _WRITERS[suffix](split, temporary)
 
 

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from splits.errors import InputError
-from splits.export import replacing
+from splits.export import written_whole
 from splits.grid import Factor
 from splits.spec import SplitSpec
 from splits.split import Split
@@ -57,7 +57,7 @@ def plot(spec: SplitSpec, kind: str, path: str | Path) -> None:
             _draw_pair(axes[i, j], split, row, column, last_row=i == len(rows) - 1, first_column=j == 0)
     figure.align_labels()
     _caption(figure, split, len(pairable) - len(shown))
-    with replacing(path) as temporary:
+    with written_whole(path) as temporary:
         figure.savefig(temporary, dpi=160)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from ports import State, layered, layered_decode, rosinality, rosinality_decode
 
-from celebglow.convert.pytorch_checkpoints import UnsupportedCheckpoint, read_port
+from celebglow.convert.pytorch_checkpoints import UnsupportedCheckpoint, read_checkpoint
 from celebglow.glow import Glow
 
 SIDE = 16
@@ -41,18 +41,18 @@ def decode(kind: str, state: State, flow: Glow, latents: torch.Tensor) -> torch.
 @pytest.mark.parametrize("kind", ["rosinality", "chaiyujin", "y0ast"])
 def test_a_port_decodes_as_its_own_code(tmp_path: Path, kind: str, affine: bool, lu: bool) -> None:
     state = random_state(kind, affine, lu)
-    port = read_port(save(state, tmp_path / "model.pt"), resolution=SIDE)
-    assert port.name == kind
-    assert port.flow.config.coupling == ("affine" if affine else "additive")
-    assert port.flow.config.bits == (5 if kind == "rosinality" else 8)
-    latents = torch.randn(3, port.flow.num_latents)
-    torch.testing.assert_close(port.flow.decode(latents), decode(kind, state, port.flow, latents), atol=2e-5, rtol=1e-5)
+    checkpoint = read_checkpoint(save(state, tmp_path / "model.pt"), resolution=SIDE)
+    assert checkpoint.name == kind
+    assert checkpoint.flow.config.coupling == ("affine" if affine else "additive")
+    assert checkpoint.flow.config.bits == (5 if kind == "rosinality" else 8)
+    latents = torch.randn(3, checkpoint.flow.num_latents)
+    torch.testing.assert_close(checkpoint.flow.decode(latents), decode(kind, state, checkpoint.flow, latents), atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["chaiyujin", "y0ast"])
 def test_a_top_prior_that_is_not_learned(tmp_path: Path, kind: str) -> None:
     state = random_state(kind, learn_top=False)
-    flow = read_port(save(state, tmp_path / "model.pt"), resolution=SIDE).flow
+    flow = read_checkpoint(save(state, tmp_path / "model.pt"), resolution=SIDE).flow
     assert flow.top_prior is None
     latents = torch.randn(2, flow.num_latents)
     torch.testing.assert_close(flow.decode(latents), decode(kind, state, flow, latents), atol=2e-5, rtol=1e-5)
@@ -61,20 +61,20 @@ def test_a_top_prior_that_is_not_learned(tmp_path: Path, kind: str) -> None:
 def test_wrappings(tmp_path: Path) -> None:
     state = random_state("chaiyujin")
     wrapped = {"graph": {f"module.{name}": value for name, value in state.items()}, "optim": {"lr": 0.1}, "global_step": 7}
-    flow = read_port(save(wrapped, tmp_path / "model.pt"), SIDE).flow
-    plain = read_port(save(state, tmp_path / "model.pt"), SIDE).flow
+    flow = read_checkpoint(save(wrapped, tmp_path / "model.pt"), SIDE).flow
+    plain = read_checkpoint(save(state, tmp_path / "model.pt"), SIDE).flow
     latents = torch.randn(1, flow.num_latents)
     assert torch.equal(flow.decode(latents), plain.decode(latents))
 
 
 def test_sizes_and_bits(tmp_path: Path) -> None:
     path = save(random_state("rosinality"), tmp_path / "model.pt")
-    assert read_port(path).flow.config.resolution == 64
-    assert read_port(path, 32, 7).flow.config.bits == 7
+    assert read_checkpoint(path).flow.config.resolution == 64
+    assert read_checkpoint(path, 32, 7).flow.config.bits == 7
     shown = random_state("y0ast") | {"prior_h": torch.zeros(1, 48, 2, 2)}
-    assert read_port(save(shown, tmp_path / "y0ast.pt")).flow.config.resolution == 8
+    assert read_checkpoint(save(shown, tmp_path / "y0ast.pt")).flow.config.resolution == 8
     with pytest.raises(UnsupportedCheckpoint, match="resolution 30 must be divisible"):
-        read_port(path, 30)
+        read_checkpoint(path, 30)
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_sizes_and_bits(tmp_path: Path) -> None:
 def test_what_has_no_exact_form_is_refused(tmp_path: Path, change: dict[str, torch.Tensor | None], words: str) -> None:
     state = {name: value for name, value in (random_state("chaiyujin") | change).items() if value is not None}
     with pytest.raises(UnsupportedCheckpoint, match=words):
-        read_port(save(state, tmp_path / "model.pt"), SIDE)
+        read_checkpoint(save(state, tmp_path / "model.pt"), SIDE)
 
 
 def test_weights_of_odd_shapes_are_refused(tmp_path: Path) -> None:
     state = random_state("rosinality") | {"blocks.0.prior.conv.weight": torch.zeros(3)}
     with pytest.raises(UnsupportedCheckpoint, match="don't fit each other"):
-        read_port(save(state, tmp_path / "model.pt"), SIDE)
+        read_checkpoint(save(state, tmp_path / "model.pt"), SIDE)
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor:UserWarning")
@@ -116,7 +116,7 @@ def test_weights_of_odd_shapes_are_refused(tmp_path: Path) -> None:
 def test_what_is_no_array_of_weights_is_named(tmp_path: Path, odd: torch.Tensor) -> None:
     path = save(random_state("rosinality") | {"blocks.0.flows.0.actnorm.loc": odd}, tmp_path / "model.pt")
     with pytest.raises(UnsupportedCheckpoint, match=r"blocks\.0\.flows\.0\.actnorm\.loc' is no plain array"):
-        read_port(path, SIDE)
+        read_checkpoint(path, SIDE)
 
 
 def test_a_checkpoint_that_unpacks_to_more_than_it_is(tmp_path: Path) -> None:
@@ -126,27 +126,27 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_is(tmp_path: Path) -> None:
             packed.writestr(name, source.read(name))
         packed.writestr("model/data/9999", bytes(10**7))
     with pytest.raises(UnsupportedCheckpoint, match="more than it has"):
-        read_port(tmp_path / "packed.pt", SIDE)
+        read_checkpoint(tmp_path / "packed.pt", SIDE)
     old = tmp_path / "old.pt"
     torch.save(random_state("rosinality"), old, _use_new_zipfile_serialization=False)
-    assert read_port(old, SIDE).name == "rosinality"
+    assert read_checkpoint(old, SIDE).name == "rosinality"
 
 
 def test_numbers_that_no_flow_has(tmp_path: Path) -> None:
     path = save(random_state("rosinality"), tmp_path / "model.pt")
     for resolution in (2048, 10**9):
         with pytest.raises(UnsupportedCheckpoint, match="at most 1024 is expected"):
-            read_port(path, resolution)
+            read_checkpoint(path, resolution)
     numbered = {name.replace("blocks.1.", f"blocks.{'9' * 5000}."): value for name, value in random_state("rosinality").items()}
     with pytest.raises(UnsupportedCheckpoint):
-        read_port(save(numbered, path), SIDE)
+        read_checkpoint(save(numbered, path), SIDE)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     for content, words in [({"fc.weight": torch.zeros(2)}, "no known Glow"), ([1, 2], "no dictionary"), ({}, "none")]:
         with pytest.raises(UnsupportedCheckpoint, match=words):
-            read_port(save(content, tmp_path / "model.pt"))
+            read_checkpoint(save(content, tmp_path / "model.pt"))
     whole = save(random_state("y0ast"), tmp_path / "model.pt").read_bytes()
     (tmp_path / "model.pt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UnsupportedCheckpoint, match="damaged"):
-        read_port(tmp_path / "model.pt")
+        read_checkpoint(tmp_path / "model.pt")

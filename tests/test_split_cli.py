@@ -18,7 +18,7 @@ from test_splits import COUNTS
 
 import splits
 from cli import main
-from splits.export import replacing, write
+from splits.export import write, written_whole
 from splits.plot import plot
 from splits.published import compare, labels_file
 
@@ -205,7 +205,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path.write_text("before")
 
     def fail_halfway() -> None:
-        with replacing(path) as temporary:
+        with written_whole(path) as temporary:
             temporary.write_text("half")
             raise RuntimeError
 

@@ -18,7 +18,7 @@ from celebglow.convert.graph_glow import GraphGlow
 from celebglow.convert.graph_rewrite import NotRecognised, recognise
 from celebglow.convert.graph_simplify import simplify
 from celebglow.convert.openai_directions import read_table
-from celebglow.convert.pytorch_checkpoints import read_port
+from celebglow.convert.pytorch_checkpoints import read_checkpoint
 from celebglow.decoder import Decoder
 from celebglow.flow import Flow
 from celebglow.glow import Glow
@@ -71,7 +71,7 @@ def convert(path: str | Path, resolution: int | None = None, bits: int | None = 
 
     Args:
         path: the file.
-        resolution, bits: of a PyTorch checkpoint, see `read_port`; a graph shows them.
+        resolution, bits: of a PyTorch checkpoint, see `read_checkpoint`; a graph shows them.
 
     Raises:
         ValueError: if it is neither, damaged, or cannot be converted exactly, saying why.
@@ -81,8 +81,8 @@ def convert(path: str | Path, resolution: int | None = None, bits: int | None = 
     with path.open("rb") as file:
         start = file.read(2)
     if start == b"PK" or start[:1] == b"\x80":  # a zip archive or a pickle: torch.save
-        port = read_port(path, resolution, bits)
-        return Conversion(port.flow, port.name, _round_trip(port.flow))
+        checkpoint = read_checkpoint(path, resolution, bits)
+        return Conversion(checkpoint.flow, checkpoint.name, _round_trip(checkpoint.flow))
     if resolution is not None or bits is not None:
         raise InputError("`resolution` and `bits` are for PyTorch checkpoints: a graph shows them")
     return _convert_graph(path)
@@ -118,7 +118,7 @@ def _executed(program: Program, path: Path) -> tuple[GraphGlow, Tensor, Tensor]:
         ValueError: if it can't be run in batches, or makes no numbers.
     """
     graph = GraphGlow.from_program(program)
-    latents = _latents(graph, 2)
+    latents = sample_latents(graph, 2)
     alone = graph.decode(latents[1:])
     try:
         expected = graph.decode(latents)
@@ -138,7 +138,7 @@ def _largest(x: Tensor) -> float:
 @torch.no_grad()
 def _round_trip(flow: Glow) -> float:
     """How far latents are from those of their image, as far as precision allows: the weights make an invertible flow."""
-    latents = _latents(flow, 1)
+    latents = sample_latents(flow, 1)
     image = Decoder(flow)(latents)
     difference = float((flow.decode(flow.encode(image).latents) - image).abs().max())
     if not difference <= 1e-2 * max(1.0, float(image.abs().max())):
@@ -146,8 +146,9 @@ def _round_trip(flow: Glow) -> float:
     return difference
 
 
-def _latents(flow: Flow, count: int) -> torch.Tensor:
-    return torch.randn(count, flow.num_latents, generator=torch.Generator().manual_seed(0)) * TEMPERATURE
+def sample_latents(flow: Flow, count: int, seed: int = 0) -> Tensor:
+    """Latents (``count``, D) of people as they are usually drawn."""
+    return torch.randn(count, flow.num_latents, generator=torch.Generator().manual_seed(seed)) * TEMPERATURE
 
 
 def save(conversion: Conversion, out: str | Path, z_manipulate: str | Path | None = None) -> bool:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from celebglow.convert.checkpoints import Conversion, convert
+from celebglow.convert.checkpoints import Conversion, convert, sample_latents
 from celebglow.convert.graph_compiler import (
     GRAY,
     ancestors,
@@ -36,7 +36,6 @@ from harness.io.pictures import png
 from harness.machine import cores
 from splits.errors import InputError
 
-TEMPERATURE = 0.7
 SAMPLES, STEPS = 8, 5  # pictures of people, and of a person walked along each of a few attributes
 WALKED = ("Smiling", "Blond_Hair", "Young", "Eyeglasses")
 
@@ -50,7 +49,7 @@ class Examination:
     sheet: bytes | None = None
     converts: bool = False
 
-    def tell(self, key: str, value: Any, shown: str | None = None) -> None:
+    def add(self, key: str, value: Any, shown: str | None = None) -> None:
         self.data[key] = value
         self.lines.append(f"{key.replace('_', ' '):<14} {value if shown is None else shown}")
 
@@ -66,36 +65,36 @@ def examine(path: str | Path, table: str | Path | None = None) -> Examination:
         OSError: if the file cannot be read.
     """
     page, path = Examination(), Path(path)
-    page.tell("file", path.name)
-    page.tell("bytes", path.stat().st_size, f"{path.stat().st_size:,}")
-    page.tell("sha256", sha256(path))
-    page.tell("here", f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}, {cores()} cores")
+    page.add("file", path.name)
+    page.add("bytes", path.stat().st_size, f"{path.stat().st_size:,}")
+    page.add("sha256", sha256(path))
+    page.add("here", f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}, {cores()} cores")
     try:
         graph = read_graph(path)
     except InputError as error:
-        page.tell("verdict", f"not a frozen graph: {error}")
+        page.add("verdict", f"not a frozen graph: {error}")
         return page
-    _tell_graph(page, graph)
-    conversion = _tell_conversion(page, path)
+    _add_graph(page, graph)
+    conversion = _add_conversion(page, path)
     if conversion is not None:
         page.converts = True
-        _tell_speed(page, path, conversion.flow)
-        _tell_table(page, conversion.flow, table)
-    page.tell("peak_memory", _peak_memory(), f"{_peak_memory() / 2**30:.1f} GiB, this page included")
+        _add_speed(page, path, conversion.flow)
+        _add_table(page, conversion.flow, table)
+    page.add("peak_memory", _peak_memory(), f"{_peak_memory() / 2**30:.1f} GiB, this page included")
     return page
 
 
-def _tell_graph(page: Examination, graph: Graph) -> None:
-    page.tell("producer", graph.producer, f"{graph.producer or 'unknown'} (GraphDef version; 26 is TensorFlow 1.8)")
-    page.tell("nodes", len(graph), f"{len(graph):,}")
+def _add_graph(page: Examination, graph: Graph) -> None:
+    page.add("producer", graph.producer, f"{graph.producer or 'unknown'} (GraphDef version; 26 is TensorFlow 1.8)")
+    page.add("nodes", len(graph), f"{len(graph):,}")
     try:
         output = find_output(graph)
         order = ancestors(graph, [output])
     except InputError as error:
-        page.tell("output", None, f"none found: {error}")
+        page.add("output", None, f"none found: {error}")
         order, output = list(graph.values()), ""
     else:
-        page.tell("output", output, f"{output}, which {len(order):,} nodes lead to")
+        page.add("output", output, f"{output}, which {len(order):,} nodes lead to")
     needed = {node.name for node in order}
     inputs = []
     for node in graph.values():
@@ -115,40 +114,40 @@ def _tell_graph(page: Examination, graph: Graph) -> None:
     for each in inputs:
         page.lines.append(f"{'input':<14} {each['name']} {each['type']} {each['shape'] or 'without a shape'}: {each['use']}")
     counts = dict(sorted(Counter(node.op for node in order).items()))
-    page.tell("operations", counts, ", ".join(f"{op} {count}" for op, count in counts.items()))
+    page.add("operations", counts, ", ".join(f"{op} {count}" for op, count in counts.items()))
     unknown = {op: node.name for op, node in unknown_operations(order).items()}
-    page.tell("unknown", unknown, ", ".join(f"{op} (first at {name})" for op, name in unknown.items()) or "no operation")
+    page.add("unknown", unknown, ", ".join(f"{op} (first at {name})" for op, name in unknown.items()) or "no operation")
 
 
-def _tell_conversion(page: Examination, path: Path) -> Conversion | None:
+def _add_conversion(page: Examination, path: Path) -> Conversion | None:
     start = time.perf_counter()
     try:
         conversion = convert(path)
     except InputError as error:
-        page.tell("verdict", f"cannot be converted: {error}")
+        page.add("verdict", f"cannot be converted: {error}")
         return None
     seconds = time.perf_counter() - start
     flow = conversion.flow
-    page.tell("verdict", conversion.summary)
-    page.tell("seconds", {"convert": round(seconds, 2)}, f"{seconds:.1f} to convert")
+    page.add("verdict", conversion.summary)
+    page.add("seconds", {"convert": round(seconds, 2)}, f"{seconds:.1f} to convert")
     config = {key: flow.config[key] for key in ("resolution", "channels", "bits")}
     if isinstance(flow, Glow):
         config |= {key: flow.config[key] for key in ("coupling", "steps", "widths", "border", "learn_top", "contexts")}
-    page.tell(
+    page.add(
         "flow",
         {"kind": type(flow).__name__, **config},
         f"{type(flow).__name__}, " + ", ".join(f"{k} {v}" for k, v in config.items()),
     )
     parameters = sum(parameter.numel() for parameter in flow.parameters())
-    page.tell("parameters", parameters, f"{parameters:,}")
+    page.add("parameters", parameters, f"{parameters:,}")
     shapes = [(h, w, c) for c, h, w in flow.latent_shapes]
-    page.tell("latents", shapes, f"{flow.num_latents:,}: " + " ".join(map(str, shapes)))
+    page.add("latents", shapes, f"{flow.num_latents:,}: " + " ".join(map(str, shapes)))
     return conversion
 
 
 @torch.inference_mode()
-def _tell_speed(page: Examination, path: Path, flow: Flow) -> None:
-    latents = torch.randn(1, flow.num_latents, generator=torch.Generator().manual_seed(1)) * TEMPERATURE
+def _add_speed(page: Examination, path: Path, flow: Flow) -> None:
+    latents = sample_latents(flow, 1, seed=1)
     ways: dict[str, Callable[[Tensor], Tensor]] = {"executed": GraphGlow.from_graph(path).decode}
     if isinstance(flow, Glow):
         ways = {"as a Glow": Decoder(flow), **ways}
@@ -163,21 +162,20 @@ def _tell_speed(page: Examination, path: Path, flow: Flow) -> None:
         )
 
 
-def _tell_table(page: Examination, flow: Flow, table: str | Path | None) -> None:
-    generator = torch.Generator().manual_seed(0)
-    people = torch.randn(SAMPLES, flow.num_latents, generator=generator) * TEMPERATURE
+def _add_table(page: Examination, flow: Flow, table: str | Path | None) -> None:
+    people = sample_latents(flow, SAMPLES)
     if table is None:
         page.sheet = _sheet([_pictures(flow, people)])
         return
     try:
         directions = read_table(table, flow.latent_shapes)
     except InputError as error:
-        page.tell("table", None, f"does not fit: {error}")
+        page.add("table", None, f"does not fit: {error}")
         page.sheet = _sheet([_pictures(flow, people)])
         return
     norms = directions.table.norm(dim=1)
     lengths = {name: round(float(norm), 2) for name, norm in zip(CELEBA, norms, strict=True)}
-    page.tell(
+    page.add(
         "table", lengths, f"40 directions of lengths {norms.min():.1f} to {norms.max():.1f}; people are {people[0].norm():.1f} long"
     )
     walks = []

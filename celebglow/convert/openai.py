@@ -31,10 +31,10 @@ BASES = (
     # A guess, seen nowhere: other files of OpenAI's are served from there, and azureedge.net was to end in January 2025.
     "https://openaipublic.blob.core.windows.net/glow-demo/",
 )
-GRAPH, TABLE = "large3/graph_unoptimized.pb", "z_manipulate.npy"
+GRAPH_FILE, TABLE_FILE = "large3/graph_unoptimized.pb", "z_manipulate.npy"
 MOST = {  # bytes
-    GRAPH: 2**31,  # of any protocol buffer
-    TABLE: 64_000_000,  # 40 x 196,608 numbers, if of 8 bytes; float32 is what is known of them
+    GRAPH_FILE: 2**31,  # of any protocol buffer
+    TABLE_FILE: 64_000_000,  # 40 x 196,608 numbers, if of 8 bytes; float32 is what is known of them
 }
 
 
@@ -58,7 +58,7 @@ def openai_flow() -> Path:
     with locked(root / ".lock"):
         if (folder / "model_index.json").is_file():  # another process has made it meanwhile
             return folder
-        graph, table = (_have(name, (named,) if named else BASES, root) for name in (GRAPH, TABLE))
+        graph, table = (_have(name, (named,) if named else BASES, root) for name in (GRAPH_FILE, TABLE_FILE))
         logger.info("converting the published graph; the first time only")
         with _set_aside_if_wrong(graph):
             conversion = convert(graph)

@@ -33,14 +33,14 @@ class UnsupportedCheckpoint(InputError):
 
 
 @dataclass(frozen=True)
-class Port:
+class PyTorchCheckpoint:
     """A checkpoint read: ``name`` of the implementation and the flow."""
 
     name: str
     flow: Glow
 
 
-def read_port(path: str | Path, resolution: int | None = None, bits: int | None = None) -> Port:
+def read_checkpoint(path: str | Path, resolution: int | None = None, bits: int | None = None) -> PyTorchCheckpoint:
     """A PyTorch checkpoint as our `Glow`.
 
     Args:
@@ -91,14 +91,14 @@ def _unpacked_size(path: Path) -> int:
     return size
 
 
-def _detect(weights: State, path: str | Path, resolution: int | None, bits: int | None) -> Port:
+def _detect(weights: State, path: str | Path, resolution: int | None, bits: int | None) -> PyTorchCheckpoint:
     """The implementation that wrote the weights, by their names."""
     if any(name.startswith("blocks.") for name in weights):
-        return Port("rosinality", _rosinality(_Weights(weights, path), resolution or 64, bits or 5))
+        return PyTorchCheckpoint("rosinality", _rosinality(_Weights(weights, path), resolution or 64, bits or 5))
     if any(".block.0.conv." in name for name in weights):
-        return Port("y0ast", _layers(_Weights(weights, path), resolution, bits or 8, Y0AST))
+        return PyTorchCheckpoint("y0ast", _layers(_Weights(weights, path), resolution, bits or 8, Y0AST))
     if any(name.startswith("flow.layers.") for name in weights):
-        return Port("chaiyujin", _layers(_Weights(weights, path), resolution, bits or 8, CHAIYUJIN))
+        return PyTorchCheckpoint("chaiyujin", _layers(_Weights(weights, path), resolution, bits or 8, CHAIYUJIN))
     known = "rosinality/glow-pytorch, chaiyujin/glow-pytorch, y0ast/Glow-PyTorch"
     raise UnsupportedCheckpoint(f"the weights in {path} are of no known Glow ({known}); its first is {next(iter(weights), 'none')}")
 
@@ -249,51 +249,26 @@ Y0AST = _Layout(net="block", conv="conv.", learn_top="learn_top_fn.", lower="low
 
 def _layers(weights: _Weights, resolution: int | None, bits: int, layout: _Layout) -> Glow:
     """Log-scales of ActNorms without the factor 3; zero convolutions as ours; pixels in [0, 1] or [-1/2, 1/2]."""
-    for name in weights.weights:
-        if name.startswith(("project_", "classifier")):
-            raise UnsupportedCheckpoint(f"{weights.path} is a flow that depends on class labels ({name}), which ours does not")
-    hidden = weights.weights.pop("prior_h", None)
-    if hidden is not None and hidden.any():
-        raise UnsupportedCheckpoint(f"{weights.path}: its last prior starts from values that are not 0 (prior_h)")
+    hidden = _condition(weights)
     state: State = {}
     steps, widths = [0], [1]
-
-    def zero_conv(prefix: str, conv: str) -> State:
-        return {
-            "weight": weights.take(f"{prefix}{conv}weight"),
-            "bias": weights.vector(f"{prefix}{conv}bias"),
-            "logs": weights.vector(prefix + "logs"),
-        }
-
     affine = False
     for layer in weights.indices(r"flow\.layers\.(\d+)\."):
         theirs, level = f"flow.layers.{layer}.", len(steps) - 1
         if f"{theirs}conv.{layout.conv}weight" in weights.weights:
-            prior = zero_conv(theirs + "conv.", layout.conv)
+            prior = _zero_conv(weights, theirs + "conv.", layout.conv)
             state |= {f"levels.{level}.prior.conv.{name}": value for name, value in prior.items()}
             steps.append(0)
             widths.append(1)
             continue
-        ours = f"levels.{level}.steps.{steps[-1]}."
-        first = steps == [0]
-        bias = weights.vector(theirs + "actnorm.bias")
-        state[ours + "actnorm.bias"] = bias + (layout.center if first else 0.0)  # the middle of the range becomes 0
-        state[ours + "actnorm.logs"] = weights.vector(theirs + "actnorm.logs") / LOG_SCALE
-        state[ours + "mix.weight"] = weights.matrix(theirs + "invconv.", layout.lower, layout.upper, "log_s", "p")
-        net = ours + "coupling.net."
-        for number, index in ((1, 0), (2, 2)):
-            inner = f"{theirs}{layout.net}.{index}."
-            state[f"{net}weight{number}"] = weights.take(f"{inner}{layout.conv}weight")
-            state[f"{net}norm{number}.bias"] = weights.vector(inner + "actnorm.bias")
-            state[f"{net}norm{number}.logs"] = weights.vector(inner + "actnorm.logs") / LOG_SCALE
-        conv3 = zero_conv(f"{theirs}{layout.net}.4.", layout.conv)
-        state |= {f"{net}conv3.{name}": value for name, value in conv3.items()}
-        widths[-1] = len(state[net + "norm1.bias"])
-        affine = len(conv3["bias"]) == len(bias)
+        step = _step(weights, theirs, layout, layout.center if steps == [0] else 0.0)
+        state |= {f"levels.{level}.steps.{steps[-1]}.{name}": value for name, value in step.items()}
+        widths[-1] = len(step["coupling.net.norm1.bias"])
+        affine = len(step["coupling.net.conv3.bias"]) == len(step["actnorm.bias"])
         steps[-1] += 1
     learn_top = layout.learn_top + "logs" in weights.weights
     if learn_top:
-        top = zero_conv(layout.learn_top, layout.conv)
+        top = _zero_conv(weights, layout.learn_top, layout.conv)
         state |= {f"top_prior.{name}": top[name] for name in ("bias", "logs")}
     if hidden is not None and resolution is None:
         resolution = int(hidden.shape[-1]) * 2 ** len(steps)
@@ -309,6 +284,46 @@ def _layers(weights: _Weights, resolution: int | None, bits: int, layout: _Layou
         channels=_channels(state),
     )
     return weights.finish(flow, state)
+
+
+def _condition(weights: _Weights) -> Tensor | None:
+    """What the last prior starts from, taken out of the weights: zeros, or None if it is not kept.
+
+    Raises:
+        UnsupportedCheckpoint: for a flow that depends on something.
+    """
+    for name in weights.weights:
+        if name.startswith(("project_", "classifier")):
+            raise UnsupportedCheckpoint(f"{weights.path} is a flow that depends on class labels ({name}), which ours does not")
+    hidden = weights.weights.pop("prior_h", None)
+    if hidden is not None and hidden.any():
+        raise UnsupportedCheckpoint(f"{weights.path}: its last prior starts from values that are not 0 (prior_h)")
+    return hidden
+
+
+def _zero_conv(weights: _Weights, prefix: str, conv: str) -> State:
+    return {
+        "weight": weights.take(f"{prefix}{conv}weight"),
+        "bias": weights.vector(f"{prefix}{conv}bias"),
+        "logs": weights.vector(prefix + "logs"),
+    }
+
+
+def _step(weights: _Weights, theirs: str, layout: _Layout, center: float) -> State:
+    """One step of flow, by our names; ``center`` of the first layer's range becomes 0."""
+    state = {
+        "actnorm.bias": weights.vector(theirs + "actnorm.bias") + center,
+        "actnorm.logs": weights.vector(theirs + "actnorm.logs") / LOG_SCALE,
+        "mix.weight": weights.matrix(theirs + "invconv.", layout.lower, layout.upper, "log_s", "p"),
+    }
+    net = "coupling.net."
+    for number, index in ((1, 0), (2, 2)):
+        inner = f"{theirs}{layout.net}.{index}."
+        state[f"{net}weight{number}"] = weights.take(f"{inner}{layout.conv}weight")
+        state[f"{net}norm{number}.bias"] = weights.vector(inner + "actnorm.bias")
+        state[f"{net}norm{number}.logs"] = weights.vector(inner + "actnorm.logs") / LOG_SCALE
+    conv3 = _zero_conv(weights, f"{theirs}{layout.net}.4.", layout.conv)
+    return state | {f"{net}conv3.{name}": value for name, value in conv3.items()}
 
 
 def _channels(state: State) -> int:

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from celebglow.architecture import check_architecture
+from celebglow.architecture import check_architecture, check_precision
 from splits.errors import InputError
 
 RESERVED = ("person", "seed", "temperature", "precision", "output_type")  # arguments of the pipeline
-PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,7 @@ class TrainingConfig:
             raise InputError(f"crop must be above 0 and at most 1, not {self.augmentation.crop}")
         if not 0 <= self.augmentation.mix <= 1:
             raise InputError(f"mix must lie from 0 to 1, not at {self.augmentation.mix}")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"unknown precision {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
+        check_precision(self.precision)
 
 
 @dataclass(frozen=True)

@@ -42,22 +42,25 @@ def settings_of(name: str, preset: Preset, overrides: Iterable[str] = ()) -> Rep
     """
     model = find(name)
     config = resolve(model, preset, overrides)
-    told = []
+    entries = []
     for section in fields(config):
         part = getattr(config, section.name)
         if is_dataclass(part) and (section.name != "readout" or model.family == "representation"):
             hints = typing.get_type_hints(type(part))
             for entry in fields(part):
                 key = f"{section.name}.{entry.name}"
-                told.append((key, getattr(part, entry.name), _type(hints[entry.name]), WORDS[key]))
-    told += [
+                entries.append((key, getattr(part, entry.name), _type(hints[entry.name]), WORDS[key]))
+    entries += [
         (f"model.{key}", value, type(value).__name__, f"an option of {name}, see below") for key, value in config.model.items()
     ]
-    rows = [("key", preset, "type", "what it is"), *((key, override_value(value), kind, what) for key, value, kind, what in told)]
+    rows = [
+        ("key", preset, "type", "what it is"),
+        *((key, override_value(value), kind, what) for key, value, kind, what in entries),
+    ]
     options = f"{name}'s options: {' '.join((inspect.getdoc(model.build) or 'its builder says nothing of them').split())}"
     summary = textwrap.wrap(f"{name}: {model.summary}", 80)
     lines = (*summary, *wrapped_table(rows), *(textwrap.wrap(options, 80) if config.model else ()))
-    data = [{"key": key, "value": value, "type": kind, "what": what} for key, value, kind, what in told]
+    data = [{"key": key, "value": value, "type": kind, "what": what} for key, value, kind, what in entries]
     return Report(lines, {"model": name, "preset": preset, "settings": data})
 
 

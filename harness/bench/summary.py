@@ -118,8 +118,8 @@ def _gaps(gaps: Iterable[Gap]) -> dict[str, Any]:
 def _missing(plan: Plan, in_full: bool) -> list[str]:
     words = {"impossible": "{0.dataset} can't have {0.kind}: {0.reason}", "unfinished": "{0} is not whole: {0.reason}"}
     words["absent"] = "{0} is not there; to get it: {0.reason}"
-    told = [gap for gap in plan.gaps if in_full or gap.asked or gap.state != "absent"]
-    lines = [text.format(gap) for state, text in words.items() for gap in told if gap.state == state]
-    if others := [gap.dataset for gap in plan.gaps if gap not in told]:
+    shown = [gap for gap in plan.gaps if in_full or gap.asked or gap.state != "absent"]
+    lines = [text.format(gap) for state, text in words.items() for gap in shown if gap.state == state]
+    if others := [gap.dataset for gap in plan.gaps if gap not in shown]:
         lines.append(f"not there: {', '.join(others)}")
     return lines

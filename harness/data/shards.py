@@ -57,16 +57,16 @@ class ShardFiles(zarr.storage.LocalStore):
         """
         where, entry = self.root / path, self._entries.get(path)
         if entry is None:
-            raise DamagedError(self._told(where, "is not in the manifest"))
+            raise DamagedError(self._worded(where, "is not in the manifest"))
         found = stat_of(where)
         if wrong := wrong_file(found, entry):
-            raise (MissingError if found is None else DamagedError)(self._told(where, wrong))
+            raise (MissingError if found is None else DamagedError)(self._worded(where, wrong))
         with where.open("rb") as file:
             found = os.fstat(file.fileno())
             this = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
             if self._checked.get(path) != this:
                 if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
-                    raise DamagedError(self._told(where, "is damaged: it differs from the manifest"))
+                    raise DamagedError(self._worded(where, "is damaged: it differs from the manifest"))
                 file.seek(0)
                 self._checked[path] = this
             yield file
@@ -78,7 +78,7 @@ class ShardFiles(zarr.storage.LocalStore):
         ]
         return f"{len(wrong):,} of {len(self._entries):,} shards can't be read, first {wrong[0]}" if wrong else ""
 
-    def _told(self, where: Path, what: str) -> str:
+    def _worded(self, where: Path, what: str) -> str:
         return f"{where} {what}: `ood-data data verify {self.root.stem}` names all that is wrong"
 
     # What zarr asks of a store. It reads shards by `get` alone; the other two ways are closed or the same.

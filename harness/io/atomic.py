@@ -52,8 +52,8 @@ def naming(path: Path, size: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = re.search(r"\(os error (\d+)\)", str(error))  # as Rust does, in which safetensors is written
-        number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+        found = re.search(r"\(os error (\d+)\)", str(error))  # as Rust does, in which safetensors is written
+        number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
         if number is None or getattr(error, "filename", None) is not None:
             raise
         raise OSError(number, f"{os.strerror(number)} ({size:,} bytes to write)", str(path)) from error

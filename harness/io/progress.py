@@ -65,13 +65,13 @@ class Lines:
     def __init__(self, what: str, unit: str, total: float | None, done: float, shown: bool) -> None:
         self.what, self.unit, self.total, self.n = what, unit, total, done
         self._shown, self._words, self._before = shown, "", done
-        self._started = self._told = time.monotonic()
+        self._started = self._printed = time.monotonic()
 
     def update(self, n: float = 1) -> None:
         self.n += n
-        if self._shown and time.monotonic() - self._told >= LINE_SECONDS:
-            self._told = time.monotonic()
-            print(self.line(self._told - self._started), file=sys.stderr, flush=True)
+        if self._shown and time.monotonic() - self._printed >= LINE_SECONDS:
+            self._printed = time.monotonic()
+            print(self.line(self._printed - self._started), file=sys.stderr, flush=True)
 
     def set_postfix_str(self, s: str = "") -> None:
         self._words = s
@@ -79,8 +79,8 @@ class Lines:
     def line(self, seconds: float) -> str:
         """What is done after so many seconds: `celebglow: 5,184 of 216,000 img, 2 %, about 4 min left`."""
         amounts = [self.n] if self.total is None else [self.n, self.total]
-        told = " of ".join(size(amount) if self.unit == "B" else f"{amount:,.0f}" for amount in amounts)
-        parts = [f"{self.what}: {told}" if self.unit == "B" else f"{self.what}: {told} {self.unit}"]
+        counted = " of ".join(size(amount) if self.unit == "B" else f"{amount:,.0f}" for amount in amounts)
+        parts = [f"{self.what}: {counted}" if self.unit == "B" else f"{self.what}: {counted} {self.unit}"]
         if self.total:
             parts.append(f"{100 * self.n / self.total:.0f} %")
             if self.n > self._before:

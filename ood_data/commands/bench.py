@@ -145,15 +145,15 @@ def bench(
 
     with contextlib.redirect_stdout(sys.stderr):  # what a user's model prints
         if listed:
-            told = summarize_models().with_line("The options of a model: ood-data bench --settings MODEL.")
+            report = summarize_models().with_line("The options of a model: ood-data bench --settings MODEL.")
         elif shown:
-            told = settings_of(shown, preset, overrides)  # type: ignore[arg-type,unused-ignore]
+            report = settings_of(shown, preset, overrides)  # type: ignore[arg-type,unused-ignore]
         else:
             where = pick_device(device)
             settings = Settings(preset, overrides, where)  # type: ignore[arg-type,unused-ignore]
             planned = plan(models, data, out, datasets=datasets, kinds=kinds, seeds=seeds, settings=settings)
-            told = _carried_out(planned, out, where, jobs, dry_run)
-    _answer(told, as_json)
+            report = _carried_out(planned, out, where, jobs, dry_run)
+    _answer(report, as_json)
 
 
 @bench.command("study", continues=True)
@@ -178,8 +178,8 @@ def study(file: Path, data: Path, out: Path, device: str, jobs: int | None, dry_
 
     with contextlib.redirect_stdout(sys.stderr):
         where = pick_device(device)
-        told = _carried_out(plan_study(read_study(file), data, out, where), out, where, jobs, dry_run)
-    _answer(told, as_json)
+        report = _carried_out(plan_study(read_study(file), data, out, where), out, where, jobs, dry_run)
+    _answer(report, as_json)
 
 
 @bench.command("replay", continues=True)
@@ -239,12 +239,12 @@ def _carried_out(planned: Plan, out: Path, where: torch.device, jobs: int | None
     from harness.bench.summary import summarize_outcomes, summarize_plan
     from harness.machine import keep_freed_memory, warn_if_bf16_is_slow
 
-    told = summarize_plan(planned, in_full=dry_run)
+    report = summarize_plan(planned, in_full=dry_run)
     if any(run.config.train.precision == "bf16" for run in planned.runs):
         warn_if_bf16_is_slow(where)
     if dry_run:
-        return told.with_line(time_in_words(planned.runs, out, where, jobs))
-    for line in told.lines:
+        return report.with_line(time_in_words(planned.runs, out, where, jobs))
+    for line in report.lines:
         click.echo(as_options(line), err=True)
     if any(gap.state == "absent" and not gap.asked for gap in planned.gaps):
         click.echo("ood-data bench … --dry-run says how to get these", err=True)
@@ -254,10 +254,10 @@ def _carried_out(planned: Plan, out: Path, where: torch.device, jobs: int | None
     return summarize_outcomes(planned, outcomes).with_line("ood-data --debug bench … shows where a defect is" if defects else "")
 
 
-def _answer(told: Report, as_json: bool) -> None:
+def _answer(report: Report, as_json: bool) -> None:
     """Print it, and exit with 1 if it is bad news."""
-    click.echo(json.dumps(told.data) if as_json else as_options("\n".join(told.lines)))
-    if not told.ok:
+    click.echo(json.dumps(report.data) if as_json else as_options("\n".join(report.lines)))
+    if not report.ok:
         sys.exit(FAILED)
 
 

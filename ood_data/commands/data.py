@@ -104,11 +104,11 @@ def data_verify(datasets: tuple[str, ...], data: Path, as_json: bool) -> None:
             found[name] = verify(data, name, partial(move, bar))
         if not as_json:
             click.echo("\n".join(_verdict(name, found[name])))
-    told = [
+    reports = [
         {"dataset": name, "problems": [{"path": p.path, "what": p.what, "advice": p.advice} for p in found[name]]} for name in found
     ]
     if as_json:
-        click.echo(json.dumps(told[0] if len(datasets) == 1 else {"stores": told}))
+        click.echo(json.dumps(reports[0] if len(datasets) == 1 else {"stores": reports}))
     sys.exit(FAILED if any(found.values()) else DONE)
 
 

@@ -335,7 +335,7 @@ def flow_doctor(file: Path, table: Path | None, sheet: Path | None, as_json: boo
         sheet = sheet or Path(f"{file.stem}-samples.png")
         sheet.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(sheet, page.sheet)
-        page.tell("samples", str(sheet))
+        page.add("samples", str(sheet))
     click.echo(json.dumps(page.data) if as_json else "\n".join(page.lines))
     if not page.converts:
         sys.exit(FAILED)

@@ -139,8 +139,8 @@ def message_of(error: Exception) -> str:
         return str(error)
     if lack := lacking(error):
         return lack
-    if isinstance(error, ImportError) and (told := replaced(error)):
-        return told
+    if isinstance(error, ImportError) and (sentence := replaced(error)):
+        return sentence
     return f"a defect in ood-data, please report it: {type(error).__name__}: {error} (ood-data --debug … shows where)"
 
 

@@ -77,11 +77,11 @@ def split(
         click.echo(json.dumps(reports[0].data))
     elif as_json:
         click.echo(
-            json.dumps({"dataset": spec.name, "splits": [told.data for told in reports], "impossible": dict(spec.impossible)})
+            json.dumps({"dataset": spec.name, "splits": [each.data for each in reports], "impossible": dict(spec.impossible)})
         )
     else:
-        click.echo("\n\n".join("\n".join(told.lines) for told in reports))
+        click.echo("\n\n".join("\n".join(each.lines) for each in reports))
         for impossible, reason in spec.impossible.items() if every else ():
             click.echo(f"\n{spec.name}, {impossible}: impossible for this grid: {reason}")
-    if not all(told.ok for told in reports):
+    if not all(each.ok for each in reports):
         sys.exit(FAILED)
