@@ -1,4 +1,7 @@
-"""What a spec file may say, checked so that every mistake is reported at once, each with its path in the file."""
+"""What a spec file may say, checked so that every mistake is reported at once, each with its path in the file.
+
+One module, though a long one: the tables and the reader that checks what no table can say are two halves of one answer.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from ports import State, layered, layered_decode, rosinality, rosinality_decode
 
-from celebglow.convert.pytorch_checkpoints import UnsupportedCheckpoint, read_checkpoint
+from celebglow.convert.pytorch_checkpoints import read_checkpoint
+from celebglow.convert.pytorch_layouts import UnsupportedCheckpoint
 from celebglow.glow import Glow
 
 SIDE = 16

@@ -3,6 +3,8 @@
 Inputs of an instruction are written as in its JSON: ``"%3"`` is a value (the latents come first, then a value per instruction),
 ``"#3"`` a constant, anything else stands for itself. The batch is 1 while a graph is compiled: a shape taken from it turns into a
 constant, and constants broadcast.
+
+One module, though a long one: a compiler and the instructions that it makes are read together.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import torch
 from torch import Tensor
 
 from celebglow.convert.graphdef import Constant, Graph, Node, NotAGraph, read_graph
-from celebglow.convert.tfops import IDENTITIES, OPERATIONS, TORCH_DTYPES, ints, slices
+from celebglow.convert.tfops import IDENTITIES, OPERATIONS, slices
+from celebglow.convert.tfops_values import TORCH_DTYPES, ints
 from splits.errors import InputError
 
 OUTPUT = "model_1/Cast_1"  # the published graph's; another graph's image is its last cast to uint8

@@ -3,6 +3,8 @@
 The program has its convolutions gathered (`celebglow.convert.graph_simplify`), so plain, folded and optimised graphs look alike here,
 and so do couplings that are conditioned on a fixed input: what is left of the condition is a constant map. The walk only proposes:
 whether the proposed flow is the graph is decided by running both (`celebglow.convert.checkpoints`).
+
+One module, though a long one: the walk is one recursion, and what it meets on the way is read beside it.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from celebglow.convert.graph_compiler import Instruction, Program, run
-from celebglow.convert.tfops import ints
+from celebglow.convert.tfops_values import ints
 from celebglow.layers import condense, spread
 
 AFFINE = {"Add", "Mul", "Neg", "RealDiv", "Sub"}

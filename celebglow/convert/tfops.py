@@ -2,121 +2,25 @@
 
 An operation takes the node's attributes and its inputs: tensors, or plain numbers and lists for what describes shapes. It returns a
 tensor, or a tuple of them where the operation has several outputs. Tensors that don't depend on the latents have batch size 1 and
-broadcast, also where TensorFlow would ask for equal sizes. What moves a window over images is in `celebglow.convert.tfops_spatial`.
+broadcast, also where TensorFlow would ask for equal sizes. Here are shapes, sums and matrices, and the table of all operations; what
+goes element by element is in `celebglow.convert.tfops_elementwise`, what moves a window over images in `celebglow.convert.tfops_spatial`.
 
 Every operation is tested against values that TensorFlow 1.8 computed (``tests/golden/tf_operations.npz``).
 """
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from celebglow.convert.tfops_elementwise import ELEMENTWISE, elementwise
 from celebglow.convert.tfops_spatial import SPATIAL
-from splits.errors import InputError
-
-Attributes = Mapping[str, Any]
-Operation = Callable[..., Any]
-
-TORCH_DTYPES = {
-    "<f4": torch.float32,
-    "<f8": torch.float64,
-    "<f2": torch.float16,
-    "|i1": torch.int8,
-    "<i2": torch.int16,
-    "<i4": torch.int32,
-    "<i8": torch.int64,
-    "|u1": torch.uint8,
-    "|b1": torch.bool,
-}
-
-
-def ints(value: Any) -> list[int]:
-    """A shape, axes or the like as whole numbers."""
-    if isinstance(value, Tensor):
-        value = value.tolist()
-    return [int(number) for number in value] if isinstance(value, list | tuple) else [int(value)]
-
-
-def tensor(value: Any) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.tensor(value)
-
-
-def _dtype(name: str) -> torch.dtype:
-    if name not in TORCH_DTYPES:
-        raise InputError(f"unsupported number type ({name})")
-    return TORCH_DTYPES[name]
-
-
-# Element by element
-
-
-def _elementwise(function: Callable[..., Tensor]) -> Operation:
-    """Of tensors; plain numbers stay as they are beside a tensor, so that they take its type."""
-
-    def apply(attributes: Attributes, *inputs: Any) -> Tensor:
-        plain = not any(isinstance(each, Tensor) for each in inputs)
-        return function(*(torch.tensor(each) if plain or isinstance(each, list) else each for each in inputs))
-
-    return apply
-
-
-def _divide(a: Any, b: Any) -> Tensor:
-    """`Div`: of whole numbers, rounded towards 0."""
-    whole = not any(isinstance(each, float) or (isinstance(each, Tensor) and each.is_floating_point()) for each in (a, b))
-    return torch.div(tensor(a), b, rounding_mode="trunc") if whole else a / b
-
-
-def _maximum(a: Any, b: Any) -> Tensor:
-    return torch.maximum(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else _bounded(a, b, "min")
-
-
-def _minimum(a: Any, b: Any) -> Tensor:
-    return torch.minimum(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else _bounded(a, b, "max")
-
-
-def _bounded(a: Any, b: Any, side: str) -> Tensor:
-    x, bound = (a, b) if isinstance(a, Tensor) else (b, a)
-    return x.clamp(**{side: bound})  # type: ignore[no-any-return]
-
-
-def _clip(x: Any, low: Any, high: Any) -> Tensor:
-    return _minimum(_maximum(tensor(x), low), high)
-
-
-def _where(attributes: Attributes, condition: Any, a: Any, b: Any) -> Tensor:
-    condition, a, b = tensor(condition), tensor(a), tensor(b)
-    if condition.ndim == 1 and a.ndim > 1:  # `Select` chooses rows
-        condition = condition.reshape(-1, *[1] * (a.ndim - 1))
-    return torch.where(condition, a, b)
-
-
-def _bias_add(attributes: Attributes, x: Tensor, bias: Any) -> Tensor:
-    if attributes.get("data_format", "NHWC") == "NCHW":
-        return x + tensor(bias).reshape(-1, *[1] * (x.ndim - 2))
-    return x + tensor(bias)
-
-
-def _dequantize(attributes: Attributes, x: Any, low: Any, high: Any) -> Tensor:
-    """Whole numbers of 8 bits that stand for [low, high], by the three rules of TensorFlow's kernel (dequantize_op.cc)."""
-    x, low, high = tensor(x), float(tensor(low)), float(tensor(high))
-    signed = x.dtype == torch.int8
-    mode = attributes.get("mode", "MIN_COMBINED")
-    if mode == "SCALED":
-        return x.float() * (max(abs(low), abs(high)) / 127 if signed else high / 255)
-    offset = x.double() + (128 if signed else 0)
-    scale = (high - low) / 255
-    if mode == "MIN_FIRST":  # 0 is to be met exactly, so the lower end is rounded to a step
-        low = round(low / scale) * scale if scale else low
-    return (low + offset * scale).float()
-
+from celebglow.convert.tfops_values import Attributes, Operation, dtype, ints, tensor
 
 # Shapes
 
@@ -321,83 +225,21 @@ IDENTITIES = frozenset(
     {"Identity", "Snapshot", "StopGradient", "PreventGradient", "PlaceholderWithDefault", "CheckNumerics", "EnsureShape"}
 )
 
-_ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
-    "Abs": torch.abs,
-    "Add": operator.add,
-    "AddN": lambda *parts: functools.reduce(operator.add, parts),
-    "AddV2": operator.add,
-    "Ceil": torch.ceil,
-    "ClipByValue": _clip,
-    "Cos": torch.cos,
-    "Div": _divide,
-    "Elu": F.elu,
-    "Equal": lambda a, b: tensor(a) == b,
-    "Erf": torch.erf,
-    "Exp": torch.exp,
-    "Expm1": torch.expm1,
-    "Floor": torch.floor,
-    "FloorDiv": lambda a, b: torch.div(tensor(a), b, rounding_mode="floor"),
-    "FloorMod": lambda a, b: torch.remainder(tensor(a), b),
-    "Greater": lambda a, b: tensor(a) > b,
-    "GreaterEqual": lambda a, b: tensor(a) >= b,
-    "Inv": torch.reciprocal,
-    "Less": lambda a, b: tensor(a) < b,
-    "LessEqual": lambda a, b: tensor(a) <= b,
-    "Log": torch.log,
-    "Log1p": torch.log1p,
-    "LogicalAnd": torch.logical_and,
-    "LogicalNot": torch.logical_not,
-    "LogicalOr": torch.logical_or,
-    "MatrixDeterminant": _in_double(torch.linalg.det),
-    "MatrixInverse": _in_double(torch.linalg.inv),
-    "MatrixSolve": _in_double(torch.linalg.solve),
-    "Cholesky": _in_double(torch.linalg.cholesky),
-    "Maximum": _maximum,
-    "Minimum": _minimum,
-    "Mod": lambda a, b: torch.fmod(tensor(a), b),
-    "Mul": operator.mul,
-    "Neg": operator.neg,
-    "NotEqual": lambda a, b: tensor(a) != b,
-    "OnesLike": torch.ones_like,
-    "Pow": operator.pow,
-    "RealDiv": operator.truediv,
-    "Reciprocal": torch.reciprocal,
-    "Relu": torch.relu,
-    "Relu6": F.relu6,
-    "Rint": torch.round,
-    "Round": torch.round,
-    "Rsqrt": torch.rsqrt,
-    "Selu": F.selu,
-    "Sigmoid": torch.sigmoid,
-    "Sign": torch.sign,
-    "Sin": torch.sin,
-    "Softplus": F.softplus,
-    "Softsign": F.softsign,
-    "Sqrt": torch.sqrt,
-    "Square": torch.square,
-    "SquaredDifference": lambda a, b: torch.square(a - b),
-    "Sub": operator.sub,
-    "Tan": torch.tan,
-    "Tanh": torch.tanh,
-    "ZerosLike": torch.zeros_like,
-}
-
 OPERATIONS: dict[str, Operation] = {
     **SPATIAL,
-    **{name: _elementwise(function) for name, function in _ELEMENTWISE.items()},
+    **ELEMENTWISE,
     **dict.fromkeys(IDENTITIES, _identity),
     "All": _reduction(lambda x, axes, keep: x.all(axes, keep)),
     "Any": _reduction(lambda x, axes, keep: x.any(axes, keep)),
     "BatchMatMul": _matmul,
     "BatchMatMulV2": _matmul,
-    "BiasAdd": _bias_add,
+    "Cholesky": elementwise(_in_double(torch.linalg.cholesky)),
     "BroadcastTo": lambda attributes, x, shape: tensor(x).expand(ints(shape)),
-    "Cast": lambda attributes, x: tensor(x).to(_dtype(attributes["DstT"])),
+    "Cast": lambda attributes, x: tensor(x).to(dtype(attributes["DstT"])),
     "Concat": lambda attributes, axis, *parts: _concat(attributes, *parts, axis),
     "ConcatV2": _concat,
     "Cumprod": _cumulate(torch.cumprod),
     "Cumsum": _cumulate(torch.cumsum),
-    "Dequantize": _dequantize,
     "Diag": _diag,
     "DiagPart": lambda attributes, x: torch.diagonal(tensor(x)),
     "ExpandDims": _expand_dims,
@@ -406,11 +248,13 @@ OPERATIONS: dict[str, Operation] = {
     "GatherV2": _gather,
     "InvertPermutation": _inverse_permutation,
     "L2Loss": lambda attributes, x: tensor(x).square().sum() / 2,
-    "LeakyRelu": lambda attributes, x: F.leaky_relu(x, attributes.get("alpha", 0.2)),
     "LogMatrixDeterminant": _log_determinant,
     "LogSoftmax": lambda attributes, x: torch.log_softmax(tensor(x), dim=-1),
     "MatMul": _matmul,
     "MatrixBandPart": _band,
+    "MatrixDeterminant": elementwise(_in_double(torch.linalg.det)),
+    "MatrixInverse": elementwise(_in_double(torch.linalg.inv)),
+    "MatrixSolve": elementwise(_in_double(torch.linalg.solve)),
     "MatrixDiag": lambda attributes, x: torch.diag_embed(tensor(x)),
     "MatrixDiagPart": lambda attributes, x: torch.diagonal(tensor(x), dim1=-2, dim2=-1),
     "MatrixSetDiag": _set_diag,
@@ -430,8 +274,6 @@ OPERATIONS: dict[str, Operation] = {
     "Rank": lambda attributes, x: torch.tensor(tensor(x).ndim, dtype=torch.int32),
     "Reshape": lambda attributes, x, shape: tensor(x).reshape(ints(shape)),
     "ReverseV2": lambda attributes, x, axes: tensor(x).flip(ints(axes)),
-    "Select": _where,
-    "SelectV2": _where,
     "Shape": lambda attributes, x: torch.tensor(tensor(x).shape, dtype=torch.int32),
     "ShapeN": lambda attributes, *parts: tuple(torch.tensor(tensor(x).shape, dtype=torch.int32) for x in parts),
     "Size": lambda attributes, x: torch.tensor(tensor(x).numel(), dtype=torch.int32),

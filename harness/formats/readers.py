@@ -2,6 +2,8 @@
 
 `open_reader` looks at what a file holds, not at what it is called, and checks that it is the dataset that the caller names: the right
 keys, dtypes and shapes, and every label where the row-major grid has it. Every mistake is a `BadFile`, one sentence.
+
+One module, though a long one: the formats are told apart by the same look at a file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""`ood-data flow`: train a Glow, find directions, convert checkpoints, look at a flow."""
+"""`ood-data flow`: train a Glow, find directions, convert checkpoints, look at a flow.
+
+One module, though a long one, as each group of commands is: most of it is options and their help.
+"""
 
 from __future__ import annotations
 
