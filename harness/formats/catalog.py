@@ -144,7 +144,7 @@ _INFOS = (
                 267_573_662,
             ),
         ),
-        license="Apache 2.0, as copies of it say; see the homepage",
+        license="Apache-2.0",  # its repository's LICENSE
         citation="Burgess and Kim, 3D Shapes Dataset (2018); Kim and Mnih, Disentangling by Factorising (ICML 2018)",
         homepage="https://github.com/google-deepmind/3d-shapes",
         compress=True,
