@@ -24,7 +24,7 @@ def check_architecture(
     bits: int = 5,
     **others: Any,
 ) -> tuple[int, ...]:
-    """Check the arguments of a `celebglow.glow.Glow`; those of ``others`` fit every shape.
+    """Check the arguments of a `celebglow.glow.Glow`; those of `others` fit every shape.
 
     Returns:
         the width of each level.

@@ -58,7 +58,7 @@ class InverseStep(nn.Module):
         self.unmix = Conv(inverse[:, :, None, None], -step.actnorm.bias, inputs=2 * half, side=side)
 
     def forward(self, z: Tensor) -> Tensor:
-        """z (B, C, H, W) is overwritten: fresh memory for every tensor costs a quarter of the time."""
+        """Decode a step; z (B, C, H, W) is overwritten: fresh memory for every tensor costs a quarter of the time."""
         z2 = z[:, self.cut :]
         h = self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(z[:, : self.cut])))))
         if self.affine:

@@ -23,11 +23,11 @@ Floats = NDArray[np.float64]
 class Directions(ModelMixin, ConfigMixin):
     """A table of attribute directions of a flow.
 
-    A person's latent z walks to z + sum_a value_a * table[a], as in the original demo (openai/glow, demo/model.py). With ``centered``,
-    the person's own share of the directions is first replaced by that of ``origin``, so that a value means the same for everybody.
+    A person's latent z walks to z + sum_a value_a * table[a], as in the original demo (openai/glow, demo/model.py). With `centered`,
+    the person's own share of the directions is first replaced by that of `origin`, so that a value means the same for everybody.
 
     Args:
-        attributes: names, one per row of ``table`` (A, D).
+        attributes: names, one per row of `table` (A, D).
         num_latents: D.
         centered: see above.
         aliases: other names of attributes; "-Young" stands for the attribute's opposite.
@@ -78,7 +78,7 @@ class Directions(ModelMixin, ConfigMixin):
         return chosen
 
     def base(self, latents: Tensor) -> Tensor:
-        """Where the walks of the persons ``latents`` (B, D) start: all values 0."""
+        """The points where the walks of the persons `latents` (B, D) start: all values 0."""
         if not self.config.centered:
             return latents
         basis = torch.linalg.qr(self.table.T.double())[0]
@@ -86,7 +86,7 @@ class Directions(ModelMixin, ConfigMixin):
         return (latents - own).to(latents.dtype)
 
     def walk(self, base: Tensor, values: Tensor) -> Tensor:
-        """Latents (M, D) of one person, ``base`` (D,), at the attribute values ``values`` (M, A)."""
+        """Latents (M, D) of one person, `base` (D,), at the attribute values `values` (M, A)."""
         walked = base.expand(len(values), -1)
         for row, column in zip(self.table, values.T, strict=True):  # in this order: sums of floats depend on it
             walked = walked + column[:, None] * row
@@ -95,7 +95,7 @@ class Directions(ModelMixin, ConfigMixin):
 
 @dataclass(frozen=True)
 class Label:
-    """One column of the regression: ``values`` (N,) with 0 in the middle and +-1 at its ends, NaN where unknown."""
+    """One column of the regression: `values` (N,) with 0 in the middle and +-1 at its ends, NaN where unknown."""
 
     name: str
     values: Floats
@@ -122,7 +122,7 @@ class Label:
 class Fit:
     """Directions and how well each separates images that took no part in the fit.
 
-    ``separation``: attribute to the area under the ROC curve of the coordinate along its direction, or NaN where that has no meaning.
+    `separation`: attribute to the area under the ROC curve of the coordinate along its direction, or NaN where that has no meaning.
     """
 
     directions: Directions
@@ -196,16 +196,16 @@ def _design(labels: Sequence[Label]) -> tuple[Floats, NDArray[np.bool_]]:
 
 
 def _without_noise(direction: Floats, t: Floats, shrink: float) -> Floats:
-    """Coefficients (D,) shrunk by their t-statistics ``t`` (D,)."""
+    """Coefficients (D,) shrunk by their t-statistics `t` (D,)."""
     shrunk: Floats = direction * np.maximum(0, 1 - (shrink / np.maximum(np.abs(t), 1e-9)) ** 2)
     return shrunk
 
 
 class _Regression:
-    """Least squares of latents on the columns of ``design`` (N, P) over the rows ``keep`` (N,), one batch after another.
+    """Least squares of latents on the columns of `design` (N, P) over the rows `keep` (N,), one batch after another.
 
     Columns that are constant there are left out, but for the first, the intercept; so are marks of missing labels, the columns from
-    ``marks`` on, that the other columns determine.
+    `marks` on, that the other columns determine.
     """
 
     def __init__(self, design: Floats, keep: NDArray[np.bool_], marks: int) -> None:
@@ -224,7 +224,7 @@ class _Regression:
         self.squares: Floats = np.zeros(())
 
     def add(self, z: Floats, position: int) -> None:
-        """Take in the latents (B, D) of the images from ``position`` on."""
+        """Take in the latents (B, D) of the images from `position` on."""
         kept = self.keep[position : position + len(z)]
         x, z = self.design[position : position + len(z)][kept], z[kept]
         self.cross = self.cross + x.T @ z
@@ -246,7 +246,7 @@ class _Regression:
 def _separation(
     latents: Iterable[Tensor], table: Floats, attributes: Sequence[Label], judged: NDArray[np.bool_]
 ) -> dict[str, float]:
-    """Areas under the ROC curves of the coordinates along the first rows of ``table``, those along the others held fixed."""
+    """Areas under the ROC curves of the coordinates along the first rows of `table`, those along the others held fixed."""
     dual = np.linalg.pinv(table)[:, : len(attributes)]
     coordinates = np.concatenate([batch.double().cpu().numpy() @ dual for batch in latents])
     return {label.name: area_under_curve(coordinates[judged, row], label.values[judged]) for row, label in enumerate(attributes)}

@@ -17,7 +17,7 @@ from splits.errors import InputError
 class Flow(ModelMixin, ConfigMixin):
     """An invertible map between images and latents, by the names that walks and pipelines use.
 
-    A subclass has ``latent_shapes``, a ``config`` with ``resolution``, ``channels``, ``bits`` and ``quantize``, and a ``decode``. Latents
+    A subclass has `latent_shapes`, a `config` with `resolution`, `channels`, `bits` and `quantize`, and a `decode`. Latents
     are one flat vector per image, (B, D) with D = channels * resolution**2: the levels' parts from fine to coarse, each (C, H, W) in
     row-major order.
     """
@@ -42,14 +42,14 @@ class Flow(ModelMixin, ConfigMixin):
     # Pixels
 
     def preprocess(self, images: Tensor, noise: bool = False, generator: torch.Generator | None = None) -> Tensor:
-        """uint8 (B, C, H, W) to the flow's range [-1/2, 1/2); ``noise`` adds the dequantization noise U[0, 1/bins)."""
+        """Bring uint8 (B, C, H, W) to the flow's range [-1/2, 1/2); `noise` adds the dequantization noise U[0, 1/bins)."""
         x = torch.floor(images.to(self.dtype) / 2 ** (8 - self.config.bits)) / self.bins - 0.5
         if noise:
             x = x + torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device) / self.bins
         return x
 
     def postprocess(self, x: Tensor) -> Tensor:
-        """The flow's range to uint8 (B, C, H, W), in the 2**bits levels of the data or, without ``quantize``, in all 256."""
+        """Bring the flow's range to uint8 (B, C, H, W), in the 2**bits levels of the data or, without `quantize`, in all 256."""
         if self.config.quantize:
             levels = torch.floor((x + 0.5) * self.bins) * (256 / self.bins)
         else:  # dequantized data sits half a bin above its level: take that half off, round to nearest
@@ -57,7 +57,7 @@ class Flow(ModelMixin, ConfigMixin):
         return levels.clamp(0, 255).to(torch.uint8)
 
     def split_latents(self, latents: Tensor) -> list[Tensor]:
-        """(B, D) to the levels' parts, fine to coarse, each (B, *latent_shapes[i]).
+        """Split (B, D) into the levels' parts, fine to coarse, each (B, *latent_shapes[i]).
 
         Raises:
             ValueError: if the vectors have another length than D.
@@ -68,5 +68,5 @@ class Flow(ModelMixin, ConfigMixin):
         return [part.reshape(-1, *shape) for part, shape in zip(parts, self.latent_shapes, strict=True)]
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, D) to images in the flow's range (B, C, H, W)."""
+        """Decode latents (B, D) to images in the flow's range (B, C, H, W)."""
         raise NotImplementedError

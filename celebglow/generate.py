@@ -61,7 +61,7 @@ def generate(
     workers: int | None = None,
     progress: bool = True,
 ) -> bool:
-    """Make (or go on making) ``<root>/celebglow.zarr``.
+    """Make (or go on making) `<root>/celebglow.zarr`.
 
     Args:
         root: folder of the stores.
@@ -107,7 +107,7 @@ def generate(
 
 
 def _run(work: Any, items: Sequence[int], workers: int) -> None:
-    """Run ``work`` over the items in order, a few at a time; the first failure stops the rest and is raised."""
+    """Run `work` over the items in order, a few at a time; the first failure stops the rest and is raised."""
     with ThreadPoolExecutor(workers) as pool:
         running: deque[Future[None]] = deque()
         try:
@@ -124,7 +124,7 @@ def _run(work: Any, items: Sequence[int], workers: int) -> None:
 
 @contextlib.contextmanager
 def _one_thread_each(device: torch.device) -> Iterator[None]:
-    """On the CPU, give each worker one thread: persons in parallel need no barriers, threads inside one convolution do."""
+    """Give each worker on the CPU one thread: persons in parallel need no barriers, threads inside one convolution do."""
     threads = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)

@@ -17,7 +17,7 @@ from celebglow.layers import ActNorm, CouplingNet, SplitPrior, Step, TopPrior, s
 
 
 class Encoding(NamedTuple):
-    """What `Glow.encode` returns: ``latents`` (B, D) and ``log_det`` (B,), nats, of the whole map image to latents."""
+    """What `Glow.encode` returns: `latents` (B, D) and `log_det` (B,), nats, of the whole map image to latents."""
 
     latents: Tensor
     log_det: Tensor
@@ -155,7 +155,7 @@ class Glow(Flow):
 
     @torch.no_grad()
     def sample(self, count: int, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
-        """``count`` images (count, C, H, W) uint8 from latents N(0, temperature**2), drawn on the CPU."""
+        """`count` images (count, C, H, W) uint8 from latents N(0, temperature**2), drawn on the CPU."""
         latents = torch.randn(count, self.num_latents, generator=generator, dtype=self.dtype) * temperature
         return self.postprocess(self.decode(latents.to(self.device)))
 
@@ -176,7 +176,7 @@ class Glow(Flow):
                 norm.initializing = False
 
     def set_coupling_dtype(self, dtype: torch.dtype | None) -> None:
-        """Run the coupling networks, nearly all of the work, in ``dtype`` (e.g. bfloat16), the rest as it is; None: all alike."""
+        """Run the coupling networks, nearly all of the work, in `dtype` (e.g. bfloat16), the rest as it is; None: all alike."""
         for module in self.modules():
             if isinstance(module, CouplingNet):
                 module.autocast_dtype = dtype

@@ -1,7 +1,7 @@
 """The layers of a Glow: one flow step, its parts, and the priors.
 
-Every invertible layer has ``forward(x) -> (z, log_det)`` and ``inverse(z) -> x``; tensors are
-(B, C, H, W), ``log_det`` is in nats and broadcasts to (B,). The parametrisation is that of the original code
+Every invertible layer has `forward(x) -> (z, log_det)` and `inverse(z) -> x`; tensors are
+(B, C, H, W), `log_det` is in nats and broadcasts to (B,). The parametrisation is that of the original code
 (openai/glow; Kingma & Dhariwal 2018, arXiv 1807.03039, section 3), so that its weights carry over one to one.
 """
 
@@ -48,7 +48,7 @@ def spread(compact: Tensor, height: int, width: int) -> Tensor:
 
 
 def condense(full: Tensor) -> Tensor:
-    """The smallest map (C, 2n + 1, 2n + 1) that `spread` makes the map ``full`` (C, H, W) of; ``full`` itself where none is smaller.
+    """The smallest map (C, 2n + 1, 2n + 1) that `spread` makes the map `full` (C, H, W) of; `full` itself where none is smaller.
 
     Rounding may make the middle of such a map vary in its last digits; what varies within 1e-6 of the largest value counts as equal.
     """
@@ -93,7 +93,7 @@ class ActNorm(nn.Module):
         return z / self.scale()[:, None, None] - self.bias[:, None, None]
 
     def fold(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight (O, I, h, w) and bias (O,) of the convolution that equals one with ``weight`` followed by this map."""
+        """Weight (O, I, h, w) and bias (O,) of the convolution that equals one with `weight` followed by this map."""
         scale = self.scale()
         return weight * scale[:, None, None, None], self.bias * scale
 
@@ -105,7 +105,7 @@ class ActNorm(nn.Module):
 
 
 class InvertibleConv1x1(nn.Module):
-    """A learned channel mixing, initialised to a random rotation. ``weight`` (C, C) acts on channel columns."""
+    """A learned channel mixing, initialised to a random rotation. `weight` (C, C) acts on channel columns."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -157,10 +157,10 @@ class ZeroConv(nn.Module):
 class CouplingNet(nn.Module):
     """The network of a coupling: 3x3, ActNorm, ReLU, 1x1, ActNorm, ReLU, zero-initialised 3x3.
 
-    ``autocast_dtype`` runs it in a lower precision, as training does. Whatever it computes, the coupling inverts exactly
+    `autocast_dtype` runs it in a lower precision, as training does. Whatever it computes, the coupling inverts exactly
     what the same call computes, so a lower precision costs likelihood but never invertibility.
 
-    ``contexts``: sides of the constant maps that are added before either ReLU and to the output, 0 for none: what a network on a
+    `contexts`: sides of the constant maps that are added before either ReLU and to the output, 0 for none: what a network on a
     fixed input (a gray picture, a label) comes to in a conditional Glow.
     """
 
@@ -188,7 +188,7 @@ class CouplingNet(nn.Module):
 
 
 class AdditiveCoupling(nn.Module):
-    """z2 = x2 + f(x1): volume preserving."""
+    """The coupling z2 = x2 + f(x1), which preserves volume."""
 
     def __init__(self, channels: int, width: int, border: bool, contexts: tuple[int, int, int] = (0, 0, 0)) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ class AdditiveCoupling(nn.Module):
 
 
 class AffineCoupling(nn.Module):
-    """z2 = (x2 + shift) * sigmoid(h + 2); the network's channels interleave shift and h."""
+    """The coupling z2 = (x2 + shift) * sigmoid(h + 2); the network's channels interleave shift and h."""
 
     def __init__(self, channels: int, width: int, border: bool, contexts: tuple[int, int, int] = (0, 0, 0)) -> None:
         super().__init__()
@@ -278,7 +278,7 @@ class TopPrior(nn.Module):
         self.logs = nn.Parameter(torch.zeros(2 * channels))
 
     def forward(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-scale, each (1, C, H, W), for latents shaped ``like`` (B, C, H, W)."""
+        """Mean and log-scale, each (1, C, H, W), for latents shaped `like` (B, C, H, W)."""
         h = like.new_zeros(1, self.bias.shape[0], *like.shape[2:])
         if self.border_weight is not None:
             h = F.conv2d(border_channel(h), self.border_weight)

@@ -37,7 +37,7 @@ BATCH_LATENTS = 72 * 12288  # latent dimensions decoded at once: 72 images of 64
 
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
-    """On a GPU: deterministic convolutions in true fp32, where torch's default is TF32. A global setting: enter it once, not per thread."""
+    """Make a GPU's convolutions deterministic and true fp32, where torch's default is TF32. It is global: enter it once, not per thread."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         yield
 
@@ -56,7 +56,7 @@ def no_progress_bars() -> Iterator[None]:
 
 @dataclass
 class CelebGlowOutput(BaseOutput):  # type: ignore[misc]
-    """``images``: PIL images, or uint8 (B, R, R, C) with ``output_type="np"``."""
+    """`images`: PIL images, or uint8 (B, R, R, C) with `output_type="np"`."""
 
     images: list[Image.Image] | NDArray[np.uint8]
 
@@ -141,7 +141,7 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         return info(config, flow, directions_config, directions, fused=isinstance(self.flow, Glow))
 
     def sha256(self) -> str:
-        """Of all that determines the pictures: configs, weights and directions."""
+        """The hash of all that determines the pictures: configs, weights and directions."""
         return sha256(self._modules())
 
     def _modules(self) -> list[tuple[dict[str, Any], dict[str, NDArray[np.float32]]]]:
@@ -160,7 +160,7 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         return torch.from_numpy((stream.standard_normal(self.flow.num_latents) * temperature).astype(np.float32))
 
     def grid(self, latent: Tensor, values: Tensor, precision: str = "fp32", resolution: int | None = None) -> NDArray[np.uint8]:
-        """Pictures (M, R, R, C) uint8 of one person, ``latent`` (D,), at the attribute values ``values`` (M, A).
+        """Pictures (M, R, R, C) uint8 of one person, `latent` (D,), at the attribute values `values` (M, A).
 
         Args:
             latent: as `person` gives it.

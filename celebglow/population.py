@@ -35,7 +35,7 @@ class Population:
     Attributes:
         persons: how many; person 7 is the same in a population of 24 and of 1000.
         attributes: names of the flow's directions, in the order of the grid; its default ones if empty.
-        levels: values per attribute, evenly spaced over ``range``.
+        levels: values per attribute, evenly spaced over `range`.
         range: the attribute values at the ends.
         temperature: standard deviation of the persons' latents.
         resolution: of the pictures; the flow's if None.

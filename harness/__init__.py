@@ -32,7 +32,7 @@ def __getattr__(name: str) -> Any:
 
 
 def open(name: str | Path, root: str | Path = "data/") -> Dataset:
-    """The dataset of that name among the stores in `root`; or of a store's own path, ``data/celebglow.zarr``.
+    """The dataset of that name among the stores in `root`; or of a store's own path, `data/celebglow.zarr`.
 
     Raises:
         FileNotFoundError: if there is no such store, or it is unfinished.

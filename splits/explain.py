@@ -78,7 +78,7 @@ class _Enumeration(NamedTuple):
 
 
 def _enumerate(split: Split, steps: NDArray[np.unsignedinteger[Any]]) -> _Enumeration:
-    """Look at every sample; ``steps`` are those of `steps_to_train`."""
+    """Look at every sample; `steps` are those of `steps_to_train`."""
     grid, mask = split.grid, split.mask
     in_train = [np.zeros(size, dtype=np.bool_) for size in grid.sizes]
     width = len(grid.sizes) + 1  # as many factors can be held out, or none
@@ -142,7 +142,7 @@ def _lines(whole: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def _blocks(split: Split) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Where each block of the grid starts, and the factors (n, F) of its samples."""
+    """The start of each block of the grid, and the factors (n, F) of its samples."""
     for start in range(0, len(split.grid), BLOCK):
         yield start, split.grid.factors(np.arange(start, min(start + BLOCK, len(split.grid))))
 

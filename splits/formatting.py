@@ -45,7 +45,7 @@ def table(rows: Iterable[Sequence[str]]) -> tuple[str, ...]:
 
 
 def wrapped_table(rows: Iterable[Sequence[str]], width: int = 80) -> tuple[str, ...]:
-    """As `table`, no line longer than `width`: the last column is wrapped, each of its paragraphs by itself."""
+    """Lay out rows as `table` does, no line longer than `width`: the last column is wrapped, each of its paragraphs by itself."""
     rows = list(rows)
     *lead, _ = zip(*rows, strict=True)
     widths = [max(map(len, column)) for column in lead]

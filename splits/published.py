@@ -76,7 +76,7 @@ def _differences(split: Split, path: Path, ours: NDArray[np.int64]) -> list[str]
 
 
 def _by_factor(split: Split, ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> list[str]:
-    """For each factor, the values that only one of the two has."""
+    """The values of each factor that only one of the two has."""
     lines = []
     our_factors, their_factors = split.grid.factors(ours), split.grid.factors(theirs)
     for axis, factor in enumerate(split.grid):

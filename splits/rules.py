@@ -53,7 +53,7 @@ def extrapolation(size: int, ratio: float) -> tuple[int, ...]:
 
 
 def interpolation(size: int, ratio: float) -> tuple[int, ...]:
-    """ceil(size · ratio) values, spread as evenly as possible: the kept ones are round(linspace(0, size − 1)), half to even.
+    """The ceil(size · ratio) values, spread as evenly as possible: the kept ones are round(linspace(0, size − 1)), half to even.
 
     >>> interpolation(40, 0.1)
     (5, 15, 24, 34)
@@ -69,7 +69,7 @@ def interpolation(size: int, ratio: float) -> tuple[int, ...]:
 
 
 def composition_quantile(ratio: float, varying: int) -> float:
-    """q = 1 − (1 − (1 − r)^v)^(1/v): with it, composition's test ratio comes near that of the other kinds."""
+    """The quantile q = 1 − (1 − (1 − r)^v)^(1/v): with it, composition's test ratio comes near that of the other kinds."""
     return float(1 - (1 - (1 - ratio) ** varying) ** (1 / varying))
 
 

@@ -17,7 +17,7 @@ class Killed(BaseException):
 
 @contextlib.contextmanager
 def killed_at(fatal: int) -> Iterator[list[Path]]:
-    """Within, a store's writer dies at the ``fatal``-th file that it publishes, half of which is left.
+    """Within, a store's writer dies at the `fatal`-th file that it publishes, half of which is left.
 
     What it yields holds that file's path afterwards, and is empty if so many were not published.
     """

@@ -104,8 +104,8 @@ def nhwc(kernel: Tensor) -> np.ndarray:
 
 
 class GlowGraph(GraphWriter):
-    """The decoder of a flow. ``folded``: constants evaluated, as TensorFlow's optimizer does; ``conditioned``: with the extra
-    low-resolution image as an input to the first level, weighted by ``condition_weight``."""
+    """The decoder of a flow. `folded`: constants evaluated, as TensorFlow's optimizer does; `conditioned`: with the extra
+    low-resolution image as an input to the first level, weighted by `condition_weight`."""
 
     def __init__(
         self, flow: Glow, folded: bool = False, conditioned: bool = False, shapes: bool = True, condition_weight: float = 0.3

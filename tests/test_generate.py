@@ -308,7 +308,7 @@ def test_an_out_that_cannot_be_a_folder_is_one_clear_line(tmp_path: Path, ood_da
 
 
 def kill_and_resume(tmp_path: Path, flow_folder: Path, persons: int, kills: int, seed: int) -> None:
-    """SIGKILL the real command at random moments until it has been killed ``kills`` times, then let it finish."""
+    """SIGKILL the real command at random moments until it has been killed `kills` times, then let it finish."""
 
     def command(out: str) -> list[str]:
         return [

@@ -29,7 +29,7 @@ from harness.data.store import Store
 
 
 class Server:
-    """Files by path; ``cuts``: bytes after which the next answers break off; ``log``: (path, Range, bytes sent)."""
+    """Files by path; `cuts`: bytes after which the next answers break off; `log`: (path, Range, bytes sent)."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}

@@ -147,12 +147,12 @@ def _round_trip(flow: Glow) -> float:
 
 
 def sample_latents(flow: Flow, count: int, seed: int = 0) -> Tensor:
-    """Latents (``count``, D) of people as they are usually drawn."""
+    """Latents (`count`, D) of people as they are usually drawn."""
     return torch.randn(count, flow.num_latents, generator=torch.Generator().manual_seed(seed)) * TEMPERATURE
 
 
 def save(conversion: Conversion, out: str | Path, z_manipulate: str | Path | None = None) -> bool:
-    """Write a folder for `CelebGlowPipeline.from_pretrained`; without a table of directions only its ``flow/``.
+    """Write a folder for `CelebGlowPipeline.from_pretrained`; without a table of directions only its `flow/`.
 
     It appears whole or not at all.
 

@@ -42,7 +42,7 @@ WALKED = ("Smiling", "Blond_Hair", "Young", "Eyeglasses")
 
 @dataclass
 class Examination:
-    """``lines`` for people, ``data`` for programs; ``sheet``: PNG bytes of decoded samples, None if nothing could be decoded."""
+    """`lines` for people, `data` for programs; `sheet`: PNG bytes of decoded samples, None if nothing could be decoded."""
 
     lines: list[str] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""From a frozen graph to a program: what depends on the latents, in order; everything else evaluated once.
+"""Compile a frozen graph to a program: what depends on the latents, in order; everything else evaluated once.
 
-Inputs of an instruction are written as in its JSON: ``"%3"`` is a value (the latents come first, then a value per instruction),
-``"#3"`` a constant, anything else stands for itself. The batch is 1 while a graph is compiled: a shape taken from it turns into a
+Inputs of an instruction are written as in its JSON: `"%3"` is a value (the latents come first, then a value per instruction),
+`"#3"` a constant, anything else stands for itself. The batch is 1 while a graph is compiled: a shape taken from it turns into a
 constant, and constants broadcast.
 
 One module, though a long one: a compiler and the instructions that it makes are read together.
@@ -41,7 +41,7 @@ class UnsupportedGraph(InputError):
 
 @dataclass(frozen=True)
 class Instruction:
-    """``output``, an attribute, is the number of the result that is meant where an operation has several."""
+    """`output`, an attribute, is the number of the result that is meant where an operation has several."""
 
     op: str
     inputs: tuple[Any, ...]
@@ -52,7 +52,7 @@ class Instruction:
 class Program:
     """Latents in, image out.
 
-    ``latent_shapes``: (H, W, C) of each, fine to coarse; ``output``: the image's value, of ``output_shape`` (1, H, W, C).
+    `latent_shapes`: (H, W, C) of each, fine to coarse; `output`: the image's value, of `output_shape` (1, H, W, C).
     """
 
     latent_shapes: list[tuple[int, int, int]]
@@ -160,7 +160,7 @@ def ancestors(graph: Graph, outputs: Sequence[str], whole: bool = True) -> list[
     """What the outputs need, inputs first.
 
     Raises:
-        UnsupportedGraph: if something is missing (unless not ``whole``), or there is a loop.
+        UnsupportedGraph: if something is missing (unless not `whole`), or there is a loop.
     """
     order: list[Node] = []
     state: dict[str, bool] = {}  # False: being visited
@@ -188,7 +188,7 @@ def ancestors(graph: Graph, outputs: Sequence[str], whole: bool = True) -> list[
 
 
 def node_of(source: str) -> str:
-    """The node that an input names: ``Split:1`` is the second output of ``Split``."""
+    """The node that an input names: `Split:1` is the second output of `Split`."""
     return source.removeprefix("^").partition(":")[0]
 
 
@@ -217,7 +217,7 @@ def _shape(node: Node) -> tuple[int, ...]:
 class Compiler:
     """Compiles nodes that are given inputs first.
 
-    ``given``: latents by name, where they are not to be found by their names, with their shapes (H, W, C); ``fed``: the values of
+    `given`: latents by name, where they are not to be found by their names, with their shapes (H, W, C); `fed`: the values of
     other inputs, where they are not to be the demo's.
     """
 
@@ -372,7 +372,7 @@ class Compiler:
         return self.references[source]
 
     def _keep_batch(self, instruction: Instruction) -> Instruction:
-        """Where the batch size 1 of compilation stands for any batch, say so."""
+        """Say so where the batch size 1 of compilation stands for any batch."""
         first = instruction.inputs[0] if instruction.inputs else None
         if instruction.op == "Reshape":
             x, shape = instruction.inputs

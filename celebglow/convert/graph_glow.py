@@ -33,7 +33,7 @@ class GraphGlow(Flow):
         instructions: [operation, inputs, attributes] each, see `celebglow.convert.graph_compiler`.
         constant_shapes: of the constants, which are the module's parameters.
         output: the value that is the image, (B, H, W, C) in [-1/2, 1/2).
-        offset: added to it, and ``scale`` multiplied before, for graphs whose image is in another range.
+        offset: added to it, and `scale` multiplied before, for graphs whose image is in another range.
         quantize: as in `Glow`.
     """
 
@@ -152,7 +152,7 @@ def _clipped(program: Program, value: Any) -> tuple[Any, float, float]:
 
 
 def _scaled(program: Program, value: Any) -> tuple[Any, float, float]:
-    """x, a and b where a value is a * x + b by single numbers."""
+    """The x, a and b of a value that is a * x + b by single numbers."""
     factor, shift = 1.0, 0.0
     while (each := program.instruction(value)) is not None:
         numbers = [x for x in each.inputs if isinstance(x, int | float)]

@@ -41,7 +41,7 @@ def recognise(program: Program) -> Glow:
 
 @dataclass
 class _Convolution:
-    """conv(x, weight) + bias: ``weight`` (O, I, h, w); ``bias`` (O,), or a map (O, h', w') that `spread` takes."""
+    """A convolution, conv(x, weight) + bias: `weight` (O, I, h, w); `bias` (O,), or a map (O, h', w') that `spread` takes."""
 
     x: Any
     weight: Tensor
@@ -115,7 +115,7 @@ class _Walk:
         return _Convolution(x, found[0], found[1], bool(instruction.attributes.get("relu")))
 
     def _gaussian(self, value: Any, eps: str) -> tuple[Any, Any]:
-        """mean and scale of mean + scale * eps."""
+        """The mean and scale of mean + scale * eps."""
         first, second = self._is(value, "Add").inputs
         for mean, scaled in ((first, second), (second, first)):
             product = self.program.instruction(scaled)
@@ -124,7 +124,7 @@ class _Walk:
         raise NotRecognised("the latents come in another order")
 
     def _channels(self, value: Any) -> tuple[Any, slice]:
-        """x and the channels that a slice, or a part of a split, takes of it."""
+        """The x, and the channels that a slice, or a part of a split, takes of it."""
         instruction = self._is(value, "StridedSlice", "Slice", "Split", "SplitV")
         if instruction.op == "StridedSlice":
             x, begin, end, strides = instruction.inputs
@@ -230,7 +230,7 @@ class _Walk:
         return state | _zero_conv("conv3.", last), x
 
     def _top(self, value: Any) -> State | None:
-        """The last level's prior, None for N(0, 1): ``bias`` is a map (2C, H, W), of means, then of log-scales."""
+        """The last level's prior, None for N(0, 1): `bias` is a map (2C, H, W), of means, then of log-scales."""
         last = len(self.program.latent_shapes) - 1
         height, width, channels = self.program.latent_shapes[last]
         mean, scale = torch.zeros(()), torch.ones(())

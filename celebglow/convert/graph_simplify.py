@@ -34,7 +34,7 @@ def simplify(program: Program) -> Program:
 class _Pending:
     """A convolution that may still take up what follows: conv(x, weight) + bias.
 
-    ``x``: a value of the new program; ``weight`` (O, I, h, w); ``bias`` (O,), or a map (O, h', w') that `spread` takes.
+    `x`: a value of the new program; `weight` (O, I, h, w); `bias` (O,), or a map (O, h', w') that `spread` takes.
     """
 
     x: str
@@ -186,7 +186,7 @@ class _Simplifier:
 
     @cached_property
     def shapes(self) -> dict[str, torch.Size]:
-        """Of the old program's values."""
+        """The shapes of the old program's values."""
         return shapes_of(self.program)
 
     def _permutation(self, instruction: Instruction) -> _Pending | None:
@@ -268,7 +268,7 @@ def _per_channel(constant: Tensor, channels: int) -> Tensor | None:
 
 
 def _sum(a: Tensor, b: Tensor) -> Tensor:
-    """Of biases, (C,) or maps (C, h, w) that `spread` takes, whatever their sides."""
+    """The sum of two biases, (C,) or maps (C, h, w) that `spread` takes, whatever their sides."""
     if a.ndim == b.ndim == 1:
         return a + b
     maps = [each[:, None, None] if each.ndim == 1 else each for each in (a, b)]

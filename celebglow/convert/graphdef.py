@@ -43,7 +43,7 @@ class NotAGraph(InputError):
 
 @dataclass(frozen=True)
 class Constant:
-    """A tensor as it lies in the file: ``shape``, a numpy type string ``dtype``, and its bytes or numbers."""
+    """A tensor as it lies in the file: `shape`, a numpy type string `dtype`, and its bytes or numbers."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -73,7 +73,7 @@ class Constant:
 class Node:
     """A node of the graph.
 
-    ``inputs`` are names of nodes (a control input begins with ``^``, another than the first output ends in ``:n``). ``attributes`` hold
+    `inputs` are names of nodes (a control input begins with `^`, another than the first output ends in `:n`). `attributes` hold
     numbers, booleans, bytes, lists of them, shapes (a tuple, -1 where unknown; None if even the rank is) and a `Constant`. The type
     attributes are numpy type strings.
     """
@@ -85,7 +85,7 @@ class Node:
 
 
 class Graph(dict[str, Node]):
-    """Nodes by name, in the order of the file. ``producer``: the version number of the TensorFlow that wrote them, 0 if unknown."""
+    """Nodes by name, in the order of the file. `producer`: the version number of the TensorFlow that wrote them, 0 if unknown."""
 
     producer: int = 0
 

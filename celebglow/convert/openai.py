@@ -41,7 +41,7 @@ MOST = {  # bytes
 def openai_flow() -> Path:
     """The folder of the published flow; the first time, it is downloaded and converted.
 
-    ``OOD_DATA_OPENAI_URL`` names another server with the same files. A file that can't be converted is set aside, as ``….rejected``, and
+    `OOD_DATA_OPENAI_URL` names another server with the same files. A file that can't be converted is set aside, as `….rejected`, and
     the next call downloads it anew.
 
     Raises:

@@ -26,7 +26,7 @@ MOST_REASON = 200  # characters of an error of torch's
 
 @dataclass(frozen=True)
 class PyTorchCheckpoint:
-    """A checkpoint read: ``name`` of the implementation and the flow."""
+    """A checkpoint read: `name` of the implementation and the flow."""
 
     name: str
     flow: Glow

@@ -78,7 +78,7 @@ def _make(weights: Weights, resolution: int, steps: list[int], widths: list[int]
 
 
 def _interleave(h: Tensor, first: int, second: int) -> Tensor:
-    """Outputs in two halves to the order in which half ``first`` lies at 0, 2, 4, … and half ``second`` at 1, 3, 5, …"""
+    """Outputs in two halves to the order in which half `first` lies at 0, 2, 4, … and half `second` at 1, 3, 5, …"""
     halves = h.chunk(2)
     return torch.stack([halves[first], halves[second]], dim=1).flatten(0, 1)
 
@@ -215,7 +215,7 @@ def _zero_conv(weights: Weights, prefix: str, conv: str) -> State:
 
 
 def _step(weights: Weights, theirs: str, layout: Layout, center: float) -> State:
-    """One step of flow, by our names; ``center`` of the first layer's range becomes 0."""
+    """One step of flow, by our names; `center` of the first layer's range becomes 0."""
     state = {
         "actnorm.bias": weights.vector(theirs + "actnorm.bias") + center,
         "actnorm.logs": weights.vector(theirs + "actnorm.logs") / LOG_SCALE,

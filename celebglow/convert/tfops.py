@@ -5,7 +5,7 @@ tensor, or a tuple of them where the operation has several outputs. Tensors that
 broadcast, also where TensorFlow would ask for equal sizes. Here are shapes, sums and matrices, and the table of all operations; what
 goes element by element is in `celebglow.convert.tfops_elementwise`, what moves a window over images in `celebglow.convert.tfops_spatial`.
 
-Every operation is tested against values that TensorFlow 1.8 computed (``tests/golden/tf_operations.npz``).
+Every operation is tested against values that TensorFlow 1.8 computed (`tests/golden/tf_operations.npz`).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from celebglow.convert.tfops_values import Attributes, Operation, tensor
 
 
 def elementwise(function: Callable[..., Tensor]) -> Operation:
-    """Of tensors; plain numbers stay as they are beside a tensor, so that they take its type."""
+    """Make an operation of a function of tensors; plain numbers stay as they are beside a tensor, so that they take its type."""
 
     def apply(attributes: Attributes, *inputs: Any) -> Tensor:
         plain = not any(isinstance(each, Tensor) for each in inputs)

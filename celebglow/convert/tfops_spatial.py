@@ -42,7 +42,7 @@ def _is_nchw(attributes: Attributes) -> bool:
 
 
 def _pair(attributes: Attributes, name: str) -> Window:
-    """Of an attribute with a number per axis, those of height and width."""
+    """The numbers of height and width of an attribute that has one per axis."""
     values = attributes.get(name) or [1, 1, 1, 1]
     axes = (2, 3) if _is_nchw(attributes) else (1, 2)
     if any(value != 1 for axis, value in enumerate(values) if axis not in axes):
@@ -160,7 +160,7 @@ def _windows(x: Tensor, window: Window, strides: Window) -> Tensor:
 def _batch_norm(
     attributes: Attributes, x: Tensor, scale: Any, offset: Any, mean: Any, variance: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """With the statistics that were learned; those of a batch would mix its images."""
+    """Normalise by the statistics that were learned; those of a batch would mix its images."""
     if attributes.get("is_training", True):
         raise InputError("a batch norm that takes the batch's statistics is not supported")
     scale, offset, mean, variance = (
@@ -197,7 +197,7 @@ def _resize_bilinear(attributes: Attributes, x: Tensor, size: Any) -> Tensor:
 
 
 def _positions(attributes: Attributes, inputs: int, outputs: int) -> Tensor:
-    """Where each output pixel lies among the inputs; float32 steps, as in TensorFlow's kernels."""
+    """The places where each output pixel lies among the inputs; float32 steps, as in TensorFlow's kernels."""
     pixels = torch.arange(outputs, dtype=torch.float32)
     if attributes.get("align_corners") and outputs > 1:
         return pixels * torch.tensor((inputs - 1) / (outputs - 1), dtype=torch.float32)
@@ -223,7 +223,7 @@ def _depth_to_space(attributes: Attributes, x: Tensor) -> Tensor:
 
 
 def _space_to_batch(attributes: Attributes, x: Tensor, block: Any, paddings: Any) -> Tensor:
-    """As dilated convolutions are written; ``block`` for two axes."""
+    """Make batches of pixels, as dilated convolutions are written; `block` for two axes."""
     (rows, columns), edges = _list(block), paddings.tolist() if isinstance(paddings, Tensor) else paddings
     x = F.pad(x, (0, 0, *map(int, edges[1]), *map(int, edges[0])))
     batch, height, width, channels = x.shape
@@ -244,7 +244,7 @@ def convolve(attributes: Attributes, x: Tensor, weight: Tensor, bias: Tensor) ->
     """A convolution with "same" zero padding and all that was constant around it.
 
     Args:
-        attributes: ``relu``: whether a ReLU follows.
+        attributes: `relu`: whether a ReLU follows.
         x: (B, H, W, I).
         weight: (O, I, h, w).
         bias: (O,), or a map (O, h', w') that is `spread` over the image.

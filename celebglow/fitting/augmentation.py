@@ -47,7 +47,7 @@ class TrainingImages:
         return len(self.rows)
 
     def __call__(self, indices: Tensor, generator: torch.Generator) -> Tensor:
-        """uint8 (B, 3, R, R) for ``indices`` (B,)."""
+        """The batch, uint8 (B, 3, R, R), of `indices` (B,)."""
         aug = self.augmentation
         count = len(indices)
         grid = self._grid(count, generator)
@@ -78,7 +78,7 @@ class TrainingImages:
         return F.affine_grid(torch.stack(rows, 1), [count, 1, self.resolution, self.resolution], align_corners=False)
 
     def _mix(self, base: Tensor, grid: Tensor, own: Tensor, partners: Tensor) -> Tensor:
-        """Blend the partners' face interiors into ``base`` (B, 3, R, R), which was sampled at ``grid``."""
+        """Blend the partners' face interiors into `base` (B, 3, R, R), which was sampled at `grid`."""
         assert self.landmarks is not None
         points, targets = self.landmarks[self.rows[own]], self.landmarks[self.rows[partners]]
         anchors = list(OVAL + FRAME)
@@ -103,7 +103,7 @@ def _sample(images: Tensor, grid: Tensor) -> Tensor:
 
 
 def _thin_plate(points: Tensor, values: Tensor, where: Tensor) -> Tensor:
-    """Thin-plate spline through ``values`` (B, K, 2) at ``points`` (B, K, 2), evaluated at ``where`` (B, M, 2)."""
+    """Thin-plate spline through `values` (B, K, 2) at `points` (B, K, 2), evaluated at `where` (B, M, 2)."""
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         squared = torch.cdist(a, b).square()
@@ -128,7 +128,7 @@ def _smooth(images: Tensor) -> Tensor:
 
 
 def _face_mask(oval: Tensor, brows: Tensor, grid: Tensor) -> Tensor:
-    """Soft masks (B, 1, H, W) at the points ``grid`` (B, H, W, 2): inside the outlines ``oval`` (B, K, 2), up to just above ``brows`` (B,).
+    """Soft masks (B, 1, H, W) at the points `grid` (B, H, W, 2): inside the outlines `oval` (B, K, 2), up to just above `brows` (B,).
 
     The forehead stays out: another person's fringe does not belong under this one's hair.
     """

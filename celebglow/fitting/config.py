@@ -17,7 +17,7 @@ RESERVED = ("person", "seed", "temperature", "precision", "output_type")  # argu
 class Augmentation:
     """How training images are varied. All ranges are symmetric and uniform.
 
-    With landmarks, ``mix`` of the images get the face interior of another person, warped onto their own landmarks and
+    With landmarks, `mix` of the images get the face interior of another person, warped onto their own landmarks and
     matched in colour: with a thousand people, this is what keeps a flow from learning them by heart.
     """
 
@@ -92,7 +92,7 @@ class DirectionsConfig:
         attributes: name of each attribute to the column that it is in.
         controls: columns to hold fixed besides.
         strengths: factors on the directions' lengths, by attribute.
-        fit_on: column to the value that marks the images of the fit; without it, ``held_out`` of the people are kept out.
+        fit_on: column to the value that marks the images of the fit; without it, `held_out` of the people are kept out.
         held_out: part of the people kept to judge the directions.
         center_crop: side in pixels of the central square of each picture file; as large as it can be if None.
         crop: central part of each picture, as read, that is used.

@@ -30,7 +30,7 @@ def decorrelate(
     person: Callable[[int], torch.Tensor],
     whole: Collection[str] = (),
 ) -> Floats:
-    """Mix the rows of ``directions`` in place so that each walk, from -1 to 1, moves its own probe and no other.
+    """Mix the rows of `directions` in place so that each walk, from -1 to 1, moves its own probe and no other.
 
     Args:
         directions: as fitted, one row per label.
@@ -64,7 +64,7 @@ def decorrelate(
 
 
 class _Probe:
-    """Ridge regression of the known ``values`` (N,) on the features of ``images`` (N, R, R, C), in its dual form."""
+    """Ridge regression of the known `values` (N,) on the features of `images` (N, R, R, C), in its dual form."""
 
     def __init__(self, images: NDArray[np.uint8], values: Floats, whole: bool) -> None:
         self.whole = whole

@@ -40,8 +40,8 @@ IN_MEMORY = 4 * 10**9  # bytes of a folder's images; more are paged from disk
 class LabelledImages:
     """Square RGB images with what is known about each.
 
-    ``images`` (N, S, S, 3) uint8; ``columns``: name to (N,) values, numbers or text (``person`` identifies people);
-    ``landmarks`` (N, 478, 2) pixels, x then y, or None.
+    `images` (N, S, S, 3) uint8; `columns`: name to (N,) values, numbers or text (`person` identifies people);
+    `landmarks` (N, 478, 2) pixels, x then y, or None.
     """
 
     images: NDArray[np.uint8]
@@ -49,14 +49,14 @@ class LabelledImages:
     landmarks: NDArray[np.float32] | None = None
 
     def held_out(self, fraction: float, seed: int) -> NDArray[np.bool_]:
-        """(N,) True for about ``fraction`` of the images, at least one; images of one person stay together."""
+        """(N,) True for about `fraction` of the images, at least one; images of one person stay together."""
         ids = self.columns.get("person", np.arange(len(self.images)))
         people = np.unique(ids)
         np.random.default_rng(seed).shuffle(people)
         return np.isin(ids, people[: max(1, round(fraction * len(people)))])
 
     def balanced_weights(self, column: str | None) -> NDArray[np.float64]:
-        """(N,) sampling weights, summing to 1: uniform, or so that each value of ``column`` is drawn with the square root of its count.
+        """(N,) sampling weights, summing to 1: uniform, or so that each value of `column` is drawn with the square root of its count.
 
         Raises:
             ValueError: if there is no such column.
@@ -75,7 +75,7 @@ class FoundImages:
     Attributes:
         path: of the folder, or the .npz.
         files: of a folder, in the order of their names; none of an .npz.
-        labelled: what is known about each; its ``images`` are (0, 0, 0, 3).
+        labelled: what is known about each; its `images` are (0, 0, 0, 3).
         center_crop: see `find_images`.
     """
 
@@ -89,7 +89,7 @@ class FoundImages:
 
         Args:
             size: side of a folder's images, the central squares of its pictures; where the first picture is smaller, its side, down to
-                half of ``size``: enlarging adds nothing.
+                half of `size`: enlarging adds nothing.
             progress: show how far it is, on stderr.
 
         Raises:
@@ -107,8 +107,8 @@ def find_images(
     """Find a folder's pictures, or an .npz, and read what is known about each.
 
     Args:
-        source: a folder, whose pictures and those of its folders are taken in the order of their names; or an .npz with ``images``
-            (N, S, S, 3) uint8 and, optionally, ``landmarks`` (N, 478, 2) and any columns (N,) of numbers or text.
+        source: a folder, whose pictures and those of its folders are taken in the order of their names; or an .npz with `images`
+            (N, S, S, 3) uint8 and, optionally, `landmarks` (N, 478, 2) and any columns (N,) of numbers or text.
         labels: a table with more columns, see `celebglow.fitting.labels.read_labels`.
         center_crop: side in pixels of the squares that a folder's pictures are cropped to; as large as they can be if None.
         wanted: columns that have to be there.
@@ -210,7 +210,7 @@ def _decode(files: Sequence[Path], size: int, center_crop: int | None, progress:
 
 
 def _warn(files: Sequence[Path], shapes: NDArray[np.int64], side: int, center_crop: int | None) -> None:
-    """Say of pictures of other ``shapes`` (N, 2), width and height, than squares of ``side`` what became of them."""
+    """Say of pictures of other `shapes` (N, 2), width and height, than squares of `side` what became of them."""
     oblong, small = shapes[:, 0] != shapes[:, 1], np.minimum(shapes.min(axis=1), center_crop or side) < side
     for which, what, so in (
         (oblong if center_crop is None else np.zeros_like(oblong), "not square", "the central square of each is used"),
@@ -238,7 +238,7 @@ def _allocate(shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 def _read_square(file: Path, size: int | None, center_crop: int | None) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """The central square of a picture, resized to ``size`` if that is given, and the picture's width and height."""
+    """The central square of a picture, resized to `size` if that is given, and the picture's width and height."""
     try:
         image = load_picture(file, lambda picture: check_size(file, picture, MOST_PIXELS))
         ImageOps.exif_transpose(image, in_place=True)

@@ -27,8 +27,8 @@ def read_labels(path: Path, files: Sequence[str], count: int) -> Columns:
     Rows are found by the names of the images' files where the table has them, else they are in the images' order.
 
     Args:
-        path: CelebA's ``list_attr_celeba.txt`` or ``.csv``, where every value is -1 or 1 (or 0 or 1), or another CSV. Names of files
-            are in its column ``file`` or ``image_id``.
+        path: CelebA's `list_attr_celeba.txt` or `.csv`, where every value is -1 or 1 (or 0 or 1), or another CSV. Names of files
+            are in its column `file` or `image_id`.
         files: the images' files, relative to their folder; none for an array file.
         count: of the images.
 

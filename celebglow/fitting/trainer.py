@@ -42,7 +42,7 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 
 
 class Trainer:
-    """A training and its folder: ``flow/`` (the averaged weights, at the end), log.jsonl, samples.png, checkpoint.pt.
+    """A training and its folder: `flow/` (the averaged weights, at the end), log.jsonl, samples.png, checkpoint.pt.
 
     Every step draws from its own random stream (seed, step), so that a resumed training repeats an unbroken one.
 
@@ -54,7 +54,7 @@ class Trainer:
         save_every: seconds between checkpoints, at least.
 
     Raises:
-        ValueError: if ``out`` holds a training with another config.
+        ValueError: if `out` holds a training with another config.
     """
 
     def __init__(

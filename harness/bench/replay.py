@@ -115,7 +115,7 @@ def _deviation(values: Sequence[float | None]) -> float:
 
 
 def _distance(a: float | None, b: float | None) -> float:
-    """Between two scores; none where neither is there, and more than any where one is."""
+    """The distance between two scores; none where neither is there, and more than any where one is."""
     if a is None or b is None:
         return 0.0 if a is b else float("inf")
     return abs(a - b)

@@ -106,7 +106,7 @@ def summarize_outcomes(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
 
 
 def _gaps(gaps: Iterable[Gap]) -> dict[str, Any]:
-    """As JSON has them."""
+    """The gaps as JSON has them."""
     gaps = list(gaps)
     return {
         "absent": {gap.dataset: gap.reason for gap in gaps if gap.state == "absent"},

@@ -40,7 +40,7 @@ def spec_of(store: Store) -> SplitSpec:
 
 
 class Dataset:
-    """Open one with `harness.open`. ``data[3]`` is an image (R, R, C) uint8 and its factors' indices (F,) int64; a slice or an array of
+    """Open one with `harness.open`. `data[3]` is an image (R, R, C) uint8 and its factors' indices (F,) int64; a slice or an array of
     numbers gives (n, R, R, C) and (n, F).
 
     Attributes:
@@ -72,11 +72,11 @@ class Dataset:
 
     @property
     def factor_names(self) -> tuple[str, ...]:
-        """In the order of the targets."""
+        """The factors, in the order of the targets."""
         return self.spec.grid.names
 
     def sel(self, **values: object) -> NDArray[np.int64]:
-        """The indices of the images with some values of factors: ``data.sel(shape="heart", scale=slice(2, 5))``; see
+        """The indices of the images with some values of factors: `data.sel(shape="heart", scale=slice(2, 5))`; see
         `splits.FactorGrid.select`."""
         return self.spec.grid.select(**values)
 
@@ -154,7 +154,7 @@ class Dataset:
         return self.torch_dataset(indices).loader(batch_size, shuffle, seed, num_workers)
 
     def _indices(self, indices: ArrayLike | Split) -> ArrayLike:
-        """Of a split its train side, if it is of this grid."""
+        """The train side of a split, if it is of this grid."""
         if not isinstance(indices, Split):
             return indices
         if indices.grid.sizes != self.spec.grid.sizes:

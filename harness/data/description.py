@@ -27,7 +27,7 @@ GROUP, ARRAY = "zarr.json", "images/zarr.json"  # the documents, by their path i
 class Description:
     """What a store will hold.
 
-    ``shape`` is (N, R, R, C); ``rows`` images make a shard; ``spec`` is the dataset's grid and splits, ``source`` everything that
+    `shape` is (N, R, R, C); `rows` images make a shard; `spec` is the dataset's grid and splits, `source` everything that
     determines the bytes, both plain JSON. Two descriptions with the same source and a different N differ only in how far the first
     factor goes.
     """
@@ -67,7 +67,7 @@ class Description:
         return {name: document.to_bytes() for name, document in documents.items()}
 
     def encode(self, images: NDArray[np.uint8]) -> bytes:
-        """The bytes of a shard; ``images`` (rows, R, R, C) uint8, or fewer rows for the last one."""
+        """The bytes of a shard; `images` (rows, R, R, C) uint8, or fewer rows for the last one."""
         if images.dtype != np.uint8 or images.shape[1:] != self.shape[1:] or not 0 < len(images) <= self.rows:
             raise InputError(f"a shard of {self.name} is uint8 {(self.rows, *self.shape[1:])}, not {images.dtype} {images.shape}")
         documents: dict[str, Any] = {}
@@ -121,7 +121,7 @@ def read_description(documents: Mapping[str, bytes]) -> Description | None:
 
 
 def proven_documents(documents: Mapping[str, bytes], files: Mapping[str, str]) -> dict[str, bytes] | None:
-    """The zarr documents that a manifest's ``files`` are the hashes of, or None.
+    """The zarr documents that a manifest's `files` are the hashes of, or None.
 
     If they differ from those that are there, but say the same, they are made again: other programs add to them (consolidated
     metadata, attributes).

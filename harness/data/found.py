@@ -118,7 +118,7 @@ def check_others(paths: Paths, ours: Description, part: tuple[int, int], there: 
 
 
 def done_shards(paths: Paths, description: Description, entries: Iterable[Entry]) -> dict[int, Entry]:
-    """The described shards, by index, whose file is there with its length; from ``entries`` and those of all parts."""
+    """The described shards, by index, whose file is there with its length; from `entries` and those of all parts."""
     done = {}
     for entry in (*entries, *parts_entries(paths)):
         index = shard_index(entry["path"])
@@ -129,7 +129,7 @@ def done_shards(paths: Paths, description: Description, entries: Iterable[Entry]
 
 
 def wrong_files(paths: Paths, documents: dict[str, bytes], files: dict[str, str]) -> list[Path]:
-    """Which of the documents, the card and the preview are not what they should be: ``documents``, and what ``files`` are the hashes of."""
+    """Which of the documents, the card and the preview are not what they should be: `documents`, and what `files` are the hashes of."""
     expected = {paths.group / name: digest for name, digest in hashes(documents).items()}
     expected |= {path: files.get(path.name, "") for path in (paths.card, paths.preview)}
     return [path for path, digest in expected.items() if not _is_file(path) or sha256(path) != digest]

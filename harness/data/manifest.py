@@ -28,7 +28,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Paths:
-    """Where the parts of a store lie."""
+    """The places where the parts of a store lie."""
 
     root: Path
     name: str
@@ -96,7 +96,7 @@ def line(entry: Entry) -> bytes:
 
 
 def finished(entries: list[Entry], files: dict[str, str]) -> bytes:
-    """A finished manifest: of the shards ``entries``, in order, and the hashes of the other ``files``."""
+    """A finished manifest: of the shards `entries`, in order, and the hashes of the other `files`."""
     lines = b"".join(map(line, entries))
     return lines + line({"files": files, "sha256": _hash(lines, files)})
 

@@ -1,8 +1,8 @@
 """One form for every dataset: a zarr v3 group of image shards, a manifest that proves it, and a way to write it that survives.
 
-``<root>/<name>.zarr`` holds ``images`` (N, R, R, C) uint8 in the row-major order of the factor grid; its group attributes hold the
-spec of the dataset (grid and splits) and its source. Beside it: ``<name>.manifest.jsonl``, ``<name>.md`` (the dataset card) and
-``<name>.png`` (a preview).
+`<root>/<name>.zarr` holds `images` (N, R, R, C) uint8 in the row-major order of the factor grid; its group attributes hold the
+spec of the dataset (grid and splits) and its source. Beside it: `<name>.manifest.jsonl`, `<name>.md` (the dataset card) and
+`<name>.png` (a preview).
 
 Here is a finished store: reading it, proving it. `harness.data.writer` writes it.
 """
@@ -50,7 +50,7 @@ class Store:
     """
 
     def __init__(self, root: str | Path, name: str) -> None:
-        """Open ``<root>/<name>.zarr``.
+        """Open `<root>/<name>.zarr`.
 
         Raises:
             FileNotFoundError: if there is no such store, or it is unfinished.

@@ -122,7 +122,7 @@ class Writer:
         return self.description.rows_of(shard)
 
     def publish(self, shard: int, images: NDArray[np.uint8]) -> None:
-        """Write one shard of this part: ``images`` (rows, R, R, C) uint8. Atomic; safe to interrupt."""
+        """Write one shard of this part: `images` (rows, R, R, C) uint8. Atomic; safe to interrupt."""
         assert self._log is not None
         data = self.description.encode(images)
         path = shard_path(shard)
@@ -138,7 +138,7 @@ class Writer:
         self.done[shard] = entry
 
     def finish(self, card: Callable[[Store], str], preview: Callable[[Store], bytes]) -> bool:
-        """If every shard of every part is written, complete the store: card, preview, one sorted manifest. Else do nothing.
+        """Complete the store, if every shard of every part is written: card, preview, one sorted manifest. Else do nothing.
 
         What is there and right is kept as it is.
 

@@ -100,7 +100,7 @@ Image `i` is the cell `i` of this grid in row-major order (the last factor varie
 
 
 def _sizes(dataset: str) -> tuple[int, ...]:
-    """Of the official grid; none where there is none."""
+    """The sizes of the official grid; none where there is none."""
     return load_spec(dataset).grid.sizes if dataset in DATASETS else ()
 
 

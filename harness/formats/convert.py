@@ -32,7 +32,7 @@ def convert(
     overwrite: bool = False,
     progress: bool = False,
 ) -> Store:
-    """Make (or go on making) ``<root>/<dataset>.zarr`` from an official file (`harness.formats.readers`).
+    """Make (or go on making) `<root>/<dataset>.zarr` from an official file (`harness.formats.readers`).
 
     Args:
         path: the file, or a folder.

@@ -145,7 +145,7 @@ def describe(orientations: int = ORIENTATIONS) -> Description:
 
 
 def generate(root: str | Path, overwrite: bool = False, progress: bool = True, orientations: int = ORIENTATIONS) -> str:
-    """Make (or go on making) ``<root>/dsprites.zarr``, or ``dsprites10.zarr`` with the first 10 orientations only.
+    """Make (or go on making) `<root>/dsprites.zarr`, or `dsprites10.zarr` with the first 10 orientations only.
 
     Args:
         root: folder of the stores.

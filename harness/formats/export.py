@@ -49,12 +49,12 @@ def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Pa
         root: folder of the stores.
         dataset: its name.
         kind: random, composition, interpolation or extrapolation.
-        layout: "benchmark": ``{dataset}_{kind}_{train,test}_{images,labels}.npz``, one array ``arr_0`` each, images (n, C, R, R)
-            uint8 and labels (n, F) int64 factor indices, in the order of the grid. "png": a picture per image in ``train/`` and
-            ``test/``, and labels.csv with ``file``, ``side`` and a column of indices per factor, which `convert` reads; and in
-            both folders a metadata.csv with ``file_name`` and the factors, as Hugging Face's imagefolder wants it. "parquet": a
-            folder per kind, and README.md, for ``datasets.load_dataset(out, kind)`` (`harness.formats.parquet`). Beside each,
-            ``{dataset}.toml`` has grid and splits, for `convert` and `splits.load_spec`.
+        layout: "benchmark": `{dataset}_{kind}_{train,test}_{images,labels}.npz`, one array `arr_0` each, images (n, C, R, R)
+            uint8 and labels (n, F) int64 factor indices, in the order of the grid. "png": a picture per image in `train/` and
+            `test/`, and labels.csv with `file`, `side` and a column of indices per factor, which `convert` reads; and in
+            both folders a metadata.csv with `file_name` and the factors, as Hugging Face's imagefolder wants it. "parquet": a
+            folder per kind, and README.md, for `datasets.load_dataset(out, kind)` (`harness.formats.parquet`). Beside each,
+            `{dataset}.toml` has grid and splits, for `convert` and `splits.load_spec`.
         out: folder of the files; made if it isn't there.
         progress: show how far it is, on stderr.
 
@@ -132,7 +132,7 @@ def _write_published(store: Store, split: Split, out: Path, files: Sequence[Bina
 
 @contextlib.contextmanager
 def _member(file: BinaryIO, method: int) -> Iterator[IO[bytes]]:
-    """The array ``arr_0`` of an .npz, to write to."""
+    """The array `arr_0` of an .npz, to write to."""
     with zipfile.ZipFile(file, "w", method, compresslevel=1) as archive:
         info = zipfile.ZipInfo("arr_0.npy")  # without the time, so that the same images are the same file
         info.compress_type = method

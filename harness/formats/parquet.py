@@ -1,6 +1,6 @@
-"""A store and a split as parquet, in the layout of Hugging Face datasets: ``datasets.load_dataset(folder, kind)``.
+"""A store and a split as parquet, in the layout of Hugging Face datasets: `datasets.load_dataset(folder, kind)`.
 
-A column ``image`` (the PNG's bytes), and one per factor: a ClassLabel where the factor is categorical, else its index. What the columns
+A column `image` (the PNG's bytes), and one per factor: a ClassLabel where the factor is categorical, else its index. What the columns
 are is in each file's metadata, where `datasets` looks for it, and the card's YAML says which files are a kind's train and test.
 """
 
@@ -31,7 +31,7 @@ Images = NDArray[np.uint8]
 
 
 def files_of(split: Split) -> list[str]:
-    """``{kind}/{train,test}-00000-of-00001.parquet`` and so on: files of at most `FILE_ROWS` rows.
+    """`{kind}/{train,test}-00000-of-00001.parquet` and so on: files of at most `FILE_ROWS` rows.
 
     Raises:
         ValueError: if a factor is called "image".

@@ -121,7 +121,7 @@ def check_order(path: Path, labels: NDArray[Any], grid: FactorGrid) -> None:
 
 
 def _without_colour(path: Path, classes: NDArray[Any]) -> NDArray[Any]:
-    """dSprites' classes (N, 1 + F) but for their first column, the one colour."""
+    """The classes of dSprites (N, 1 + F) but for their first column, the one colour."""
     if (classes[:, 0] != 0).any():
         raise BadFile(f"{path} has latents classes, of which the first column is not the one colour: another dataset?")
     return classes[:, 1:]
@@ -174,7 +174,7 @@ class _Array:
 
 
 class _Hdf5:
-    """dSprites (imgs, latents/classes) or 3D Shapes (images, labels) as their authors publish them."""
+    """A reader of dSprites (imgs, latents/classes) or 3D Shapes (images, labels) as their authors publish them."""
 
     def __init__(self, path: Path, spec: SplitSpec) -> None:
         self.path = path

@@ -16,10 +16,10 @@ from splits.errors import DamagedError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write, sync and rename: ``path`` holds its old content or all of ``data``, whatever happens.
+    """Write, sync and rename: `path` holds its old content or all of `data`, whatever happens.
 
     Raises:
-        OSError: naming ``path`` and, if the disk is full, the bytes that it needs; nothing half-written is left.
+        OSError: naming `path` and, if the disk is full, the bytes that it needs; nothing half-written is left.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -40,7 +40,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path, size: int) -> Iterator[None]:
-    """Name ``path`` in the system's errors that a library raises without a file's name while it writes there.
+    """Name `path` in the system's errors that a library raises without a file's name while it writes there.
 
     Args:
         path: where to.

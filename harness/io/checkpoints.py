@@ -25,7 +25,7 @@ SAVING_SHARE = 20  # a checkpoint waits until training took so many times as lon
 
 
 class Journal:
-    """checkpoint.pt and log.jsonl in a folder: whoever continues from the checkpoint finds the log as it was then.
+    """The files checkpoint.pt and log.jsonl in a folder: whoever continues from the checkpoint finds the log as it was then.
 
     Args:
         folder: of the training.

@@ -1,6 +1,6 @@
 """One file from a server that may do anything: resumed across connections and processes, checked, then renamed into place.
 
-Beside the file, while it is unfinished: ``<name>.part``, its first bytes, and ``<name>.part.json``, what the server said it is. A
+Beside the file, while it is unfinished: `<name>.part`, its first bytes, and `<name>.part.json`, what the server said it is. A
 server that has another file by now (another ETag, date or length) is asked for all of it.
 """
 
@@ -55,7 +55,7 @@ def fetch(
         urls: addresses of the same file.
         path: where it goes; its folder is made. If its name ends as one of `BEGINNINGS`, the file begins like that.
         check: called with the complete file before it is put in place; what it raises ends the download and
-            removes the file, unless it is `Unproven`: then it stays as ``.part``, and the next call checks it again.
+            removes the file, unless it is `Unproven`: then it stays as `.part`, and the next call checks it again.
         size: expected bytes, if known.
         progress: called with the bytes that have arrived and their total, if known.
         most: bytes that the file can have, where `size` is unknown; `MOST` if None.
@@ -66,7 +66,7 @@ def fetch(
     Raises:
         DownloadError: if no address has it, saying for each why not. What has arrived is kept, and the next call continues.
         BusyError: if another process is downloading it.
-        DamagedError: if what lies there as ``.part`` is a link, or no file.
+        DamagedError: if what lies there as `.part` is a link, or no file.
         OSError: if there is no space for it, or it cannot be written.
     """
     if path.exists():

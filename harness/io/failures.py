@@ -20,7 +20,7 @@ ADVICE = {
 
 
 def in_words(error: OSError, name: str | None = None) -> str:
-    """What happened to which file, and what to do; ``name`` stands for a file that the error does not name.
+    """What happened to which file, and what to do; `name` stands for a file that the error does not name.
 
     >>> in_words(FileNotFoundError(errno.ENOENT, "No such file or directory", "table.csv"))
     'No such file or directory: table.csv; check the path'

@@ -81,7 +81,7 @@ class Document(Record):
 
 
 def explained(error: ValidationError) -> str:
-    """Where the first mistake is and what was expected there, in a line that shows little of what a stranger wrote."""
+    """The place of the first mistake and what was expected there, in a line that shows little of what a stranger wrote."""
     first, *others = error.errors(include_url=False, include_context=False, include_input=False)
     where = ascii(".".join(map(str, first["loc"])))[1:-1]
     what = first["msg"].removeprefix("Value error, ")

@@ -15,13 +15,13 @@ from harness.io.locks import acquire
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write and to seek in, which takes the place of ``path`` once the block ends without an error.
+    """A file to write and to seek in, which takes the place of `path` once the block ends without an error.
 
     It is `partial_of` that and locked until then: one that nobody holds is of a process that died.
 
     Raises:
-        BlockingIOError: if another process is writing ``path``.
-        OSError: naming ``path``, if it can't be written; nothing is left then.
+        BlockingIOError: if another process is writing `path`.
+        OSError: naming `path`, if it can't be written; nothing is left then.
     """
     partial = partial_of(path)
     with acquire(partial, busy=f"another process is writing {path}: let it finish, or stop it"):
@@ -41,16 +41,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path, last: str = "") -> Iterator[Path]:
-    """A folder to write into, which takes the place of ``path`` once the block ends without an error.
+    """A folder to write into, which takes the place of `path` once the block ends without an error.
 
-    Where ``path`` is there already, each entry of the folder takes its place in it, whole, and what else is there stays.
+    Where `path` is there already, each entry of the folder takes its place in it, whole, and what else is there stays.
 
     Args:
         path: of the folder. Its own folder is made.
         last: the entry without which the others mean nothing: it goes first and comes last, so that no mixture of old and new is opened.
 
     Raises:
-        OSError: naming a place in ``path``, if it cannot be written; ``path`` is as it was then, or lacks ``last``.
+        OSError: naming a place in `path`, if it cannot be written; `path` is as it was then, or lacks `last`.
     """
     partial = path.with_name(f"{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -91,5 +91,5 @@ def _move_entries(partial: Path, path: Path, last: str) -> None:
 
 
 def partial_of(path: Path) -> Path:
-    """Where the file for ``path`` is written until it is whole."""
+    """The place where the file for `path` is written until it is whole."""
     return path.with_name(f".{path.name}.partial")

@@ -1,4 +1,4 @@
-"""Models by name, a user's own among them: ``module:function`` is found, and its code read, before any of it is run."""
+"""Models by name, a user's own among them: `module:function` is found, and its code read, before any of it is run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OURS = Path(__file__).parents[1]  # in a checkout it lies beside a user's model,
 
 
 def find(name: str) -> Model:
-    """The model of that name, or the user's that ``module:function`` names, looked for in the current folder first.
+    """The model of that name, or the user's that `module:function` names, looked for in the current folder first.
 
     A user's module is imported, which runs its code.
 
@@ -159,7 +159,7 @@ def _code(file: Path, root: Path, own: Path) -> tuple[Path, ...]:
 
 
 def _imports(file: Path, root: Path) -> Iterator[Path]:
-    """Where what a file imports would lie, without a suffix, were it in `root`; packages on the way too."""
+    """The places where what a file imports would lie, without a suffix, were it in `root`; packages on the way too."""
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # so nothing can have imported it

@@ -232,7 +232,7 @@ class PCL(Representation):
         return {"loss": F.binary_cross_entropy_with_logits(logits, labels), "accuracy": accuracy, "scale": scale}
 
     def logits(self, after: Tensor, before: Tensor) -> Tensor:
-        """r = −Σ |a h(x_t) + b h(x_{t−1}) + c| + Σ h(x_t)² + m, (B,), of latents (B, z)."""
+        """The regressor r = −Σ |a h(x_t) + b h(x_{t−1}) + c| + Σ h(x_t)² + m, (B,), of latents (B, z)."""
         return -(self.a * after + self.b * before + self.c).abs().sum(1) + after.square().sum(1) + self.m
 
 

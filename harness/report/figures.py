@@ -99,7 +99,7 @@ def heat_map(rows: Sequence[LeaderboardRow]) -> Figure:
 
 
 def modularity(rows: Sequence[LeaderboardRow]) -> Figure | None:
-    """Where one factor alone is held out: its R² against the mean R² of the others. None where the split has no such samples."""
+    """Draw, where one factor alone is held out, its R² against the mean R² of the others. None where the split has no such samples."""
     if not rows[0].first.modularity:
         return None
     with matplotlib.rc_context(STYLE):
@@ -168,7 +168,7 @@ def _errors_by_steps(runs: Sequence[Sequence[DistanceError]], factor: str) -> tu
 
 
 def _mean(values: Iterable[float | None]) -> float:
-    """nan if one is None."""
+    """The mean; nan if one of the values is None."""
     numbers = [_value(value) for value in values]
     return sum(numbers) / len(numbers)
 

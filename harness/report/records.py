@@ -1,6 +1,6 @@
 """Results that are kept: one small file a run, with all that is needed to make it again and nothing that is large.
 
-``<results>/<dataset>/<kind>/<model>/<seed>-<fingerprint>.json`` holds a run's scores, its config and what it was run on, the curve of
+`<results>/<dataset>/<kind>/<model>/<seed>-<fingerprint>.json` holds a run's scores, its config and what it was run on, the curve of
 its log, and the command that makes it again. A folder of them reports as a folder of runs does.
 """
 

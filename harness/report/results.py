@@ -74,11 +74,11 @@ class LeaderboardRow:
 
     @property
     def r2(self) -> float:
-        """On test, the mean over factors and seeds: what rows are ranked by."""
+        """The mean R² on test over factors and seeds: what rows are ranked by."""
         return self.mean(lambda run: run.r2.mean)
 
     def factor_r2(self, factor: str) -> float:
-        """On test, the mean over seeds."""
+        """The mean R² on test over seeds."""
         return self.mean(lambda run: run.r2.factors.get(factor))
 
     @property
@@ -175,7 +175,7 @@ def _with_differences(rows: list[LeaderboardRow], configs: Mapping[str, dict[str
 
 
 def _difference(own: dict[str, str], others: list[dict[str, str]], fingerprint: str) -> str:
-    """In which settings a row differs from others of its model; its fingerprint too, if they don't tell it from all."""
+    """The settings in which a row differs from others of its model; its fingerprint too, if they don't tell it from all."""
     if not others:
         return ""
     names = [name for name, value in own.items() if any(other.get(name, value) != value for other in others)]
@@ -194,7 +194,7 @@ def _short(text: str, most: int) -> str:
 
 
 def mixtures(rows: Sequence[LeaderboardRow]) -> list[str]:
-    """In what rows, or the seeds of one, differ that makes numbers less comparable; in words, a line each."""
+    """What rows, or the seeds of one, differ in that makes numbers less comparable; in words, a line each."""
     runs = [run for row in rows for run in row.runs]
     found: dict[str, set[str]] = {
         "presets": {run.preset for run in runs},

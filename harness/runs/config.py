@@ -20,7 +20,7 @@ PRESETS_OF_BEFORE: dict[str, Preset] = {"paper": "full"}
 
 @dataclass(frozen=True)
 class Training:
-    """Of the network, by Adam without decay. 200,000 steps of 64 images or pairs at 1e-4 are the default of an adaptation of the
+    """Training of the network, by Adam without decay. 200,000 steps of 64 images or pairs at 1e-4 are the default of an adaptation of the
     paper's supplementary code (soft_tpr) for un- and weakly supervised models, and ours for supervised ones."""
 
     steps: int = 200_000

@@ -1,4 +1,4 @@
-"""From a preset and a user's overrides to the config of a run; without torch, so that a wrong value is answered at once."""
+"""Make the config of a run of a preset and a user's overrides; without torch, so that a wrong value is answered at once."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def _named_today(document: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 class Protocol(Record):
-    """By which versions of the protocol a run was made: `harness.models.Model.protocol`, `harness.runs.config.scoring_protocol`."""
+    """The versions of the protocol by which a run was made: `harness.models.Model.protocol`, `harness.runs.config.scoring_protocol`."""
 
     model: Count
     score: Count
@@ -81,7 +81,7 @@ class Seconds(Record):
 
 
 class RunScores(Document):
-    """scores.json: what a run scored on test, with its groups; on train; and what baselines score on test.
+    """The document scores.json: what a run scored on test, with its groups; on train; and what baselines score on test.
 
     Attributes:
         dataset, kind, model, seed, preset: of the run.
@@ -140,7 +140,7 @@ class RunScores(Document):
 
 
 class RunSetup(Document):
-    """config.json: a run, resolved, and what it is run on. Written before the training.
+    """The document config.json: a run, resolved, and what it is run on. Written before the training.
 
     Attributes:
         images: of the dataset.
@@ -177,7 +177,7 @@ class RunSetup(Document):
     device: Text
 
     def settings(self) -> dict[str, str]:
-        """{"preset": "quick", "model.beta": "4.0", …, "images": "216,000"}: what a row of a table can differ in from another."""
+        """The settings {"preset": "quick", "model.beta": "4.0", …, "images": "216,000"}: what a row of a table can differ in from another."""
         config = self.config.to_dict()
         flat = {"preset": config.pop("preset")}
         for section, values in config.items():

@@ -1,6 +1,6 @@
 """One run, model × dataset × kind × seed, and its folder: self-contained, idempotent, resumable, with one owner at a time.
 
-``<out>/<dataset>/<kind>/<model>/<seed>-<fingerprint>/`` holds config.json, log.jsonl, checkpoint.pt while it trains,
+`<out>/<dataset>/<kind>/<model>/<seed>-<fingerprint>/` holds config.json, log.jsonl, checkpoint.pt while it trains,
 model.safetensors, trained.pt, where a longer training continues, and scores.json, written last and atomically: a folder without it
 is not done.
 """

@@ -37,7 +37,7 @@ Losses = dict[str, Tensor]
 
 @dataclass
 class State:
-    """Where a training is; saved and restored as a whole."""
+    """The point where a training is; saved and restored as a whole."""
 
     phase: int = 0
     step: int = 0

@@ -43,7 +43,7 @@ class DistanceError(Record):
 
 
 class Modularity(Record):
-    """Where one factor alone is held out: its R², and the mean R² of the others."""
+    """Its R² where one factor alone is held out, and the mean R² of the others."""
 
     ood: Number | None
     id: Number | None

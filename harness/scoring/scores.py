@@ -136,7 +136,7 @@ class Scorer:
 
 
 def sample(indices: NDArray[np.int64], limit: int | None, seed: int) -> NDArray[np.int64]:
-    """At most `limit` of the indices, drawn without replacement by `seed`, in their order; all of them if None."""
+    """The indices, at most `limit` of them, drawn without replacement by `seed`, in their order; all of them if None."""
     if limit is None or limit >= len(indices):
         return indices
     return np.sort(np.random.default_rng(seed).choice(indices, limit, replace=False))

@@ -50,7 +50,7 @@ class Seeds(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 class Preset(click.Choice):  # type: ignore[type-arg,unused-ignore]
-    """Of a bench; `full` was called `paper` before, which still works and says so."""
+    """The preset of a bench; `full` was called `paper` before, which still works and says so."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value == "paper":
@@ -60,7 +60,7 @@ class Preset(click.Choice):  # type: ignore[type-arg,unused-ignore]
 
 
 class Part(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """i/n: the i-th of n parts, i from 1."""
+    """A part, i/n: the i-th of n, i from 1."""
 
     name = "i/n"
 
@@ -135,7 +135,7 @@ def key_values(ctx: click.Context, param: click.Parameter, values: tuple[str, ..
 
 
 def named_values(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """As `key_values`, and each value of the option may hold several, separated by commas."""
+    """Read KEY=VALUE as `key_values` does, where each value of the option may hold several, separated by commas."""
     return key_values(ctx, param, names(ctx, param, values))
 
 
