@@ -20,11 +20,10 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:1] = [str(ROOT), str(ROOT / "tests")]
 
-from graphs import GlowGraph  # noqa: E402  # the tests' writer of graphs
-
 from celebglow.convert.graph_glow import GraphGlow  # noqa: E402
 from celebglow.decoder import Decoder  # noqa: E402
 from celebglow.glow import Glow  # noqa: E402
+from helpers.graphs import GlowGraph  # noqa: E402  # the tests' writer of graphs
 
 CELEBGLOW = 216_000  # images
 

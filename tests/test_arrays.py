@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile import npy_header, npz, peak_of, zeros
 
+from helpers.hostile import npy_header, npz, peak_of, zeros
 from splits.arrays import BadFile, npy_rows, open_zip, rows_of, zip_rows
 
 

@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import official
 import pytest
 import torch
-from conftest import no_file_above
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_store import counting
 
 import harness
 import splits
@@ -29,6 +26,8 @@ from harness.data.pairs import ChangedFactors, LaplaceSteps
 from harness.data.pixels import Pixels, available_memory
 from harness.formats.convert import convert
 from harness.models import Representation, find
+from helpers import official
+from helpers.files import counting, no_file_above
 from splits.grid import FactorKind
 
 PLACES = ["memory", "mapped"]

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from small import blocks, blocks_spec
 
 import harness
 from harness.bench.plan import Plan, plan
@@ -22,6 +21,7 @@ from harness.report.tables import score_table
 from harness.runs.config import fingerprint
 from harness.runs.presets import Settings, resolve
 from harness.runs.records import RunScores, RunSetup
+from helpers.small import blocks, blocks_spec
 
 BEFORE = Path(__file__).parent / "golden/before"
 CPU = torch.device("cpu")

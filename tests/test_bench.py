@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import ROOT, CommandLine, assert_one_clear_line
 
 from harness.bench.execute import execute
 from harness.bench.names import MOST_RUNS
@@ -29,6 +28,7 @@ from harness.data.store import Store
 from harness.models import find
 from harness.runs.presets import Settings
 from harness.runs.run import Run
+from helpers.commands import ROOT, CommandLine, assert_one_clear_line
 from ood_data.commands import main
 from splits import DATASETS
 from splits.errors import InputError, NumericalError

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
-import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
-from conftest import CommandLine, assert_one_clear_line, random_glow
 from PIL import Image
 
 from celebglow.convert.openai_directions import CELEBA
@@ -21,8 +18,9 @@ from celebglow.fitting.augmentation import TrainingImages
 from celebglow.fitting.config import NO_AUGMENTATION
 from celebglow.fitting.images import read_images
 from celebglow.fitting.labels import read_labels
-from cli import main
 from harness.data.store import Store
+from helpers.commands import CommandLine, assert_one_clear_line, invoke
+from helpers.flows import random_glow
 
 COUNT = 40
 
@@ -201,11 +199,6 @@ def test_wide_and_endless_tables_are_told_of_at_once(tmp_path: Path, monkeypatch
 
 
 # The commands
-
-
-def invoke(*arguments: object) -> subprocess.CompletedProcess[str]:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    return subprocess.CompletedProcess([], result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.mark.parametrize(

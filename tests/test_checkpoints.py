@@ -10,10 +10,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import assert_one_clear_line, random_glow
-from graphs import GlowGraph, GraphWriter
-from ports import layered, rosinality
-from test_generate import contents, make
 
 from celebglow.convert.checkpoints import convert, save
 from celebglow.convert.graph_compiler import compile_graph
@@ -25,6 +21,11 @@ from celebglow.decoder import Decoder
 from celebglow.glow import Glow
 from celebglow.pipeline import CelebGlowPipeline
 from cli import main
+from helpers.commands import assert_one_clear_line
+from helpers.files import contents
+from helpers.flows import make, random_glow
+from helpers.graphs import GlowGraph, GraphWriter
+from helpers.ports import layered, rosinality
 
 
 def test_a_known_structure_becomes_the_same_glow(tmp_path: Path) -> None:

@@ -15,8 +15,6 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
-from conftest import ROOT
 
 import splits
 from cli import main
@@ -24,17 +22,13 @@ from harness.data.names import stores_in
 from harness.formats.catalog import CATALOG
 from harness.io.progress import duration, move, progress_bar
 from harness.models import NAMES
+from helpers.commands import ROOT, invoke
 from ood_data.commands import shadows
 from ood_data.commands.options import Seeds
 from ood_data.commands.policy import Command, InOptions, as_options, every_command
 from splits import errors
 
 LIBRARY = ("celebglow", "harness", "splits")
-
-
-def invoke(*arguments: object) -> subprocess.CompletedProcess[str]:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    return subprocess.CompletedProcess([], result.exit_code, result.stdout, result.stderr)
 
 
 EVERY = list(every_command(main))

@@ -19,11 +19,8 @@ from types import SimpleNamespace
 
 import h5py
 import numpy as np
-import official
 import pytest
-from conftest import ROOT, CommandLine, assert_one_clear_line, no_file_above
 from numpy.lib import format as npy
-from official import pictures, small_spec
 from PIL import Image
 
 import splits
@@ -36,6 +33,10 @@ from harness.formats.catalog import CATALOG, File
 from harness.formats.convert import convert
 from harness.formats.export import export
 from harness.io import atomic
+from helpers import official
+from helpers.commands import ROOT, CommandLine, assert_one_clear_line
+from helpers.files import contents, no_file_above
+from helpers.official import pictures, small_spec
 from splits.arrays import BadFile
 
 Make = Callable[[Path, splits.SplitSpec], tuple[Path, np.ndarray]]
@@ -93,10 +94,6 @@ LAYOUTS: dict[str, Make] = {
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.data.store.SHARD_BYTES", 7 * 8 * 8 * 3)
     monkeypatch.setattr(readers, "WINDOW", 20 * 8 * 8 * 3)  # several passes for rows in no order
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

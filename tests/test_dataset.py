@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import NAME, blocks, blocks_spec
 from torch.utils.data import DataLoader, Subset, SubsetRandomSampler
 
 import harness
 import ood_data
 from harness.data.dataset import Dataset
+from helpers.small import NAME, blocks, blocks_spec
 from splits import load_spec
 
 

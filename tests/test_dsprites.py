@@ -9,12 +9,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import CommandLine, assert_one_clear_line
 
 import splits
 from harness.data.store import Store, verify
 from harness.data.writer import Writer
 from harness.formats import dsprites
+from helpers.commands import CommandLine, assert_one_clear_line
 
 # Of the 320 frames of the dataset's own animation, packed by numpy.packbits.
 ANIMATION_SHA256 = "3d38f770e7694ba6ba5430c6f6eb71df0a62d538c867bcc5b19aebdb15d2d9e3"

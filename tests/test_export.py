@@ -17,11 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import official
 import pytest
-from conftest import ROOT, no_file_above
 from PIL import Image
-from test_store import contents
 
 import splits
 from harness.data.dataset import spec_of
@@ -31,6 +28,9 @@ from harness.formats import export as module
 from harness.formats.card import card, preview
 from harness.formats.convert import convert
 from harness.formats.export import export
+from helpers import official
+from helpers.commands import ROOT
+from helpers.files import contents, no_file_above
 
 LAYOUTS = ["benchmark", "parquet", "png"]
 

@@ -25,10 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import official
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT, no_file_above
 
 import splits
 from cli import main
@@ -39,6 +37,9 @@ from harness.formats.fetch import fetch_dataset
 from harness.io import download, part
 from harness.io.download import fetch
 from harness.io.web import DownloadError
+from helpers import official
+from helpers.commands import ROOT
+from helpers.files import no_file_above
 from splits.arrays import BadFile
 
 CONTENT = random.Random(0).randbytes(300_000)

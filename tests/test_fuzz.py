@@ -17,12 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_split_specs import GOOD
 
 import splits
 from celebglow.fitting.images import read_images
 from celebglow.fitting.labels import read_labels
 from harness.formats.readers import open_reader
+from helpers.specs import GOOD
 from splits.arrays import npy_rows, open_zip, rows_of
 from splits.errors import OodDataError
 

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import ROOT, CommandLine, assert_one_clear_line, random_pipeline
 from diffusers.utils import logging
 from PIL import Image
 
@@ -29,16 +28,10 @@ from celebglow.info import SavedFlow
 from celebglow.pipeline import CelebGlowPipeline
 from cli import main
 from harness.data.store import Store, verify
+from helpers.commands import ROOT, CommandLine, assert_one_clear_line
+from helpers.files import contents
+from helpers.flows import make, random_pipeline
 from splits.errors import InputError
-
-
-def make(root: Path, pipeline: CelebGlowPipeline, part: tuple[int, int] = (1, 1), **changes: object) -> bool:
-    population = Population(**{"persons": 3, "levels": 2} | changes)  # type: ignore[arg-type]
-    return generate(root, pipeline, population, part=part, progress=False)
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
 def test_the_grid_is_the_pipelines_pictures_in_row_major_order(tmp_path: Path, pipeline: CelebGlowPipeline) -> None:

@@ -13,7 +13,6 @@ import normflows
 import numpy as np
 import pytest
 import torch
-from conftest import random_glow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch import Tensor
 from celebglow.decoder import Decoder
 from celebglow.glow import Glow
 from celebglow.layers import AffineCoupling, Step
+from helpers.flows import random_glow
 
 GOLDEN = Path(__file__).parent / "golden"
 FLOWS = [

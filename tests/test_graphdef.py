@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import random_glow
-from graphs import GlowGraph, GraphWriter, entry, varint
 
 from celebglow.convert.checkpoints import convert
 from celebglow.convert.graph_compiler import UnsupportedGraph, compile_graph
 from celebglow.convert.graph_glow import GraphGlow
 from celebglow.convert.graphdef import NotAGraph, read_graph
+from helpers.flows import random_glow
+from helpers.graphs import GlowGraph, GraphWriter, entry, varint
 
 
 def test_only_what_depends_on_the_latents_is_left_to_run(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 from harness.io.locks import acquire, is_held, locked, take
+from helpers.commands import ROOT
 from splits.errors import BusyError, DamagedError
 
 COUNT = """

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import ROOT, no_file_above
 
 from celebglow.info import BUNDLED
 from celebglow.pipeline import CelebGlowPipeline
@@ -20,6 +19,8 @@ from cli import main
 from harness import machine
 from harness.bench.execute import attempt
 from harness.runs.run import Run
+from helpers.commands import ROOT
+from helpers.files import no_file_above
 
 CPU = torch.device("cpu")
 

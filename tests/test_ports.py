@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from ports import State, layered, layered_decode, rosinality, rosinality_decode
 
 from celebglow.convert.pytorch_checkpoints import read_checkpoint
 from celebglow.convert.pytorch_layouts import UnsupportedCheckpoint
 from celebglow.glow import Glow
+from helpers.ports import State, layered, layered_decode, rosinality, rosinality_decode
 
 SIDE = 16
 WAYS = [(affine, lu) for affine in (False, True) for lu in (False, True)]

@@ -16,8 +16,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import assert_one_clear_line, random_glow
-from graphs import GlowGraph
 
 from celebglow.convert import openai
 from celebglow.convert.openai import openai_flow
@@ -26,6 +24,9 @@ from celebglow.glow import Glow
 from celebglow.pipeline import CelebGlowPipeline
 from cli import main
 from harness.data.store import Store
+from helpers.commands import assert_one_clear_line
+from helpers.flows import random_glow
+from helpers.graphs import GlowGraph
 
 
 class Server:

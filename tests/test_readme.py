@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import ROOT
 
 import ood_data
+from helpers.commands import ROOT
 from ood_data.commands import main
 
 README = ROOT / "README.md"

@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import official
 import pytest
 from click.testing import CliRunner
-from dying import Killed, killed_at
-from test_store import FORGED, ROWS, contents, description, pictures, rows_of
 
 from harness.data import writer
 from harness.data.description import Description
@@ -24,6 +21,10 @@ from harness.data.store import Store, overview, verify
 from harness.data.writer import Writer
 from harness.formats import dsprites
 from harness.formats.convert import convert
+from helpers import official
+from helpers.dying import Killed, killed_at
+from helpers.files import contents
+from helpers.toy import FORGED, ROWS, description, pictures, rows_of
 from ood_data.commands import main
 from splits.errors import DamagedError
 

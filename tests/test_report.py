@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CommandLine, assert_one_clear_line
 from matplotlib.figure import Figure
 
 from harness.bench.execute import execute
@@ -24,6 +23,7 @@ from harness.report.tables import overviews, score_table, score_text
 from harness.runs.presets import Settings
 from harness.runs.records import Protocol, RunScores
 from harness.scoring.baselines import baselines
+from helpers.commands import CommandLine, assert_one_clear_line
 from splits import load_spec
 
 TINY = ["train.steps=3", "train.batch=16", "readout.steps=3", "train.precision=fp32"]

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
 from harness.bench.plan import plan
 from harness.bench.replay import FACTOR_TOLERANCE, MEAN_TOLERANCE, compared, replay
@@ -23,15 +22,10 @@ from harness.report.results import collect
 from harness.report.tables import score_table
 from harness.runs.presets import Settings
 from harness.runs.records import RunScores
-from ood_data.commands import main
+from helpers.commands import ROOT, invoke
 
 CPU = torch.device("cpu")
 TINY = ("train.steps=4", "train.batch=16", "readout.steps=3", "train.precision=fp32", "score.samples=50")
-ROOT = Path(__file__).parents[1]
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(each) for each in arguments], catch_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +40,7 @@ def runs(blocks_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def records(runs: Path, tmp_path: Path) -> Path:
-    assert invoke("results", "submit", runs, "--to", tmp_path / "results").exit_code == 0
+    assert invoke("results", "submit", runs, "--to", tmp_path / "results").returncode == 0
     return tmp_path / "results"
 
 
@@ -71,7 +65,7 @@ def test_the_command_of_a_record_makes_the_same_run(blocks_root: Path, records: 
     program, *arguments = shlex.split(record.command)
     assert program == "ood-data"
     done = invoke(*arguments, "--data", blocks_root, "--out", tmp_path / "again", "--json")
-    assert done.exit_code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     (scores,) = json.loads(done.stdout)["runs"]
     assert scores["fingerprint"] == record.scores.fingerprint
     assert scores["r2"] == record.scores.r2.to_dict()
@@ -79,7 +73,7 @@ def test_the_command_of_a_record_makes_the_same_run(blocks_root: Path, records: 
 
 def test_a_record_replays(blocks_root: Path, records: Path, tmp_path: Path) -> None:
     done = invoke("bench", "replay", *files(records)[:2], "--data", blocks_root, "--out", tmp_path / "replays")
-    assert done.exit_code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     assert done.stdout.count(": agrees: R² ") == 2
     assert "the same to the last digit" in done.stdout
 
@@ -125,7 +119,7 @@ def test_what_cannot_be_made_again_is_struck_out(
     assert "blocks here was made in another way: 7 images of" in replay(other, blocks_root, tmp_path, CPU).reason
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
     done = invoke("bench", "replay", files(records)[0], "--data", tmp_path)
-    assert done.exit_code == 1
+    assert done.returncode == 1
     assert "blocks" in done.stderr
 
 
@@ -148,7 +142,7 @@ def test_a_wrong_record_is_found(records: Path, change: Any, words: str) -> None
     path.write_text(json.dumps(document))
     assert words in problem_of(path, records)
     done = invoke("results", "check", records)
-    assert done.exit_code == 1
+    assert done.returncode == 1
     assert words in done.stdout
     assert "8 records, 1 with a problem" in done.stdout
 
@@ -162,7 +156,7 @@ def test_wrong_use_is_told_in_a_line(runs: Path, tmp_path: Path) -> None:
         (("bench", tmp_path / "x.toml"), "x.toml is not a file: a study in TOML is expected"),
     ]:
         done = invoke(*arguments)
-        assert done.exit_code in (1, 2)
+        assert done.returncode in (1, 2)
         assert words in " ".join(done.stderr.split())
 
 
@@ -216,7 +210,7 @@ def test_a_wrong_study_is_told_in_a_line(blocks_root: Path, tmp_path: Path, befo
     assert before in STUDY
     (tmp_path / "study.toml").write_text(STUDY.replace(before, after))
     done = invoke("bench", tmp_path / "study.toml", "--data", blocks_root)
-    assert done.exit_code == 2
+    assert done.returncode == 2
     assert words in done.stderr
 
 
@@ -225,7 +219,7 @@ def test_a_study_is_made_and_continued(blocks_root: Path, tmp_path: Path) -> Non
     study.write_text(STUDY.replace('["mlp", "cnn"]', '["mlp"]').replace("[1, 4.0]", "[1]").replace("[2, 3]", "[2]"))
     where = ("--data", blocks_root, "--out", tmp_path / "runs", "--jobs", 1, "--json")
     done = invoke("bench", study, *where)
-    assert done.exit_code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["runs"]) == 5
     shutil.rmtree(next((tmp_path / "runs/blocks/random/mlp").iterdir()))
     assert "4 done, 1 new" in invoke("bench", study, *where[:4], "--dry-run").stdout
@@ -254,7 +248,7 @@ def test_the_leaderboard_is_what_the_records_say() -> None:
 
 def test_the_records_of_this_project_are_whole(tmp_path: Path) -> None:
     told = invoke("results", "check", ROOT / "results")
-    assert told.exit_code == 0, told.stdout
+    assert told.returncode == 0, told.stdout
     records = [ResultRecord.read(path) for path in files(ROOT / "results")]
     assert all(record.setup.commit and "changes" not in record.setup.commit for record in records)
     assert {record.scores.protocol.model for record in records} == {1}

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import r2_score
-from small import blocks_spec
 
 import harness
 import splits
@@ -18,6 +17,7 @@ from harness.scoring.baselines import BASELINES, baselines
 from harness.scoring.baselines import predictions as predictions_of
 from harness.scoring.r2 import grid_variance
 from harness.scoring.scores import Scorer, sample
+from helpers.small import blocks_spec
 
 SPEC = blocks_spec()
 # The mean R² of train-mean, ood-to-mean and clip on the paper's splits, worked out independently.

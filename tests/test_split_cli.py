@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hostile import npy_header, npz, peak_of, zeros
-from test_split_specs import GOOD
-from test_splits import COUNTS
 
 import splits
 from cli import main
+from helpers.hostile import npy_header, npz, peak_of, zeros
+from helpers.specs import COUNTS, GOOD
 from splits.export import write, written_whole
 from splits.plot import plot
 from splits.published import compare, labels_file

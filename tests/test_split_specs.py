@@ -9,31 +9,9 @@ from pathlib import Path
 import pytest
 
 import splits
+from helpers.specs import GOOD
 from splits.catalog import LARGEST_SPEC
 from splits.vocabulary import SPECS
-
-GOOD = """
-name = "rooms"
-[[factor]]
-name = "lamp"
-size = 3
-kind = "categorical"
-values = ["off", "dim", "bright"]
-[[factor]]
-name = "x-axis"
-size = 6
-kind = "ordinal"
-[split.extrapolation]
-test_if = "any"
-held_out = { lamp = ["bright"], "x-axis" = "4:" }
-[split.composition]
-test_if = "all"
-held_out = { lamp = "1:", "x-axis" = [3, 4, 5] }
-[split.random]
-test_count_of = "extrapolation"
-seed = 3
-"""
-
 
 Write = Callable[[str], Path]
 

@@ -16,29 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import splits
+from helpers.specs import COUNTS
 from splits import rules
 from splits.explain import explain, steps_to_train
 from splits.plot import pair_mask
 
 # Counts and hashes of the random masks, recomputed from the rules of Schott et al. and of its supplementary code.
-COUNTS = {
-    ("dsprites", "random"): (240_000, 497_280),
-    ("dsprites", "composition"): (192_312, 544_968),
-    ("dsprites", "interpolation"): (240_000, 497_280),
-    ("dsprites", "extrapolation"): (240_000, 497_280),
-    ("shapes3d", "random"): (147_456, 332_544),
-    ("shapes3d", "composition"): (153_408, 326_592),
-    ("shapes3d", "interpolation"): (147_456, 332_544),
-    ("shapes3d", "extrapolation"): (147_456, 332_544),
-    ("mpi3d", "random"): (311_040, 725_760),
-    ("mpi3d", "composition"): (287_712, 749_088),
-    ("mpi3d", "interpolation"): (311_040, 725_760),
-    ("mpi3d", "extrapolation"): (311_040, 725_760),
-    ("celebglow", "random"): (64_000, 152_000),
-    ("celebglow", "composition"): (91_000, 125_000),
-    ("celebglow", "interpolation"): (64_000, 152_000),
-    ("celebglow", "extrapolation"): (64_000, 152_000),
-}
 RANDOM_MASKS = {
     "dsprites": "3ff67b94e5136c8e",
     "shapes3d": "7d1d8ae909d82d54",

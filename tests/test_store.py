@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import pickle
@@ -12,35 +11,21 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 import zarr
-from dying import killed_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.data import writer
-from harness.data.manifest import Entry, finished, read_finished
+from harness.data.manifest import finished, read_finished
 from harness.data.store import Description, Problem, Store, overview, verify
 from harness.data.writer import Writer, remove
+from helpers.dying import killed_at
+from helpers.files import contents, counting
+from helpers.toy import FORGED, ROWS, SIDE, SPEC, description, pictures, rows_of
 from splits.errors import DamagedError, MissingError
-
-ROWS, SIDE = 5, 4
-SPEC = {"name": "toy", "factor": [{"name": "a", "size": 4, "kind": "ordinal"}]}
-
-
-def description(images: int = 20, compress: bool = False, **source: Any) -> Description:
-    return Description("toy", (images, SIDE, SIDE, 3), ROWS, compress, SPEC, {"seed": 0} | source)
-
-
-def pictures(shard: int, rows: int = ROWS) -> np.ndarray:
-    return np.random.default_rng(shard).integers(0, 256, (rows, SIDE, SIDE, 3), dtype=np.uint8)
-
-
-def rows_of(images: int, shard: int) -> int:
-    return min(ROWS, images - shard * ROWS)
 
 
 def write(root: Path, images: int = 20, part: tuple[int, int] = (1, 1), compress: bool = False, limit: int = 10**6) -> bool:
@@ -48,21 +33,6 @@ def write(root: Path, images: int = 20, part: tuple[int, int] = (1, 1), compress
         for shard in one.missing[:limit]:
             one.publish(shard, pictures(shard, rows_of(images, shard)))
         return one.finish(lambda _: "# toy\n", lambda s: s.read(0, 1).tobytes())
-
-
-def counting(hashed: list[str]) -> Callable[..., object]:
-    """In the place of `hashlib.file_digest`, to see of which files the hashes are asked."""
-    digest = hashlib.file_digest
-
-    def counted(file: BinaryIO, name: str) -> object:
-        hashed.append(Path(file.name).name)
-        return digest(file, name)  # type: ignore[arg-type]
-
-    return counted
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
 @settings(max_examples=25, deadline=None)
@@ -223,20 +193,6 @@ def test_what_stands_for_a_file_is_named(tmp_path: Path, what: str, where: str) 
     else:
         STRANGE[what](path)
     assert Problem(f"toy.zarr/{where}", f"is {what}, not a file") in verify(tmp_path, "toy")
-
-
-FORGED: dict[str, Callable[[list[Entry], dict[str, str]], object]] = {
-    "without bytes": lambda entries, files: entries[0].pop("bytes"),
-    "a path that is a number": lambda entries, files: entries[0].update(path=5),
-    "a path outside": lambda entries, files: entries[0].update(path="../../../etc/passwd"),
-    "a length that is true": lambda entries, files: entries[0].update(bytes=True),
-    "a hash that is none": lambda entries, files: entries[0].update(sha256="x"),
-    "no shards": lambda entries, files: entries.clear(),
-    "no documents": lambda entries, files: files.clear(),
-    "a document's hash that is none": lambda entries, files: files.update({"zarr.json": "1"}),
-    "a file outside": lambda entries, files: files.update({"../secret": "0" * 64}),
-    "no card": lambda entries, files: files.pop("toy.md"),
-}
 
 
 @pytest.mark.parametrize("what", FORGED)

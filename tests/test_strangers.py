@@ -10,10 +10,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-import official
 import pytest
-from hostile import npy_header, npz, peak_of, png, zeros
-from official import pictures, small_spec
 from PIL import Image
 
 import harness
@@ -23,10 +20,13 @@ from harness.data.writer import Writer
 from harness.formats.convert import convert
 from harness.formats.export import export
 from harness.formats.readers import image_shape
+from helpers import official
+from helpers.hostile import npy_header, npz, peak_of, png, zeros
+from helpers.official import pictures, small_spec
 from splits.arrays import BadFile
 
 
-def contents(root: Path) -> list[str]:
+def names_in(root: Path) -> list[str]:
     return [path.name for path in root.rglob("*") if path.is_file()]
 
 
@@ -190,7 +190,7 @@ def test_strangers_files_are_refused_by_name_and_take_no_memory(tmp_path: Path, 
         convert(path, None, tmp_path / "data", spec_file)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 1500
-    assert not (tmp_path / "data").exists() or not contents(tmp_path / "data")
+    assert not (tmp_path / "data").exists() or not names_in(tmp_path / "data")
     assert peak_of(convert, path, None, tmp_path / "data", spec_file) < 5 * 10**7
 
 
@@ -236,7 +236,7 @@ def test_a_store_whose_grid_is_not_that_of_its_images(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match="has 60 images, and its grid 27,000,000 cells"):
             use()
-    assert not (tmp_path / "x").exists() or not contents(tmp_path / "x")
+    assert not (tmp_path / "x").exists() or not names_in(tmp_path / "x")
 
 
 def test_a_card_shows_text_as_text(tmp_path: Path) -> None:

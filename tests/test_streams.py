@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from helpers.commands import ROOT
 
 CLOSED = [(0,), (1,), (2,), (1, 2), (0, 1, 2)]
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import ROOT, CommandLine
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -27,6 +26,7 @@ from celebglow.flow import Flow
 from celebglow.glow import Glow
 from celebglow.pipeline import CelebGlowPipeline
 from cli import main
+from helpers.commands import ROOT, CommandLine
 
 LEVEL = {"affine": 1, "eight bits": 1}  # grey levels between two values of an image, where it is not of 5 bits
 EXECUTED = {"dilated", "deeper"}  # couplings that no Glow of ours has

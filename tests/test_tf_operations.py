@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from numpy.typing import NDArray
 from torch import Tensor
 
 from celebglow.convert.graph_compiler import Compiler, ancestors, run
 from celebglow.convert.graphdef import Constant, Graph, read_graph
 from celebglow.convert.tfops import OPERATIONS
+from helpers.commands import ROOT
 
 with np.load(ROOT / "tests/golden/tf_operations.npz") as file:
     GOLDEN: dict[str, NDArray[Any]] = dict(file)

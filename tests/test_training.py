@@ -16,8 +16,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import CommandLine, random_glow
-from hostile import npy_header, npz, peak_of, png, zeros
 from PIL import Image
 
 from celebglow.directions import Directions, Label, area_under_curve, fit_directions
@@ -29,6 +27,9 @@ from celebglow.glow import Glow
 from celebglow.pipeline import CelebGlowPipeline
 from cli import main
 from harness.data.store import Store
+from helpers.commands import CommandLine
+from helpers.flows import random_glow
+from helpers.hostile import npy_header, npz, peak_of, png, zeros
 
 CPU = torch.device("cpu")
 CONFIG = TrainingConfig(
