@@ -289,7 +289,7 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(blocks_root: Path, t
     def start(out: Path) -> subprocess.Popen[bytes]:
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         whole = [*command, "--data", str(blocks_root), "--out", str(out), *arguments]
-        return subprocess.Popen(whole, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(whole, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     assert start(tmp_path / "whole").wait(300) == 0
     kills = 0
