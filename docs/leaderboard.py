@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from harness.io.atomic import write_atomically  # noqa: E402
-from harness.report.results import LeaderboardRow, collect, mixtures  # noqa: E402
+from harness.report.leaderboard import LeaderboardRow, collect, mixtures  # noqa: E402
 from harness.report.tables import overviews, score_table  # noqa: E402
 
 README, PAGE = ROOT / "README.md", ROOT / "docs/leaderboard.md"

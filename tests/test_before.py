@@ -16,7 +16,7 @@ from harness.bench.plan import Plan, plan
 from harness.data.store import verify
 from harness.models import MODELS, find
 from harness.report.html import report
-from harness.report.results import collect
+from harness.report.leaderboard import collect
 from harness.report.tables import score_table
 from harness.runs.config import fingerprint
 from harness.runs.presets import Settings, resolve

@@ -18,7 +18,7 @@ from harness.bench.execute import execute
 from harness.bench.plan import plan as plan_bench
 from harness.report import figures, html
 from harness.report.html import report
-from harness.report.results import PUBLISHED, collect, leaderboard, mixtures
+from harness.report.leaderboard import PUBLISHED, collect, leaderboard, mixtures
 from harness.report.tables import overviews, score_table, score_text
 from harness.runs.presets import Settings
 from harness.runs.records import Protocol, RunScores

@@ -17,8 +17,8 @@ from harness.bench.plan import plan
 from harness.bench.replay import FACTOR_TOLERANCE, MEAN_TOLERANCE, compared, replay
 from harness.bench.study import plan_study, read_study
 from harness.models import MODELS
-from harness.report.records import ResultRecord, command_of, problem_of
-from harness.report.results import collect
+from harness.report.leaderboard import collect
+from harness.report.result_record import ResultRecord, command_of, problem_of
 from harness.report.tables import score_table
 from harness.runs.presets import Settings
 from harness.runs.records import RunScores

@@ -13,7 +13,7 @@ import torch
 
 import harness
 from harness.models import find
-from harness.report.records import ResultRecord
+from harness.report.result_record import ResultRecord
 from harness.runs.config import fingerprint, images_of
 from harness.runs.records import RunScores
 from harness.runs.run import Run

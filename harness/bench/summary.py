@@ -10,7 +10,7 @@ from harness.bench.estimate import lacking
 from harness.bench.execute import Outcome
 from harness.bench.plan import Gap, Plan
 from harness.models import MODELS, families
-from harness.report.results import leaderboard, mixtures
+from harness.report.leaderboard import leaderboard, mixtures
 from harness.report.tables import score_table
 from harness.runs.presets import is_plain
 from harness.runs.run import Run

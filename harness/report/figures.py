@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from harness.report.results import LeaderboardRow
+from harness.report.leaderboard import LeaderboardRow
 from harness.scoring.baselines import BASELINES, label
 from harness.scoring.records import DistanceError
 

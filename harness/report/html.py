@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.io.atomic import write_atomically
 from harness.io.locks import locked
 from harness.report import figures
-from harness.report.results import PUBLISHED, LeaderboardRow, Number, mixtures
+from harness.report.leaderboard import PUBLISHED, LeaderboardRow, Number, mixtures
 from harness.report.tables import score_table
 from harness.scoring.baselines import label
 from splits import KINDS
@@ -65,7 +65,7 @@ def report(rows: list[LeaderboardRow], out: Path) -> list[Path]:
     Pictures that an earlier report left there, of splits that these rows have no more, are removed.
 
     Args:
-        rows: of `harness.report.results.collect`, at least one.
+        rows: of `harness.report.leaderboard.collect`, at least one.
         out: made if it is not there.
     """
     files: dict[str, bytes] = {"scores.csv": _csv(_score_rows(rows)), "factors.csv": _csv(_factor_rows(rows))}

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 
-from harness.report.results import LeaderboardRow
+from harness.report.leaderboard import LeaderboardRow
 from harness.scoring import baselines
 from harness.scoring.records import BaselineName
 from splits import KINDS

@@ -203,7 +203,7 @@ def replay(files: tuple[Path, ...], data: Path, out: Path, device: str, as_json:
     from harness.bench.replay import replay
     from harness.io.progress import move, progress_bar
     from harness.machine import keep_freed_memory
-    from harness.report.records import ResultRecord
+    from harness.report.result_record import ResultRecord
 
     records = [ResultRecord.read(file) for file in files]
     where = pick_device(device)
@@ -277,7 +277,7 @@ def report_command(runs: Path, out: Path, as_json: bool) -> None:
 
     # Only now what imports torch and matplotlib.
     from harness.report.html import report
-    from harness.report.results import collect, mixtures
+    from harness.report.leaderboard import collect, mixtures
     from harness.report.tables import overviews, score_table
     from harness.scoring.baselines import EXPLAINED
     from splits.formatting import table

@@ -47,7 +47,7 @@ def submit(runs: tuple[Path, ...], folder: Path, as_json: bool) -> None:
     """
     folders = [found for run in runs for found in _finished(run)]
 
-    from harness.report.records import ResultRecord  # torch
+    from harness.report.result_record import ResultRecord  # torch
 
     records = [ResultRecord.of(run) for run in folders]
     for record in records:
@@ -81,7 +81,7 @@ def check(folder: Path, as_json: bool) -> None:
     if not any(folder.glob("*/*/*/*.json")):
         raise MissingError(f"no record in {folder}: make some with `ood-data results submit runs/`")
 
-    from harness.report.records import problem_of  # torch
+    from harness.report.result_record import problem_of  # torch
 
     paths = sorted(folder.rglob("*.json"))
     problems = {str(path): problem for path in paths if (problem := problem_of(path, folder))}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.models import MODELS
-from harness.report.records import ResultRecord
+from harness.report.result_record import ResultRecord
 from harness.runs.presets import is_plain
 from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup
 from splits import KINDS, Kind
