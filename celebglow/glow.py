@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from celebglow.architecture import CHANNELS, RESOLUTION, STEPS, WIDTHS, check_architecture
 from celebglow.flow import Flow
 from celebglow.layers import ActNorm, CouplingNet, SplitPrior, Step, TopPrior, squeeze, unsqueeze
+from splits.errors import InputError, did_you_mean
 
 
 class Encoding(NamedTuple):
@@ -37,6 +38,21 @@ class Level(nn.Module):
     def __iter__(self) -> Iterator[Step]:
         """The steps in the order of encoding."""
         return iter(cast("list[Step]", list(self.steps)))
+
+
+PLACES = ("conv1", "conv2", "conv3", "prior", "top")
+
+
+def _check_contexts(contexts: Mapping[str, Sequence[int]], resolution: int, levels: int) -> None:
+    """Raise ValueError for contexts that no Glow of that size has."""
+    for place, sides in contexts.items():
+        if place not in PLACES:
+            raise InputError(f"unknown place of a context {place!r}{did_you_mean(place, PLACES)}")
+        most = [resolution // 2 ** (level + 1) for level in range(levels)]
+        if len(sides) != levels or not all(0 <= side <= limit for side, limit in zip(sides, most, strict=True)):
+            raise InputError(
+                f"contexts of {place}: a side for each of {levels} levels is expected, at most {most}, got {list(sides)}"
+            )
 
 
 class Glow(Flow):
@@ -80,6 +96,7 @@ class Glow(Flow):
         super().__init__()
         widths = check_architecture(resolution, channels, steps, widths, coupling, bits)
         levels = len(steps)
+        _check_contexts(contexts or {}, resolution, levels)
         self.levels = nn.ModuleList()
         self.latent_shapes: list[tuple[int, int, int]] = []
         width_in = channels

@@ -297,3 +297,17 @@ def test_the_gpu_decodes_the_same_pictures() -> None:
         on_cpu = Decoder(flow)(latents)
         on_gpu = Decoder(flow.cuda())(latents.cuda()).cpu()
     torch.testing.assert_close(on_gpu, on_cpu, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "contexts, words",
+    [
+        ({"conv9": [3, 3]}, "unknown place of a context 'conv9'"),
+        ({"conv1": [3]}, r"contexts of conv1: a side for each of 2 levels is expected, at most \[8, 4\], got \[3\]"),
+        ({"prior": [9, 0]}, "contexts of prior"),
+        ({"conv2": [-1, 0]}, "contexts of conv2"),
+    ],
+)
+def test_contexts_that_no_glow_has_are_refused(contexts: dict[str, list[int]], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Glow(resolution=16, steps=(1, 1), widths=8, contexts=contexts)

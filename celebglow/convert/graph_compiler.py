@@ -39,6 +39,10 @@ class UnsupportedGraph(InputError):
     """The graph is whole, but cannot be run."""
 
 
+class NotKnownHere(UnsupportedGraph):
+    """The graph has an operation or an input that is not known here: another download of it would not help."""
+
+
 @dataclass(frozen=True)
 class Instruction:
     """`output`, an attribute, is the number of the result that is meant where an operation has several."""
@@ -119,10 +123,11 @@ def compile_graph(path: str | Path) -> Program:
         output = find_output(graph)
         order = ancestors(graph, [output])
         if unknown := unknown_operations(order):
-            raise UnsupportedGraph(_about_unknown(unknown, path))
+            raise NotKnownHere(_about_unknown(unknown, path))
         return Compiler(order).program(output)
     except InputError as error:
-        raise type(error)(f"{path}: {error}") from error.__cause__
+        report = f". {REPORT[0].upper()}{REPORT[1:]}" if isinstance(error, UnsupportedGraph) and "report" not in str(error) else ""
+        raise type(error)(f"{path}: {error}{report}") from error.__cause__
 
 
 def find_output(graph: Graph) -> str:
@@ -281,12 +286,15 @@ class Compiler:
         name = node.name.rpartition("/")[2]
         shape = tuple(abs(size) for size in _shape(node)[1:])
         if "downsampled" in name:
-            return torch.full((1, *(shape if len(shape) == 3 else (*self.latent_shapes[0][:2], 3))), GRAY, dtype=dtype)
+            height, width, _ = self.latent_shapes[0]
+            told = _shape(node)[1:] if len(shape) == 3 else (0, 0, 3)
+            shape = tuple(size if size > 0 else usual for size, usual in zip(told, (height, width, 3), strict=True))
+            return torch.full((1, *shape), GRAY, dtype=dtype)
         if "label" in name or name == "y":
             return torch.zeros(1, *shape, dtype=dtype)
         if dtype == torch.bool:  # whether it is training
             return torch.zeros(shape, dtype=dtype)
-        raise UnsupportedGraph(f"it needs an input that is not known here: {node.name}")
+        raise NotKnownHere(f"it needs an input that is not known here: {node.name}")
 
     def program(self, output: str) -> Program:
         """The program that computes an image.
@@ -299,7 +307,11 @@ class Compiler:
         if value is None or len(shape) != 4 or shape[1:] != self._image_shape():
             raise UnsupportedGraph(f"from latents {self.latent_shapes} an image {shape} is no invertible map")
         if shape[0] != 1:
-            raise UnsupportedGraph("it mixes the images of a batch")
+            raise UnsupportedGraph(
+                "its image is not one for each of its latents: its batch has a fixed size, or it mixes the images of one"
+            )
+        if shape[1] != shape[2]:
+            raise UnsupportedGraph(f"its images are of {shape[1]} × {shape[2]}, and square ones are expected")
         latents = [(height, width, channels) for height, width, channels in self.latent_shapes]
         return Program(latents, self.instructions, self.constants, value, shape)
 
@@ -332,6 +344,8 @@ class Compiler:
             self._evaluate(node, attributes, [self.known[source] for source in sources])
         elif node.op in IDENTITIES:
             self.values[node.name] = self.values[sources[0]]
+        elif node.op in ("ZerosLike", "OnesLike"):
+            self._evaluate(node, attributes, [torch.zeros(self.shapes[self.values[sources[0]]].shape)])
         elif node.op in ("Shape", "ShapeN", "Rank", "Size"):  # of one image: constants broadcast over a batch
             arguments = [self.shapes[self.values[each]] if each in self.values else self.known[each] for each in sources]
             self._evaluate(node, attributes, arguments)
@@ -367,8 +381,8 @@ class Compiler:
                 self.references[source] = constant.tolist()
             else:
                 self.references[source] = f"#{len(self.constants)}"
-                self.shapes[self.references[source]] = constant.to("meta")
                 self.constants.append(constant.float())
+                self.shapes[self.references[source]] = self.constants[-1].to("meta")
         return self.references[source]
 
     def _keep_batch(self, instruction: Instruction) -> Instruction:
@@ -398,6 +412,8 @@ def _canonical(instruction: Instruction) -> Instruction:
     op, inputs = instruction.op, instruction.inputs
     if op == "Concat":
         return Instruction("ConcatV2", (*inputs[1:], inputs[0]), {})
+    if op == "Cast" and instruction.attributes.get("DstT") in ("<f2", "<f8"):  # what is computed here is float32
+        return replace(instruction, attributes=instruction.attributes | {"DstT": "<f4"})
     if op == "Gather":
         return Instruction("GatherV2", (*inputs, 0), {})
     if op == "AddV2" or (op == "BiasAdd" and instruction.attributes.get("data_format", "NHWC") == "NHWC"):

@@ -9,7 +9,7 @@ One module, though a long one: the walk is one recursion, and what it meets on t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -174,8 +174,8 @@ class _Walk:
         return level, first
 
     def _last(self, value: Any) -> _Convolution:
-        """A 3×3 convolution without a ReLU."""
-        conv = self._convolution(value)
+        """A 3×3 convolution without a ReLU; a 1×1 one is one with zeros around."""
+        conv = _as_3x3(self._convolution(value))
         if conv.relu or conv.weight.shape[2:] != (3, 3):
             raise NotRecognised("a last convolution of another size, or with a ReLU")
         return conv
@@ -221,9 +221,12 @@ class _Walk:
                 raise NotRecognised("a coupling's network with a hidden layer that has no ReLU")
             hidden.append(conv)
             x = conv.x
-        if not hidden or hidden[-1].weight.shape[2:] != (3, 3) or (hidden[:-1] and hidden[0].weight.shape[2:] != (1, 1)):
+        if not hidden:
+            met = self.program.instruction(x)
+            raise NotRecognised(f"a coupling's network with {met.op if met is not None else 'nothing'} before its last convolution")
+        first = _as_3x3(hidden[-1])
+        if first.weight.shape[2:] != (3, 3) or (hidden[:-1] and hidden[0].weight.shape[2:] != (1, 1)):
             raise NotRecognised("a coupling's network of other layers than 3×3, 1×1, 3×3")
-        first = hidden[-1]
         width = last.weight.shape[1]
         second = hidden[0] if len(hidden) == 2 else _Convolution(None, torch.eye(width)[:, :, None, None], torch.zeros(width), True)
         state = {"weight1": first.weight, "norm1.bias": first.bias, "weight2": second.weight, "norm2.bias": second.bias}
@@ -249,6 +252,11 @@ class _Walk:
         maps = [part.expand(1, height, width, channels)[0].permute(2, 0, 1) for part in (mean, torch.log(scale))]
         h = torch.cat(maps)
         return {"bias": h} if h.any() else None
+
+
+def _as_3x3(conv: _Convolution) -> _Convolution:
+    """A 1×1 convolution as a 3×3 one; any other as it is."""
+    return replace(conv, weight=F.pad(conv.weight, (1, 1, 1, 1))) if conv.weight.shape[2:] == (1, 1) else conv
 
 
 def _zero_conv(name: str, conv: _Convolution) -> State:

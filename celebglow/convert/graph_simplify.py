@@ -131,6 +131,10 @@ class _Simplifier:
             constant = self.program.constant(value)
             taken = weight[:, position : position + depth]
             position += depth
+            if padded:
+                value, taken, maps = self._behind(value, taken)
+                constant = self.program.constant(value)
+                constants += maps
             if constant is not None:
                 padding = (height // 2, width // 2) if padded else (0, 0)
                 constants.append(condense(F.conv2d(constant.permute(0, 3, 1, 2), taken, padding=padding)[0]))
@@ -146,6 +150,32 @@ class _Simplifier:
             bias = _sum(bias, each)
         x = self._name(values[0]) if len(values) == 1 else self._add(Instruction("ConcatV2", (*map(self._name, values), 3), {}))
         return _Pending(x, torch.cat(channels, dim=1), bias)
+
+    def _behind(self, value: Any, weight: Tensor) -> tuple[Any, Tensor, list[Tensor]]:
+        """What a padded convolution sees through, to a ReLU: constants that scale the channels go into its weights, those that are
+        added become maps of its results.
+
+        Returns:
+            the value that is left, the weights for it, and the maps.
+        """
+        at, scaled, maps = value, weight, []
+        while (instruction := self.program.instruction(at)) is not None and instruction.op in ("Add", "Mul"):
+            known = [self.program.constant(each) for each in instruction.inputs]
+            constant = next((each for each in known if each is not None), None)
+            part = None if constant is None else _per_channel(constant.float(), weight.shape[1])
+            if part is None or (instruction.op == "Mul" and part.ndim > 1):
+                break
+            if instruction.op == "Mul":
+                scaled = scaled * part[:, None, None]
+            else:
+                height, width = self.shapes[at][1:3]
+                added = spread(part if part.ndim > 1 else part[:, None, None], height, width)
+                padding = (weight.shape[2] // 2, weight.shape[3] // 2)
+                maps.append(condense(F.conv2d(added[None].contiguous(), scaled, padding=padding)[0]))
+            at = instruction.inputs[0 if known[0] is None else 1]
+        if instruction is None or instruction.op != "Relu":
+            return value, weight, []
+        return at, scaled, maps
 
     def _separable(self, source: Any, weight: Tensor) -> _Pending | None:
         """A filter per channel and the 1×1 convolution of its results, together one convolution."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from celebglow.convert.checkpoints import convert, save
+from celebglow.convert.graph_compiler import NotKnownHere
 from harness.io.atomic import home, sha256, write_atomically
 from harness.io.download import fetch
 from harness.io.locks import locked
@@ -99,6 +100,8 @@ def _set_aside_if_wrong(path: Path) -> Iterator[None]:
     """Set a downloaded file aside if it cannot be converted: that is the download's fault, or ours, and not the user's."""
     try:
         yield
+    except NotKnownHere as error:
+        raise NotKnownHere(f"{error}. The file stays where it is: ood-data flow doctor {path}") from error
     except ValueError as error:
         aside = _rejected(path)
         again = aside.is_file() and sha256(aside) == sha256(path)

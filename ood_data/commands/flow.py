@@ -336,10 +336,11 @@ def flow_doctor(file: Path, table: Path | None, sheet: Path | None, as_json: boo
     page = examine(file, table)
     if page.sheet is not None:
         sheet = sheet or Path(f"{file.stem}-samples.png")
+        page.add("samples", str(sheet))
+    click.echo(json.dumps(page.data) if as_json else "\n".join(page.lines))  # first: at full size it took minutes
+    if page.sheet is not None and sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(sheet, page.sheet)
-        page.add("samples", str(sheet))
-    click.echo(json.dumps(page.data) if as_json else "\n".join(page.lines))
     if not page.converts:
         sys.exit(FAILED)
 

@@ -66,9 +66,12 @@ def beside(h, channels=4):
     return tf.nn.relu(Z.conv2d("seen", picture, channels))
 
 
+def vector(width):
+    return tf.reshape(Z.linear("film", condition["vector"], width, do_actnorm=False), [-1, 1, 1, width])
+
+
 def film(h, width):
-    factor = tf.reshape(Z.linear("film", condition["vector"], width, do_actnorm=False), [-1, 1, 1, width])
-    return tf.nn.relu(Z.conv2d("l_1", h, width) * (1 + factor))
+    return tf.nn.relu(Z.conv2d("l_1", h, width) * (1 + vector(width)))
 
 
 def deeper(h, width):
@@ -94,6 +97,12 @@ NETWORKS = {
         lambda h, width: tf.nn.relu(Z.conv2d("l_2", h, width, filter_size=[1, 1], context1d=condition["vector"])),
     ),
     "film": network(film),
+    "scaled after ReLU": network(lambda h, width: tf.nn.relu(Z.conv2d("l_1", h, width)) * (1 + vector(width))),
+    "shifted after ReLU": network(lambda h, width: tf.nn.relu(Z.conv2d("l_1", h, width)) + vector(width)),
+    "last 1x1": network(
+        lambda h, width: tf.nn.relu(Z.conv2d("l_1", h, width)),
+        last=lambda h, outputs: Z.conv2d_zeros("l_last", h, outputs, filter_size=[1, 1]),
+    ),
     "deeper": network(deeper),
     "picture context": network(
         lambda h, width: tf.nn.relu(Z.conv2d("l_1", tf.concat([h, beside(h)], 3), width)),
@@ -121,6 +130,9 @@ FLOWS = {
     "no border": dict(network="no border", flow_coupling=1),
     "dense context": dict(network="dense context", context="vector"),
     "film": dict(network="film", context="vector"),
+    "scaled after ReLU": dict(network="scaled after ReLU", context="vector"),
+    "shifted after ReLU": dict(network="shifted after ReLU", context="vector"),
+    "last 1x1": dict(network="last 1x1"),
     "deeper": dict(network="deeper"),
     "picture context": dict(network="picture context", context="picture", image_size=32, n_levels=3),
     "upsampled context": dict(network="upsampled context", context="picture", flow_coupling=1, flow_permutation=1),
