@@ -461,6 +461,18 @@ def test_zarr_groups_of_somebody_else_are_no_stores(blocks_root: Path, tmp_path:
     assert invoke("data", "verify", "--data", tmp_path).returncode == 1
 
 
+def test_a_store_with_a_name_like_a_manifests_makes_no_neighbour_ours(blocks_root: Path, tmp_path: Path) -> None:
+    """Nor does a name with the characters of globs take another's manifest."""
+    for name in ("theirs.manifest.old", "b*", "[bt]heirs"):
+        shutil.copytree(blocks_root / "blocks.zarr", tmp_path / f"{name}.zarr")
+        shutil.copy(blocks_root / "blocks.manifest.jsonl", tmp_path / f"{name}.manifest.jsonl")
+    shutil.copytree(blocks_root, tmp_path, dirs_exist_ok=True)
+    for name in ("theirs", "t*", "blocks*"):
+        (tmp_path / f"{name}.zarr").mkdir()
+        (tmp_path / f"{name}.zarr/zarr.json").write_text('{"attributes": {}, "zarr_format": 3, "node_type": "group"}')
+    assert stores_in(tmp_path) == ["[bt]heirs", "b*", "blocks", "theirs.manifest.old"]
+
+
 def test_several_kinds_are_exported_at_once(blocks_root: Path, tmp_path: Path) -> None:
     told = invoke("data", "export", "blocks", "--kind", "all", "--data", blocks_root, "--out", tmp_path / "new/out", "--json")
     assert told.returncode == 0, told.stderr

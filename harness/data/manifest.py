@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.description import ARRAY, GROUP, Description
+from harness.data.names import part_manifests
 from splits.errors import DamagedError
 
 Entry = dict[str, Any]  # path (inside the group), bytes, sha256, first and last image
@@ -63,8 +64,7 @@ class Paths:
 
     def parts(self) -> list[Path]:
         """The manifests of parts that were begun."""
-        ours = re.compile(re.escape(self.name) + r"\.manifest\.\d+-of-\d+\.jsonl")  # no glob: a name may hold its characters
-        return sorted(path for path in self.root.iterdir() if ours.fullmatch(path.name)) if self.root.is_dir() else []
+        return part_manifests(self.root, self.name)
 
     def begun(self) -> bool:
         """Whether a part has shards that are not in the finished manifest yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 
 OURS = b'"ood_data"'  # the key of our attributes in a group's zarr.json
@@ -13,10 +14,15 @@ def stores_in(root: str | Path) -> list[str]:
     return [group.stem for group in sorted(Path(root).glob("*.zarr")) if group.is_dir() and _is_ours(group)]
 
 
+def part_manifests(root: Path, name: str) -> list[Path]:
+    """The manifests of parts of a store that were begun."""
+    ours = re.compile(re.escape(name) + r"\.manifest\.\d+-of-\d+\.jsonl")  # no glob: a name may hold its characters
+    return sorted(path for path in root.iterdir() if ours.fullmatch(path.name)) if root.is_dir() else []
+
+
 def _is_ours(group: Path) -> bool:
     """Whether a manifest of ours lies beside a group, or its document has our attributes."""
-    if any(path.name.startswith(f"{group.stem}.manifest.") for path in group.parent.glob("*.jsonl")):
-        return True
     with contextlib.suppress(OSError):
-        return OURS in (group / "zarr.json").read_bytes()
-    return False
+        if OURS in (group / "zarr.json").read_bytes():
+            return True
+    return (group.parent / f"{group.stem}.manifest.jsonl").exists() or bool(part_manifests(group.parent, group.stem))
