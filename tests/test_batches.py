@@ -200,6 +200,8 @@ def test_damaged_stores_are_not_fed(data: Dataset, tmp_path: Path, place: str, h
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_shard_is_hashed_once_for_all_that_feed_from_it(data: Dataset, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.data.shards.TICK", 0)
+    monkeypatch.setattr("harness.data.shards._CHECKED", set())
     hashed: list[str] = []
     monkeypatch.setattr("harness.data.shards.hashlib.file_digest", counting(hashed))
     opened = harness.open("toy", data.store.paths.root)

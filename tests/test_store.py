@@ -276,8 +276,10 @@ def test_any_range_is_read(tmp_path: Path, compress: bool) -> None:
             opened.read(start, stop)
 
 
-def test_a_shard_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_is_hashed_once_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.data.shards.TICK", 0)
     write(tmp_path)
+    monkeypatch.setattr("harness.data.shards._CHECKED", set())
     hashed: list[str] = []
     monkeypatch.setattr("harness.data.shards.hashlib.file_digest", counting(hashed))
     opened = Store(tmp_path, "toy")
@@ -290,6 +292,27 @@ def test_a_shard_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "copy").replace(opened.shard(0))  # another file is another matter
     opened.read(0, 20)
     assert len(hashed) == 5
+    Store(tmp_path, "toy").read(0, 20)
+    assert len(hashed) == 5
+    times = opened.shard(1).stat()
+    data = bytearray(opened.shard(1).read_bytes())
+    data[9] ^= 1
+    opened.shard(1).write_bytes(data)
+    os.utime(opened.shard(1), ns=(times.st_atime_ns, times.st_mtime_ns))  # as if it had not been changed
+    with pytest.raises(DamagedError, match="is damaged"):
+        Store(tmp_path, "toy").read(5, 6)
+
+
+def test_a_file_that_was_just_written_is_hashed_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its times don't tell it from what is written within the same tick of the clock."""
+    write(tmp_path)
+    opened = Store(tmp_path, "toy")
+    hashed: list[str] = []
+    monkeypatch.setattr("harness.data.shards.hashlib.file_digest", counting(hashed))
+    monkeypatch.setattr("harness.data.shards.TICK", 3600 * 10**9)
+    opened.read(0, 3)
+    opened.read(0, 3)
+    assert len(hashed) == 2
 
 
 def test_images_can_be_pickled(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +58,7 @@ class Pixels:
         self._maps: dict[int, NDArray[np.uint8]] = {}
         self._rows: Tensor | None = None
         if self.place == "mapped" and not store.compressed:
-            self._maps = {shard: _map_shard(store, shard) for shard in np.unique(indices // store.rows).tolist()}
+            self._maps = _map_shards(store, np.unique(indices // store.rows).tolist())
         else:
             self._rows = self._read(indices)
         logger.debug("%s: %s images, %.2f GB, %s", store.name, f"{len(indices):,}", self.bytes / 1e9, self.place)
@@ -138,6 +140,12 @@ def available_memory() -> int:
     except OSError:
         return available
     return available if limit == "max" else max(0, min(available, int(limit) - int(used)))
+
+
+def _map_shards(store: Store, shards: list[int]) -> dict[int, NDArray[np.uint8]]:
+    """By shard, as `_map_shard` maps it. Their hashes take seconds for gigabytes: a thread each as far as torch may use cores."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return dict(zip(shards, pool.map(partial(_map_shard, store), shards), strict=True))
 
 
 def _map_shard(store: Store, shard: int) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -28,12 +29,14 @@ _KINDS = {
     stat.S_IFIFO: "a fifo",
     stat.S_IFSOCK: "a socket",
 }
+TICK = 2 * 10**9  # nanoseconds within which a file may change twice and its times once: the coarsest clock of a file system
+_CHECKED: set[tuple[int | str, ...]] = set()  # which files had which sha256, of all stores that this process has read
 
 
 class ShardFiles(zarr.storage.LocalStore):
     """A zarr store, for reading only, of one group: its documents from memory, its shards from their files.
 
-    The sha256 of a shard is checked at its first use, and again only if its file is not the one that was checked.
+    The sha256 of a shard is checked at its first use in a process, and again only if its file is not the one that was checked.
 
     Args:
         group: folder of the group.
@@ -45,7 +48,6 @@ class ShardFiles(zarr.storage.LocalStore):
         super().__init__(group, read_only=True)
         self._documents = dict(documents)
         self._entries = {entry["path"]: entry for entry in entries}
-        self._checked: dict[str, tuple[int, ...]] = {}  # which file it was, by path
 
     @contextlib.contextmanager
     def opened(self, path: str) -> Iterator[io.BufferedReader]:
@@ -63,12 +65,14 @@ class ShardFiles(zarr.storage.LocalStore):
             raise (MissingError if found is None else DamagedError)(self._worded(where, wrong))
         with where.open("rb") as file:
             found = os.fstat(file.fileno())
-            this = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-            if self._checked.get(path) != this:
+            this = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, entry["sha256"])
+            if this not in _CHECKED:
+                now = time.time_ns()
                 if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
                     raise DamagedError(self._worded(where, "is damaged: it differs from the manifest"))
                 file.seek(0)
-                self._checked[path] = this
+                if abs(now - found.st_ctime_ns) > TICK:
+                    _CHECKED.add(this)
             yield file
 
     def wrong(self) -> str:
