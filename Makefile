@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow test-lowest coverage check lint types imports leaderboard docs format clean
+.PHONY: demo test test-slow gauntlet test-lowest coverage check lint types imports leaderboard docs format clean
 
 demo: $(VENV)/installed
 	$(BIN)/ood-data generate celebglow --out demo/ --persons 24
@@ -18,6 +18,11 @@ test: $(VENV)/dev
 
 test-slow: $(VENV)/dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "slow or not slow"
+
+# Kills, flipped bits, strange files, lying servers, full disks at random, for under an hour. GAUNTLET_SEED=… repeats it.
+gauntlet: $(VENV)/dev
+	GAUNTLET=full GAUNTLET_SEED=$${GAUNTLET_SEED:-$$(date +%s)} sh -c 'echo "GAUNTLET_SEED=$$GAUNTLET_SEED"; \
+	  OMP_NUM_THREADS=1 exec $(BIN)/pytest -n auto --dist worksteal -m slow tests/gauntlet'
 
 # What pyproject.toml promises: the lowest versions, on a Python that old wheels exist for (3.11), with torch for the CPU from its own index.
 # Old versions warn of other things than new ones do, so here a warning is no error.

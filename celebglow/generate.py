@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -86,11 +85,14 @@ def generate(
     pipeline = CelebGlowPipeline(pipeline.flow, pipeline.directions.select(population.attributes)).to(device)
     description = describe(population, pipeline, device, sha256)
 
-    values = torch.tensor(list(itertools.product(population.axis, repeat=len(population.attributes))))
     what = NAME if part[1] == 1 else f"{NAME} {part[0]}/{part[1]}"
     publishing = threading.Lock()
 
     with Writer(root, description, part, overwrite) as writer, _one_thread_each(device), exact_convolutions():
+        values = torch.cartesian_prod(
+            *[torch.tensor(population.axis)] * len(population.attributes)
+        )  # now that there is space for it
+        values = values.reshape(population.per_person, -1)  # one attribute gives no columns
         total, left = (population.per_person * len(people) for people in (writer.range, writer.missing))
         with progress_bar(what, "img", total, total - left, progress) as bar:
 

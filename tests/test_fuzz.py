@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,14 +15,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 import splits
+from celebglow.convert.graph_compiler import compile_graph
+from celebglow.convert.graphdef import Constant, read_graph
 from celebglow.fitting.images import read_images
 from celebglow.fitting.labels import read_labels
+from harness.data.manifest import finished, line, read_finished, read_part, salvaged, shard_path
 from harness.formats.readers import open_reader
+from harness.runs.networks import _weights
+from helpers.flows import random_glow
+from helpers.graphs import GlowGraph
 from helpers.specs import GOOD
 from splits.arrays import npy_rows, open_zip, rows_of
 from splits.errors import OodDataError
@@ -223,3 +232,73 @@ def test_pictures(folder: Path, data: st.DataObject) -> None:
             read_images(folder, 4)
     finally:
         (folder / "5.png").write_bytes(whole)
+
+
+GRAPH = GlowGraph(random_glow(steps=(1,), widths=4, border=True))
+
+
+@fuzz
+@given(st.data())
+def test_graphs(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """What reads as a graph at all is one whose constants are no larger than what the format allows, and is compiled or refused."""
+    whole = GRAPH.save(tmp_path_factory.getbasetemp() / "graph.pb").read_bytes()
+    with (
+        a_file(data.draw(damaged(whole) | st.binary(max_size=60)), ".pb") as path,
+        contextlib.suppress(OodDataError),
+        one_line_each(),
+    ):
+        for node in read_graph(path).values():
+            value = node.attributes.get("value")
+            if isinstance(value, Constant) and value.content is not None:
+                assert value.array().nbytes <= len(whole) + 1000
+        compile_graph(path)
+
+
+ENTRY = {"path": shard_path(0), "bytes": 9, "sha256": "0" * 64, "first": 0, "last": 4}
+MANIFEST = finished([ENTRY, ENTRY | {"path": shard_path(1)}], {"zarr.json": "1" * 64, "images/zarr.json": "2" * 64})
+
+
+@fuzz
+@given(damaged(MANIFEST) | st.lists(st.sampled_from(MANIFEST.splitlines(keepends=True))).map(b"".join) | st.binary(max_size=200))
+def test_manifests(content: bytes) -> None:
+    """A finished manifest is the one that was written, or an error; of a part's, whole lines are what they were."""
+    with a_file(content) as path:
+        with contextlib.suppress(OodDataError):
+            read_finished(path)
+            assert content == MANIFEST
+        lines = MANIFEST.splitlines(keepends=True)[:2]
+        with contextlib.suppress(OodDataError):
+            assert all(_digits(line(entry)) in map(_digits, lines) or line(entry) in content for entry in read_part(path))
+        assert all(line(entry) in content for entry in salvaged(path))
+
+
+def _digits(text: bytes) -> bytes:
+    return bytes(character for character in text if not chr(character).isdigit())
+
+
+TENSORS = {"weight": torch.arange(6, dtype=torch.float32).reshape(2, 3), "bias": torch.ones(2)}
+WEIGHTS = safetensors.torch.save(TENSORS)
+HEADERS = st.dictionaries(
+    st.sampled_from(["weight", "bias", "__metadata__", "x"]),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "dtype": st.sampled_from(["F32", "F64", "U8", "x", None]),
+            "shape": st.lists(st.integers(-1, 2**70), max_size=3),
+            "data_offsets": st.lists(st.integers(-1, 2**70), max_size=3),
+        },
+    )
+    | JSON,
+)
+
+
+@fuzz
+@given(damaged(WEIGHTS) | st.tuples(HEADERS, st.binary(max_size=40)).map(lambda file: _with_header(*file)))
+def test_weights_of_runs(content: bytes) -> None:
+    with a_file(content, ".safetensors") as path, contextlib.suppress(OodDataError), one_line_each():
+        assert sum(tensor.nbytes for tensor in _weights(path).values()) <= len(content)
+
+
+def _with_header(header: dict[str, Any], rest: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + rest

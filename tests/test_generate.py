@@ -18,6 +18,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from diffusers.utils import logging
+from helpers.hostile import peak_of
 from PIL import Image
 
 import splits
@@ -104,6 +105,13 @@ def test_one_attribute_of_a_gray_flow(tmp_path: Path) -> None:
     store = Store(tmp_path, "celebglow")
     assert store.images.shape == (12, 8, 8, 1)
     assert verify(tmp_path, "celebglow") == []
+
+
+def test_a_grid_of_more_pictures_than_any_disk_holds_takes_no_memory(tmp_path: Path, pipeline: CelebGlowPipeline) -> None:
+    with pytest.raises(OSError, match="not enough space"):
+        generate(tmp_path, pipeline, Population(persons=1, levels=10**5), progress=False)
+    assert peak_of(generate, tmp_path, pipeline, Population(persons=1, levels=10**4)) < 10**8
+    assert not contents(tmp_path)
 
 
 def test_preview_and_card(tmp_path: Path, pipeline: CelebGlowPipeline) -> None:

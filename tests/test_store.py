@@ -19,11 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.data import writer
-from harness.data.manifest import finished, read_finished
+from harness.data.manifest import finished, read_finished, read_part, salvaged
 from harness.data.store import Description, Problem, Store, overview, verify
 from harness.data.writer import Writer, remove
 from helpers.dying import killed_at
 from helpers.files import contents, counting
+from helpers.hostile import peak_of
 from helpers.toy import FORGED, ROWS, SIDE, SPEC, description, pictures, rows_of
 from splits.errors import DamagedError, MissingError
 
@@ -274,6 +275,13 @@ def test_any_range_is_read(tmp_path: Path, compress: bool) -> None:
     for start, stop in ((-1, 3), (4, 3), (12, 14)):
         with pytest.raises(ValueError, match="toy has 13 images"):
             opened.read(start, stop)
+
+
+def test_a_manifest_of_many_lines_is_refused_at_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "toy.manifest.jsonl"
+    path.write_bytes(b"{}\n" * 10**6)
+    for read in (read_finished, read_part, salvaged):
+        assert peak_of(read, path) < 8 * 10**6
 
 
 def test_a_shard_is_hashed_once_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,7 +165,11 @@ def _bytes(value: int | memoryview) -> memoryview:
 
 
 def _text(value: int | memoryview) -> str:
-    return bytes(_bytes(value)).decode()
+    """A name, of a node or an operation: errors show it, on somebody's terminal."""
+    text = bytes(_bytes(value)).decode()
+    if not text.isprintable():
+        raise ValueError("a name that cannot be printed")
+    return text
 
 
 def _signed(value: int | memoryview) -> int:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import math
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from splits.errors import DamagedError
 
 Entry = dict[str, Any]  # path (inside the group), bytes, sha256, first and last image
 
+SHORTEST = 64  # bytes of a line: each holds a sha256
 _SHARD = re.compile(r"images/c\.(0|[1-9]\d{0,17})\.0\.0\.0")
 _TYPES = {"bytes": int, "first": int, "last": int, "path": str, "sha256": str}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -112,13 +115,21 @@ def read_finished(path: Path) -> tuple[list[Entry], dict[str, str]]:
     try:
         if not data.endswith(b"\n"):
             raise ValueError("its last line is cut")
-        *entries, last = _parse(data)
-        files = last.get("files")
-        if set(last) != {"files", "sha256"} or not isinstance(files, dict):
+        entries: list[Entry] = []
+        last: Entry | None = None
+        for entry in _parse(data):
+            if last is not None:
+                raise ValueError("a line in it is not of a shard")
+            if _is_entry(entry):
+                entries.append(entry)
+            else:
+                last = entry
+        files = None if last is None else last.get("files")
+        if last is None or set(last) != {"files", "sha256"} or not isinstance(files, dict):
             raise ValueError("it has no last line with the hash of the others")
         if _hash(b"".join(map(line, entries)), files) != last["sha256"]:
             raise ValueError("it differs from the hash in its last line")
-        if not entries or not all(map(_is_entry, entries)):
+        if not entries:
             raise ValueError("a line in it is not of a shard")
         if not {GROUP, ARRAY} <= set(files) or not all(map(_is_hash, files.values())):
             raise ValueError("its last line has no hashes of the zarr documents")
@@ -135,9 +146,11 @@ def read_part(path: Path) -> list[Entry]:
     """
     data = _read(path)
     try:
-        entries = _parse(data[: data.rfind(b"\n") + 1])
-        if not all(map(_is_entry, entries)):
-            raise ValueError("a line in it is not of a shard")
+        entries = []
+        for entry in _parse(data[: data.rfind(b"\n") + 1]):
+            if not _is_entry(entry):
+                raise ValueError("a line in it is not of a shard")
+            entries.append(entry)
     except ValueError as error:
         raise DamagedError(f"{path} is damaged ({error}): delete it, and what it lists is made again") from error
     return entries
@@ -145,7 +158,7 @@ def read_part(path: Path) -> list[Entry]:
 
 def salvaged(path: Path) -> list[Entry]:
     """The shards' lines of a damaged manifest that still read as they were written. What they say is a claim until it is hashed."""
-    lines = map(_parsed, _read(path).splitlines(keepends=True))
+    lines = map(_parsed, io.BytesIO(_read(path)))
     return [entry for entry in lines if entry is not None and _is_entry(entry)]
 
 
@@ -183,18 +196,19 @@ def _hash(lines: bytes, files: dict[str, str]) -> str:
     return hashlib.sha256(lines + line({"files": files})).hexdigest()
 
 
-def _parse(data: bytes) -> list[Entry]:
-    entries = []
-    for number, text in enumerate(data.splitlines(keepends=True), start=1):
+def _parse(data: bytes) -> Iterator[Entry]:
+    """A line at a time, so that the first wrong one is the last one looked at."""
+    for number, text in enumerate(io.BytesIO(data), start=1):
         entry = _parsed(text)
         if entry is None:
             raise ValueError(f"line {number} is not as it was written")
-        entries.append(entry)
-    return entries
+        yield entry
 
 
 def _parsed(text: bytes) -> Entry | None:
     """What a line holds; None unless it is in the one spelling, so that no flipped bit passes."""
+    if len(text) < SHORTEST:
+        return None
     try:
         entry = json.loads(text.decode("utf-8"))
         return entry if isinstance(entry, dict) and line(entry) == text else None

@@ -48,11 +48,11 @@ def png(width: int, height: int) -> bytes:
 
 
 def peak_of(call: Callable[..., Any], *arguments: Any) -> int:
-    """The most bytes that Python and numpy held while it ran, whatever ValueError it raises."""
+    """The most bytes that Python and numpy held while it ran, whatever ValueError or OSError it raises."""
     tracemalloc.start()
     try:
         call(*arguments)
-    except ValueError:
+    except (ValueError, OSError):
         pass
     finally:
         peak = tracemalloc.get_traced_memory()[1]
