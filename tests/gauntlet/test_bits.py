@@ -66,21 +66,35 @@ def test_flipped_bits(compress: bool, chance: random.Random, tmp_path: Path) -> 
     np.testing.assert_array_equal(harness.open(NAME, tmp_path).images[:], images)
 
 
+def linked(path: Path, _: random.Random) -> None:
+    """The same bytes, by a link."""
+    other = path.parent.parent / "elsewhere"
+    path.rename(other)
+    path.symlink_to(other)
+
+
+def a_folder(path: Path, _: random.Random) -> None:
+    path.unlink()
+    if path.name.startswith("c."):
+        path.mkdir()
+
+
+def a_stranger(path: Path, _: random.Random) -> None:
+    if ".zarr" in str(path):
+        path.with_name(f"{path.name}.stranger").write_text("x")
+    else:
+        path.unlink()
+
+
 HARMS: dict[str, Callable[[Path, random.Random], object]] = {
     "flip": flip,
     "delete": lambda path, _: path.unlink(),
     "empty": lambda path, _: path.write_bytes(b""),
     "cut": lambda path, chance: path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size)]),
     "grow": lambda path, _: path.write_bytes(path.read_bytes() + b"\n"),
-    "link": lambda path, _: (
-        shutil.copy(path, path.parent.parent / "elsewhere"),
-        path.unlink(),
-        path.symlink_to(path.parent.parent / "elsewhere"),
-    ),
-    "folder": lambda path, _: (
-        (path.unlink(), path.mkdir()) if "images" in path.parts and path.name.startswith("c.") else path.unlink()
-    ),
-    "stranger": lambda path, _: path.with_name(f"{path.name}.stranger").write_text("x") if ".zarr" in str(path) else path.unlink(),
+    "link": linked,
+    "folder": a_folder,
+    "stranger": a_stranger,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attack import chance, differences, many, tree
@@ -29,10 +30,10 @@ def test_a_killed_job_ends_as_an_unbroken_one(name: str, chance: random.Random, 
     expected = result(job, tmp_path / "whole")
     while killed < many(4, 60):
         job.begin(tmp_path / "out", inputs)
-        kills: list[dict[str, float]] = []
+        kills: list[dict[str, Any]] = []
         ended = whole
         for attempt in range(ATTEMPTS + 1):
-            kill = (
+            kill: dict[str, Any] = (
                 {"kill_at": chance.randint(1, whole.changes)}
                 if chance.random() < 0.5
                 else {"kill_after": chance.uniform(0, whole.cpu)}

@@ -36,6 +36,14 @@ def answer(code: int, headers: dict[str, str], body: bytes) -> Callable[[Request
     return send
 
 
+def endless(server: Server) -> Callable[[Request], None]:
+    def send(request: Request) -> None:
+        answer(200, {}, b"")(request)
+        server.pour(request, bytes(65536))
+
+    return send
+
+
 def lying_range(shift: int) -> Callable[[Request], None]:
     """Says that it sends what was asked for, and sends other bytes."""
 
@@ -67,7 +75,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "short": lambda server, chance: "short",
     "ignores ranges": lambda server, chance: "no range",
     "ignores If-Range": lambda server, chance: "ignore if-range",
-    "endless": lambda server, chance: lambda request: (answer(200, {}, b"")(request), server.pour(request, bytes(65536))),
+    "endless": lambda server, chance: endless(server),
     "packed": lambda server, chance: answer(200, {"Content-Encoding": "gzip"}, gzip.compress(CONTENT)),
     "claims any length": lambda server, chance: answer(200, {"Content-Length": str(chance.choice([-5, 0, 10, 10**18]))}, CONTENT),
     "lies about ranges": lambda server, chance: lying_range(chance.randrange(1, 10_000)),
