@@ -52,7 +52,7 @@ def test_a_full_disk(name: str, chance: random.Random, inputs: Inputs, disk: Pat
             free = shutil.disk_usage(disk).free
             os.posix_fallocate(file.fileno(), 0, max(4096, free - room))
         ended = job.run(out, inputs)
-        ended.assert_fine(1, lines=4)
+        ended.assert_fine(1, lines=12)
         assert "space" in ended.said, (room, ended)
         assert not [*out.rglob("*.partial"), *out.rglob(".*.partial")], room
         filler.unlink()
@@ -66,6 +66,6 @@ def test_a_read_only_disk(name: str, inputs: Inputs, disk: Path) -> None:
     job = JOBS[name]
     mount("-o", "remount,ro", disk)
     ended = job.run(disk / "out", inputs)
-    ended.assert_fine(1, lines=4)
+    ended.assert_fine(1, lines=12)
     assert "Read-only" in ended.said
     assert str(disk) in ended.said
