@@ -1,0 +1,97 @@
+"""A server on this machine that answers as it is told to."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import ssl
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+CONTENT = random.Random(0).randbytes(300_000)
+
+
+class Server:
+    """Serves `content` at `url`; each request takes one behaviour from `script`, the last one for good.
+
+    Behaviours: "ok"; a number n: drop the connection after n bytes; "503"; "404"; "html"; "short": claim more than is sent;
+    "no range": answer ranges with everything; "ignore if-range": serve ranges of whatever it has; or a function of the request.
+    """
+
+    def __init__(self, certificate: Path | None = None) -> None:
+        self.content, self.sent, self.requests = CONTENT, 0, 0
+        self.etag: str | None = '"1"'
+        self.script: list[Any] = ["ok"]
+        self.pause = 0.0
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.answer(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.http.socket = context.wrap_socket(self.http.socket, server_side=True)
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self.http.server_port}/file"
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.requests += 1
+        how = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if callable(how):
+            how(request)
+            return
+        if how in ("503", "404"):
+            request.send_response(int(how))
+            request.send_header("Retry-After", "0")
+            request.end_headers()
+            return
+        if how == "html":
+            request.send_response(200)
+            request.send_header("Content-Type", "text/html; charset=utf-8")
+            request.end_headers()
+            request.wfile.write(b"<html>come back later</html>")
+            return
+        start, asked = 0, request.headers.get("Range")
+        same = request.headers.get("If-Range") in (None, self.etag) or how == "ignore if-range"
+        if asked and same and how != "no range":
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+            if start >= len(self.content):
+                request.send_error(416)
+                return
+            request.send_response(206)
+            request.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+        else:
+            request.send_response(200)
+        body = self.content[start:]
+        request.send_header("Content-Type", "application/octet-stream")
+        if self.etag:
+            request.send_header("ETag", self.etag)
+        request.send_header("Content-Length", str(len(body) + (100 if how == "short" else 0)))
+        request.end_headers()
+        if isinstance(how, int):
+            body = body[:how]
+        for position in range(0, len(body), 10_000):
+            block = body[position : position + 10_000]
+            request.wfile.write(block)
+            self.sent += len(block)
+            time.sleep(self.pause)
+
+    def pour(self, request: BaseHTTPRequestHandler, block: bytes) -> None:
+        """Send it again and again, until nobody listens."""
+        with contextlib.suppress(ConnectionError):
+            while True:
+                request.wfile.write(block)
+                self.sent += len(block)
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
