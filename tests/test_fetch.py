@@ -40,7 +40,7 @@ from harness.io.web import DownloadError
 from helpers import official
 from helpers.commands import ROOT
 from helpers.files import no_file_above
-from helpers.servers import CONTENT, Server
+from helpers.server import CONTENT, Server
 from splits.arrays import BadFile
 
 

@@ -18,7 +18,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 from diffusers.utils import logging
-from helpers.hostile import peak_of
 from PIL import Image
 
 import splits

@@ -14,7 +14,7 @@ from attack import chance, many
 
 from harness.io import download
 from harness.io.download import fetch
-from helpers.servers import CONTENT, Server
+from helpers.server import CONTENT, Server
 from splits.errors import DamagedError, OodDataError
 
 __all__ = ["chance"]
