@@ -18,7 +18,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 from diffusers.utils import logging
-from helpers.hostile import peak_of
 from PIL import Image
 
 import splits
@@ -32,6 +31,7 @@ from harness.data.store import Store, verify
 from helpers.commands import ROOT, CommandLine, assert_one_clear_line
 from helpers.files import contents
 from helpers.flows import make, random_pipeline
+from helpers.hostile import peak_of
 from splits.errors import InputError
 
 
