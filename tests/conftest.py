@@ -43,3 +43,8 @@ def ood_data() -> CommandLine:
 def blocks_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a store of 200 images of blocks."""
     return write_blocks(tmp_path_factory.mktemp("stores"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, the README's blocks, which at the end would keep one process busy alone."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
