@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -351,9 +352,12 @@ def test_killed_twenty_times_and_resumed_gives_the_same_bytes(tmp_path: Path, fl
 
 @pytest.mark.slow
 def test_a_wheel_generates_outside_the_checkout(tmp_path: Path) -> None:
-    """Built, unpacked where nothing else of the project is, and run there: weights, specs and cli.py are in it."""
+    """Built, unpacked where nothing else of the project is, and run there: weights and specs are in it, and no other top-level name."""
     subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT], check=True, capture_output=True)
     wheel = next(tmp_path.glob("ood_data-*.whl"))
+    with zipfile.ZipFile(wheel) as file:
+        names = {name.partition("/")[0] for name in file.namelist()}
+    assert {name for name in names if not name.endswith(".dist-info")} == {"celebglow", "harness", "ood_data", "splits"}
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
