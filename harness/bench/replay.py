@@ -13,10 +13,12 @@ import torch
 
 import harness
 from harness.models import find
+from harness.models.lookup import is_own
 from harness.report.result_record import ResultRecord
 from harness.runs.config import fingerprint, images_of
 from harness.runs.records import RunScores
 from harness.runs.run import Run
+from splits.errors import InputError
 
 # How far R² may lie from the record's: of the mean over factors, and of each. Where processor and versions are the same nothing differs
 # (measured). Rounding in another order makes another training, as another seed would: an MLP of 5,000 steps, made again without AVX,
@@ -68,9 +70,13 @@ def replay(
 
     Raises:
         FileNotFoundError: if the dataset is not in `data`.
-        ValueError: for a model of a user's that isn't there.
+        ValueError: for a model of a user's, whose code is not run.
     """
     setup = record.setup
+    if is_own(setup.model):  # a record is a stranger's file: it must not choose what code is imported
+        raise InputError(
+            f"a record of {setup.model} is not replayed, as that would run its code: if you trust it, run {record.command}"
+        )
     model = find(setup.model)
     opened = harness.open(setup.dataset, data)
     images = images_of(opened)
