@@ -278,3 +278,20 @@ def test_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="another flow"):
         save(conversion, tmp_path / "flow", tmp_path / "other.npy")
     assert not list(tmp_path.glob("flow*"))
+
+
+def test_a_machine_without_memory_is_not_a_graph_that_cannot_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a download that is right would be set aside."""
+    path = GlowGraph(random_glow(border=True)).save(tmp_path / "graph.pb")
+    for error in (MemoryError(), RuntimeError("could not create a primitive")):
+
+        def short(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(GraphGlow, "decode", short)
+        with pytest.raises(type(error)) as caught:
+            convert(path)
+        assert caught.value is error
+    monkeypatch.setattr(GraphGlow, "decode", lambda *_: (_ for _ in ()).throw(RuntimeError("expected scalar type Half")))
+    with pytest.raises(ValueError, match="cannot be run: expected scalar type Half"):
+        convert(path)

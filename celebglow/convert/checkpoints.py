@@ -25,6 +25,7 @@ from celebglow.glow import Glow
 from celebglow.info import directions_command
 from celebglow.pipeline import CelebGlowPipeline, no_progress_bars
 from harness.io.replacing import replacing_folder
+from harness.machine import lacking
 from splits.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -136,6 +137,8 @@ def _executed(program: Program, path: Path) -> tuple[GraphGlow, Tensor, Tensor]:
     try:
         alone = graph.decode(latents[1:])
     except Exception as error:  # whatever torch makes of what no graph of ours has
+        if lacking(error):  # the machine's fault, not the graph's
+            raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UnsupportedGraph(f"{path} cannot be run: {reason}. {REPORT[0].upper()}{REPORT[1:]}") from error
     try:
