@@ -33,6 +33,7 @@ from splits.errors import InputError, OodDataError
 
 BEFORE = Path(__file__).parent / "golden/before"
 CPU = torch.device("cpu")
+FINISHED = ["config.json", "log.jsonl", "model.safetensors", "scores.json", "trained.pt"]  # the files of a finished run
 TINY = ("train.steps=6", "train.batch=16", "train.log_every=3", "readout.steps=6", "readout.batch=16", "train.precision=fp32")
 
 
@@ -211,13 +212,7 @@ def test_a_run_leaves_a_folder_that_stands_alone(blocks_root: Path, tmp_path: Pa
     states.append(run.state)
     assert states == ["new", "done"]
     assert run.folder.parent == tmp_path / "blocks/extrapolation/pcl"
-    assert sorted(path.name for path in run.folder.iterdir()) == [
-        "config.json",
-        "log.jsonl",
-        "model.safetensors",
-        "scores.json",
-        "trained.pt",
-    ]
+    assert sorted(path.name for path in run.folder.iterdir()) == FINISHED
     written = json.loads((run.folder / "scores.json").read_text())
     assert written == scores.to_dict()
     assert list(written) == [
@@ -254,13 +249,7 @@ def test_a_run_folder_has_one_owner(blocks_root: Path, tmp_path: Path) -> None:
     assert list(run.folder.iterdir()) == []
     (run.folder / ".lock").touch()  # left by a killed process
     run.execute(CPU)
-    assert sorted(path.name for path in run.folder.iterdir()) == [
-        "config.json",
-        "log.jsonl",
-        "model.safetensors",
-        "scores.json",
-        "trained.pt",
-    ]
+    assert sorted(path.name for path in run.folder.iterdir()) == FINISHED
 
 
 def test_seeds_differ_and_repeat(blocks_root: Path, tmp_path: Path) -> None:
@@ -489,13 +478,7 @@ def test_what_a_kill_after_the_scores_leaves_is_removed(blocks_root: Path, tmp_p
     for name in ("checkpoint.pt", ".lock"):
         (run.folder / name).touch()
     assert run.execute(CPU) == scores
-    assert sorted(path.name for path in run.folder.iterdir()) == [
-        "config.json",
-        "log.jsonl",
-        "model.safetensors",
-        "scores.json",
-        "trained.pt",
-    ]
+    assert sorted(path.name for path in run.folder.iterdir()) == FINISHED
 
 
 def test_a_users_model_is_loaded_unless_its_code_changed(

@@ -47,27 +47,11 @@ class Command(click.Command):
         return super().get_short_help_str(LONG)
 
 
-class Group(click.Group):
-    """A group of commands that says what was probably meant by a name that is none of them.
-
-    Args:
-        continues: of a group that does something by itself: whether the same command, run again, goes on where it was interrupted.
-    """
+class Group(Command, click.Group):
+    """A group of commands that says what was probably meant by a name that is none of them; it may do something by itself."""
 
     command_class = Command
     group_class = type
-
-    def __init__(self, *args: Any, continues: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.continues = continues
-
-    def invoke(self, ctx: click.Context) -> Any:
-        ctx.meta["command"] = self
-        return super().invoke(ctx)
-
-    def get_short_help_str(self, limit: int = LONG) -> str:
-        """The whole first sentence of the help."""
-        return super().get_short_help_str(LONG)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
