@@ -232,6 +232,17 @@ def test_a_users_model_is_not_run_for_its_record(runs: Path, tmp_path: Path) -> 
     assert command_of(record.setup) == record.command
 
 
+def test_a_record_does_not_choose_what_code_is_run(blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_network.py").write_text("open('imported', 'w').close()\n")
+    before = ROOT / "tests/golden/before/runs/blocks/extrapolation/my_network.build"
+    ResultRecord.of(next(before.iterdir())).write(tmp_path / "record.json")
+    done = invoke("bench", "replay", "record.json", "--data", blocks_root, "--out", tmp_path / "replays")
+    assert done.exit_code == 2
+    assert "is not replayed, as that would run its code" in done.stderr
+    assert not (tmp_path / "imported").exists()
+
+
 def test_the_leaderboard_is_what_the_records_say() -> None:
     """README and docs have what docs/leaderboard.py makes, which is what `ood-data report results/` prints."""
     spec = importlib.util.spec_from_file_location("leaderboard", ROOT / "docs/leaderboard.py")
