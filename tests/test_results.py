@@ -238,7 +238,7 @@ def test_a_record_does_not_choose_what_code_is_run(blocks_root: Path, tmp_path: 
     before = ROOT / "tests/golden/before/runs/blocks/extrapolation/my_network.build"
     ResultRecord.of(next(before.iterdir())).write(tmp_path / "record.json")
     done = invoke("bench", "replay", "record.json", "--data", blocks_root, "--out", tmp_path / "replays")
-    assert done.exit_code == 2
+    assert done.returncode == 2
     assert "is not replayed, as that would run its code" in done.stderr
     assert not (tmp_path / "imported").exists()
 
