@@ -124,7 +124,11 @@ MISTAKES = {
     "official files of nothing": (("data", "fetch", "mpi3b"), 2, "did you mean 'mpi3d'"),
     "no kind to export": (("data", "export", "celebglow", "--kind", "randum", "--out", "x"), 2, "unknown kind of split 'randum'"),
     "a misspelt dataset to split": (("split", "mpi3"), 2, "unknown dataset 'mpi3'; did you mean 'mpi3d'"),
-    "no runs": (("report", "nowhere"), 1, "no finished run in nowhere: make some with `ood-data bench"),
+    "no runs": (
+        ("report", "nowhere"),
+        1,
+        "no finished run in nowhere: give the folder of your runs, or make some with `ood-data bench",
+    ),
 }
 
 

@@ -227,7 +227,7 @@ def test_pictures_of_many_rows_show_the_best(tmp_path: Path, monkeypatch: pytest
     report(rows, tmp_path)
     page = (tmp_path / "index.html").read_text()
     assert "<h3>R² per factor, the best 3 of 5 rows</h3>" in page
-    assert page.count("<td>mlp</td>") == 5
+    assert page.count("<td>mlp (") == 5  # each labelled with its config's hash, as nothing else is known of it
 
 
 def test_a_picture_is_no_larger_than_can_be_drawn() -> None:
@@ -240,6 +240,31 @@ def test_a_run_that_cant_be_read_is_left_out_of_the_report(runs: Path, tmp_path:
     file.write_text('{"format": 0}')
     assert [len(row.runs) for row in collect(tmp_path / "runs")].count(2) == 1
     assert f"left out: {file} is not of format 1 or 2" in caplog.text
+
+
+def test_a_config_has_one_label_on_all_kinds_of_split(runs: Path, tmp_path: Path) -> None:
+    """Where another config of its model has been run on one kind only, it is still one row of the table over kinds."""
+    shutil.copytree(runs, tmp_path / "runs")
+    for folder in list((tmp_path / "runs/blocks/extrapolation/mlp").iterdir()):
+        seed, fingerprint = folder.name.split("-")
+        other = folder.with_name(f"{seed}-{fingerprint[::-1]}")
+        shutil.copytree(folder, other)
+        for name in ("scores.json", "config.json"):
+            text = (other / name).read_text().replace(fingerprint, fingerprint[::-1])
+            (other / name).write_text(re.sub(r'("hidden_layers"|"batch"): (\d+)', r"\1: 9\2", text))
+    ((_, lines),) = [each for each in overviews(collect(tmp_path / "runs")) if each[0] == "blocks"]
+    labels = [line[0] for line in lines if line[0].startswith("mlp")]
+    assert len(labels) == 2
+    assert [line.count("–") for line in lines if line[0].startswith("mlp")].count(0) == 1
+
+
+def test_part_of_a_folder_of_runs_reports_as_the_whole_does(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    everything = collect(runs)
+    assert collect(runs / "blocks") == everything
+    folder = next(runs.glob("blocks/extrapolation/mlp/0-*"))
+    (row,) = collect(folder)
+    assert (row.kind, row.model, len(row.runs)) == ("extrapolation", "mlp", 1)
+    assert caplog.text == ""
 
 
 def test_what_makes_rows_less_comparable_is_said(runs: Path) -> None:

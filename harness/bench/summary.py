@@ -13,6 +13,7 @@ from harness.models import MODELS, families
 from harness.report.leaderboard import leaderboard, mixtures
 from harness.report.tables import score_table
 from harness.runs.presets import is_plain
+from harness.runs.records import settings
 from harness.runs.run import Run
 from harness.scoring.baselines import EXPLAINED
 from splits.formatting import Report, table, wrapped_table
@@ -89,7 +90,7 @@ def summarize_outcomes(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
     scores = [outcome.scores for outcome in outcomes if outcome.scores is not None]
     failed = [outcome for outcome in outcomes if outcome.scores is None]
     plain = {run.fingerprint for run in plan.runs if run.model in MODELS and is_plain(MODELS[run.model], run.config)}
-    rows = leaderboard(scores, plain)
+    rows = leaderboard(scores, plain, {run.fingerprint: settings(run.config) for run in plan.runs})
     lines = [*table(score_table(rows)), EXPLAINED, *mixtures(rows)] if scores else []
     if any(each.preset == "quick" for each in scores):
         lines.append("quick: few steps, and a sample of the images scored.")

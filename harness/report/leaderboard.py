@@ -7,8 +7,10 @@ import math
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from harness.models import MODELS
+from harness.report.finished import records_in, runs_in
 from harness.report.result_record import ResultRecord
 from harness.runs.presets import is_plain
 from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup
@@ -26,6 +28,7 @@ PUBLISHED: dict[tuple[str, str], dict[str, float]] = {
 }
 LONGEST_VALUE, LONGEST_DIFFERENCE = 60, 300  # characters, of a setting's value and of all that a row's label shows
 UNTRAINED = "untrained"
+NOTHING: Mapping[str, dict[str, str]] = MappingProxyType({})
 Number = Callable[[RunScores], float | None]
 
 
@@ -37,7 +40,7 @@ class LeaderboardRow:
         dataset, kind, model: by name.
         fingerprint: of config, images and code.
         runs: the scores of each seed.
-        differs: what tells it from the model's other rows on that split: settings, and that it was not trained at all.
+        differs: what tells it from the model's other configs on that dataset: settings, and that it was not trained at all.
         plain: whether it is of a preset without overrides.
     """
 
@@ -99,7 +102,7 @@ class LeaderboardRow:
 
 
 def collect(out: Path) -> list[LeaderboardRow]:
-    """The finished runs in a folder of run folders, or of records, best first within each dataset and kind.
+    """The finished runs in a folder of run folders, or of records, or in a part of one, best first within each dataset and kind.
 
     A document that is damaged, or of a format that isn't known here, is named in a warning: a run without scores is left out, one
     without a config has its settings left out.
@@ -110,7 +113,7 @@ def collect(out: Path) -> list[LeaderboardRow]:
     found: dict[tuple[object, ...], RunScores] = {}
     configs: dict[str, dict[str, str]] = {}
     plain: set[str] = set()
-    for path in sorted([*out.glob(f"*/*/*/*/{SCORES}"), *out.glob("*/*/*/*.json")]):
+    for path in sorted([*(run / SCORES for run in runs_in(out)), *records_in(out)]):
         try:
             scores, setup = _read(path)
         except (InputError, OSError) as error:  # the others are worth a report
@@ -126,8 +129,10 @@ def collect(out: Path) -> list[LeaderboardRow]:
             if scores.model in MODELS and is_plain(MODELS[scores.model], setup.config):
                 plain.add(scores.fingerprint)
     if not found:
-        raise MissingError(f"no finished run in {out}: make some with `ood-data bench --model cnn --out {out}`")
-    return _with_differences(leaderboard(found.values(), plain), configs)
+        raise MissingError(
+            f"no finished run in {out}: give the folder of your runs, or make some with `ood-data bench --model cnn`"
+        )
+    return leaderboard(found.values(), plain, configs)
 
 
 def _read(path: Path) -> tuple[RunScores, RunSetup | None]:
@@ -143,8 +148,16 @@ def _read(path: Path) -> tuple[RunScores, RunSetup | None]:
         return scores, None
 
 
-def leaderboard(runs: Iterable[RunScores], plain: Container[str] = ()) -> list[LeaderboardRow]:
-    """Runs as rows, best first within each dataset and kind; `plain` has the fingerprints of those of a preset without overrides."""
+def leaderboard(
+    runs: Iterable[RunScores], plain: Container[str] = (), configs: Mapping[str, dict[str, str]] = NOTHING
+) -> list[LeaderboardRow]:
+    """Runs as rows, best first within each dataset and kind.
+
+    Args:
+        runs: their scores.
+        plain: the fingerprints of those of a preset without overrides.
+        configs: their settings by fingerprint, as far as they are known: what rows of one model are labelled with.
+    """
     grouped: dict[tuple[str, Kind, str, str], list[RunScores]] = {}
     for scores in runs:
         grouped.setdefault((scores.dataset, scores.kind, scores.model, scores.fingerprint), []).append(scores)
@@ -157,18 +170,21 @@ def leaderboard(runs: Iterable[RunScores], plain: Container[str] = ()) -> list[L
         )
         for key, group in grouped.items()
     ]
-    return sorted(rows, key=lambda row: (row.dataset, KINDS.index(row.kind), -row.r2))
+    return _with_differences(sorted(rows, key=lambda row: (row.dataset, KINDS.index(row.kind), -row.r2)), configs)
 
 
 def _with_differences(rows: list[LeaderboardRow], configs: Mapping[str, dict[str, str]]) -> list[LeaderboardRow]:
-    """Rows of one model on one split say in which settings they differ; by their hashes if in none, as a user's code may."""
-    alike: dict[tuple[str, str, str], set[str]] = {}
+    """Rows of one model on one dataset say in which settings they differ; by their hashes if in none, as a user's code may.
+
+    On all kinds of split, so that a config has one label, and is one row of a table over kinds.
+    """
+    alike: dict[tuple[str, str], set[str]] = {}
     for row in rows:
-        alike.setdefault((row.dataset, row.kind, row.model), set()).add(row.fingerprint)
+        alike.setdefault((row.dataset, row.model), set()).add(row.fingerprint)
     labelled = []
     for row in rows:
         own = configs.get(row.fingerprint, {})
-        others = [configs.get(other, {}) for other in sorted(alike[row.dataset, row.kind, row.model] - {row.fingerprint})]
+        others = [configs.get(other, {}) for other in sorted(alike[row.dataset, row.model] - {row.fingerprint})]
         differs = [row.differs, _difference(own, others, row.fingerprint)]
         labelled.append(replace(row, differs=", ".join(filter(None, differs))))
     return labelled

@@ -178,11 +178,16 @@ class RunSetup(Document):
 
     def settings(self) -> dict[str, str]:
         """The settings {"preset": "quick", "model.beta": "4.0", …, "images": "216,000"}: what a row of a table can differ in from another."""
-        config = self.config.to_dict()
-        flat = {"preset": config.pop("preset")}
-        for section, values in config.items():
-            flat |= {f"{section}.{name}": value for name, value in values.items()}
-        return {_printable(name): _printable(value) for name, value in flat.items()} | {"images": f"{self.images:,}"}
+        return settings(self.config) | {"images": f"{self.images:,}"}
+
+
+def settings(config: Config) -> dict[str, str]:
+    """A config as {"preset": "quick", "model.beta": "4.0", …}."""
+    sections = config.to_dict()
+    flat = {"preset": sections.pop("preset")}
+    for section, values in sections.items():
+        flat |= {f"{section}.{name}": value for name, value in values.items()}
+    return {_printable(name): _printable(value) for name, value in flat.items()}
 
 
 def _printable(value: Any) -> str:

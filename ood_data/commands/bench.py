@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import sys
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from click.core import ParameterSource
 
 from harness.bench.names import count_seeds, datasets_named, models_named, nothing_in
 from harness.data.names import stores_in
+from harness.report.finished import records_in, runs_in
 from ood_data.commands.options import Preset, Seeds, data_option, device_option, json_option, kinds_option, names, pick_device
 from ood_data.commands.policy import FAILED, Command, Group, as_options
 from splits.errors import InputError, MissingError
@@ -272,8 +272,10 @@ def report_command(runs: Path, out: Path, as_json: bool) -> None:
     Example:
       ood-data report runs/ --out report/
     """
-    if not any(itertools.chain(runs.glob("*/*/*/*/scores.json"), runs.glob("*/*/*/*.json"))):
-        raise MissingError(f"no finished run in {runs}: make some with `ood-data bench --model cnn --out {runs}`")
+    if not runs_in(runs) and not records_in(runs):
+        raise MissingError(
+            f"no finished run in {runs}: give the folder of your runs, or make some with `ood-data bench --model cnn`"
+        )
 
     # Only now what imports torch and matplotlib.
     from harness.report.html import report

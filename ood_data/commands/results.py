@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from harness.report.finished import runs_in
 from ood_data.commands.options import json_option
 from ood_data.commands.policy import FAILED, Group
 from splits.errors import MissingError
@@ -60,9 +61,7 @@ def submit(runs: tuple[Path, ...], folder: Path, as_json: bool) -> None:
 
 def _finished(run: Path) -> list[Path]:
     """The folders of finished runs that a path names."""
-    if (run / "scores.json").is_file():
-        return [run]
-    found = sorted(path.parent for path in run.glob("*/*/*/*/scores.json"))
+    found = runs_in(run)
     if not found:
         raise MissingError(f"{run} is neither a finished run nor a folder of them: runs/DATASET/KIND/MODEL/… has a scores.json")
     return found
