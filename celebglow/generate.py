@@ -30,12 +30,7 @@ def describe(population: Population, pipeline: CelebGlowPipeline, device: torch.
     source: dict[str, Any] = {
         "generator": NAME,
         "flow_sha256": sha256,  # of all of the flow's attributes, as `flow info` shows it
-        "attributes": list(population.attributes),
-        "levels": population.levels,
-        "range": list(population.range),
-        "temperature": population.temperature,
-        "resolution": population.resolution,
-        "seed": population.seed,
+        **population.source(),
         "device": device.type,
         "decode": f"{pipeline.decode_path}, {population.precision}, batches of {pipeline.batch}",
         "torch": torch.__version__.split("+")[0],

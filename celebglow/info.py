@@ -51,6 +51,8 @@ class SavedFlow:
         """
         folder = BUNDLED if str(name) == "bundled" else Path(name)
         whole = (folder / INDEX).is_file()
+        if not whole and not to_walk:
+            folder = without_directions(folder)
         if not whole and (to_walk or not (folder / CONFIG).is_file()):
             raise InputError(no_flow(folder))
         try:
@@ -138,6 +140,48 @@ def resolve(name: str, attributes: Sequence[str], aliases: Mapping[str, str] | N
     if attribute.lstrip("-") not in known:
         raise InputError(f"unknown attribute {name!r}{did_you_mean(name, [*other, *known])}")
     return known.index(attribute.lstrip("-")), -1.0 if attribute.startswith("-") else 1.0
+
+
+def check_store(root: Path, source: Mapping[str, Any], flow: SavedFlow | None) -> None:
+    """Refuse a CelebGlow that was made from something else, before torch is imported or a flow is downloaded.
+
+    Args:
+        root: folder of the stores.
+        source: of the population, as far as it is known, see `celebglow.population.Population.source`.
+        flow: whose directions are walked; None for one that is to be downloaded, and so is not the bundled one.
+
+    Raises:
+        InputError: naming each difference.
+    """
+    from harness.data.description import read_attributes
+    from harness.data.found import check_source  # zarr
+    from harness.data.manifest import Paths
+
+    paths = Paths(root, "celebglow")
+    attributes = read_attributes(paths.documents())
+    if attributes is None or "flow_sha256" not in attributes["source"]:
+        return  # there is none, or it was converted, which the writer refuses
+    check_source(paths, source if flow is None else {**source, "flow_sha256": flow.info()["sha256"]})
+    if flow is None and attributes["source"]["flow_sha256"] == SavedFlow.open("bundled").info()["sha256"]:
+        raise InputError(f"{paths.group} was made with the bundled flow: choose another `out`, or `overwrite`")
+
+
+def without_directions(folder: Path) -> Path:
+    """Where the flow lies in a folder of `flow train` or `flow convert`: in its flow/, unless that was given."""
+    inner = folder / "flow"
+    return inner if (inner / CONFIG).is_file() and not (folder / CONFIG).is_file() else folder
+
+
+def check_free(out: Path) -> None:
+    """Raise InputError for a folder that a flow would be written over, as that may be somebody's flow."""
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
+        raise InputError(f"{out} is there already: remove it, or choose another folder")
+
+
+def check_training(out: Path) -> None:
+    """Raise InputError for a folder in which a training can neither begin nor continue: that of a flow that was not trained there."""
+    if not (out / "checkpoint.pt").exists() and any((out / name).exists() for name in (INDEX, CONFIG, "flow")):
+        raise InputError(f"{out} holds a flow, and no checkpoint of its training: remove it, or choose another folder")
 
 
 def directions_command(folder: Path) -> str:

@@ -155,7 +155,12 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         """The latent (D,) of a person: N(0, temperature²) noise that depends on nothing but (seed, person).
 
         Drawn by numpy's frozen RandomState stream on the CPU: the same on every device, version, batch and part.
+
+        Raises:
+            ValueError: for a negative seed or number.
         """
+        if min(seed, person) < 0:
+            raise InputError(f"a person and a seed of at least 0 are expected, not {person} and {seed}")
         stream = np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, person])))
         return torch.from_numpy((stream.standard_normal(self.flow.num_latents) * temperature).astype(np.float32))
 

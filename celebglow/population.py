@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -92,6 +92,13 @@ class Population:
     def per_person(self) -> int:
         """Pictures of each person."""
         return int(self.levels ** len(self.attributes))
+
+    def source(self) -> dict[str, Any]:
+        """What of it its pictures' bytes depend on, but for how many persons there are; plain JSON, nothing of what is not said yet."""
+        said: dict[str, Any] = {"levels": self.levels, "range": list(map(float, self.range))}
+        said |= {"temperature": self.temperature, "seed": self.seed}
+        said |= {"attributes": list(self.attributes)} if self.attributes else {}
+        return said | ({} if self.resolution is None else {"resolution": self.resolution})
 
     def spec(self) -> SplitSpec:
         """The grid and its splits by the paper's rules."""

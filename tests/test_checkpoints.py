@@ -272,8 +272,13 @@ def test_wrong_use(tmp_path: Path) -> None:
         convert(whole, resolution=64)
     conversion = convert(whole)
     (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/mine").touch()
     with pytest.raises(ValueError, match="is there already"):
         save(conversion, tmp_path / "taken")
+    save(conversion, tmp_path / "free")
+    for folder in (tmp_path / "free", tmp_path / "free/flow"):  # as `flow convert` leaves it, and where the flow lies in it
+        result = CliRunner().invoke(main, ["flow", "info", str(folder)])
+        assert (result.exit_code, "sha256" in result.stdout) == (0, True), result.stderr
     np.save(tmp_path / "other.npy", np.zeros((40, 7), np.float32))
     with pytest.raises(ValueError, match="another flow"):
         save(conversion, tmp_path / "flow", tmp_path / "other.npy")
@@ -295,3 +300,28 @@ def test_a_machine_without_memory_is_not_a_graph_that_cannot_be_run(tmp_path: Pa
     monkeypatch.setattr(GraphGlow, "decode", lambda *_: (_ for _ in ()).throw(RuntimeError("expected scalar type Half")))
     with pytest.raises(ValueError, match="cannot be run: expected scalar type Half"):
         convert(path)
+
+
+class Harmful:
+    """Unpickled, it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_code_in_a_checkpoint_is_neither_run_nor_recommended(tmp_path: Path) -> None:
+    torch.save({"blocks.0": Harmful(tmp_path / "harm")}, tmp_path / "evil.pt")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
+    (tmp_path / "text.pt").write_text("weights")
+    for name, words in (
+        ("evil", "code and are never run"),
+        ("module", "code and are never run"),
+        ("text", "no file of torch.save"),
+    ):
+        with pytest.raises(ValueError, match=words) as caught:
+            convert(tmp_path / f"{name}.pt")
+        assert "weights_only" not in str(caught.value)
+    assert not (tmp_path / "harm").exists()

@@ -302,10 +302,41 @@ def test_a_read_only_folder_is_one_clear_line(tmp_path: Path, ood_data: CommandL
     assert_one_clear_line(result, 1, "Permission denied")
 
 
+def test_what_conflicts_is_said_before_torch_is_imported_or_a_flow_is_downloaded(tmp_path: Path) -> None:
+    def command(*arguments: str) -> list[str]:
+        return ["generate", "celebglow", "--out", str(tmp_path), "--persons", "1", *arguments]
+
+    assert CliRunner().invoke(main, command("--levels", "2", "--attribute", "smile")).exit_code == 0
+    program = (
+        "import sys; from click.testing import CliRunner; from cli import main\n"
+        "result = CliRunner().invoke(main, sys.argv[1:])\n"
+        "print(result.exit_code, 'torch' in sys.modules, result.stderr)"
+    )
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "OOD_DATA_OPENAI_URL": "https://127.0.0.1:1/",
+        "OOD_DATA_HOME": str(tmp_path),
+    }
+    for arguments, words in (
+        (("--levels", "3"), "levels is 2 there, 3 here"),
+        (("--levels", "2", "--flow", "openai"), "was made with the bundled flow: choose another --out"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *command("--attribute", "smile", *arguments)],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=True,
+        )
+        assert done.stdout.startswith("2 False "), done.stdout
+        assert words in done.stdout
+
+
 def test_an_out_that_cannot_be_a_folder_is_one_clear_line(tmp_path: Path, ood_data: CommandLine, flow_folder: Path) -> None:
     (tmp_path / "data").write_text("a file")
     result = ood_data("generate", "celebglow", "--flow", flow_folder, "--out", tmp_path / "data", "--persons", 2)
-    assert_one_clear_line(result, 1, "data")
+    assert result.returncode == 2
+    assert f"{tmp_path / 'data'} is a file: a folder is expected" in result.stderr
     assert (tmp_path / "data").read_text() == "a file"
 
 

@@ -32,35 +32,30 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert content(tmp_path / "new") == {"out/flow/weights": "whole", "out/index": "whole"}
 
 
-def test_what_else_is_in_a_folder_stays(tmp_path: Path) -> None:
-    for text in ("old", "new"):
-        with replacing_folder(tmp_path / "out", last="index") as partial:
-            write(partial, text)
-        (tmp_path / "out/log").write_text("mine")
-        (tmp_path / "out/flow/stale").touch()
-    with replacing_folder(tmp_path / "out", last="index") as partial:
-        write(partial, "newest")
-    assert content(tmp_path) == {"out/log": "mine", "out/flow/weights": "newest", "out/index": "newest"}
-
-
-@pytest.mark.parametrize("fatal", [1, 2])
-def test_no_mixture_of_old_and_new_is_opened(tmp_path: Path, fatal: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed before an entry takes its place: the index, without which the others mean nothing, is missing until all are there."""
+@pytest.mark.parametrize("fatal", [None, 1, 2])
+def test_no_mixture_of_old_and_new_is_there(tmp_path: Path, fatal: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while one takes the other's place, there is the old, or none until the command is repeated."""
     with replacing_folder(tmp_path / "out") as partial:
         write(partial, "old")
-    place, placed = Path.replace, 0
+    (tmp_path / "out/flow/stale").touch()
+    place, placed = Path.rename, 0
 
-    def replace(self: Path, target: Path) -> Path:
+    def rename(self: Path, target: Path) -> Path:
         nonlocal placed
         placed += 1
         if placed == fatal:
             raise KeyboardInterrupt
         return place(self, target)
 
-    monkeypatch.setattr(Path, "replace", replace)
-    with pytest.raises(KeyboardInterrupt), replacing_folder(tmp_path / "out", last="index") as partial:
+    monkeypatch.setattr(Path, "rename", rename)
+    with contextlib.suppress(KeyboardInterrupt), replacing_folder(tmp_path / "out") as partial:
         write(partial, "new")
-    assert not (tmp_path / "out/index").exists()
+    old = {"flow/weights": "old", "index": "old", "flow/stale": ""}
+    assert content(tmp_path / "out") == {None: {"flow/weights": "new", "index": "new"}, 1: old, 2: {}}[fatal]
+    monkeypatch.undo()
+    with replacing_folder(tmp_path / "out") as partial:
+        write(partial, "new")
+    assert content(tmp_path / "out") == {"flow/weights": "new", "index": "new"}
 
 
 def test_an_error_names_the_place_that_was_asked_for(tmp_path: Path) -> None:
@@ -68,6 +63,6 @@ def test_an_error_names_the_place_that_was_asked_for(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left", str(partial / "flow/weights"))
     assert caught.value.filename == str(tmp_path / "out/flow/weights")
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="Not a directory"), replacing_folder(tmp_path / "file", last="index") as partial:
+    with pytest.raises(OSError, match="Not a directory"), replacing_folder(tmp_path / "file/out") as partial:
         write(partial, "new")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file"]

@@ -138,7 +138,7 @@ def test_a_checkpoint_that_is_none_is_named(tmp_path: Path, content: bytes, monk
 
 def test_another_config_is_not_continued(tmp_path: Path) -> None:
     train(tmp_path, stop_after=1)
-    with pytest.raises(ValueError, match="another seed"):
+    with pytest.raises(ValueError, match="seed is 0 there, 1 here"):
         Trainer(faces(), replace(CONFIG, seed=1), tmp_path, CPU)
     assert Trainer(faces(), replace(CONFIG, steps=50), tmp_path, CPU).step == 1  # longer is fine
 

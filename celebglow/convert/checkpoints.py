@@ -22,7 +22,7 @@ from celebglow.convert.pytorch_checkpoints import read_checkpoint
 from celebglow.decoder import Decoder
 from celebglow.flow import Flow
 from celebglow.glow import Glow
-from celebglow.info import directions_command
+from celebglow.info import check_free, directions_command
 from celebglow.pipeline import CelebGlowPipeline, no_progress_bars
 from harness.io.replacing import replacing_folder
 from harness.machine import lacking
@@ -85,6 +85,8 @@ def convert(path: str | Path, resolution: int | None = None, bits: int | None = 
     if start == b"PK" or start[:1] == b"\x80":  # a zip archive or a pickle: torch.save
         checkpoint = read_checkpoint(path, resolution, bits)
         return Conversion(checkpoint.flow, checkpoint.name, _round_trip(checkpoint.flow))
+    if path.suffix in (".pt", ".pth"):
+        raise InputError(f"{path} is no file of torch.save, as its name says: download it again")
     if resolution is not None or bits is not None:
         raise InputError("`resolution` and `bits` are for PyTorch checkpoints: a graph shows them")
     return _convert_graph(path)
@@ -185,8 +187,7 @@ def save(conversion: Conversion, out: str | Path, z_manipulate: str | Path | Non
         OSError: if it cannot be written.
     """
     out = Path(out)
-    if out.exists():
-        raise InputError(f"{out} is there already: remove it, or choose another folder")
+    check_free(out)
     directions = None if z_manipulate is None else read_table(z_manipulate, conversion.flow.latent_shapes)
     with replacing_folder(out) as partial, no_progress_bars():
         if directions is None:

@@ -6,6 +6,8 @@ None stores the size of its images or the bits of its data: where the file doesn
 
 from __future__ import annotations
 
+import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,6 +65,9 @@ def read_checkpoint(path: str | Path, resolution: int | None = None, bits: int |
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):  # torch's advice is then to run what is in the file
+        of_code = re.search(r"Unsupported (global|class)|GLOBAL|REDUCE", str(error))
+        return "it holds pickled objects, which are code and are never run" if of_code else "it is no file of torch.save"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:MOST_REASON]
 
 

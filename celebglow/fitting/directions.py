@@ -21,7 +21,7 @@ from celebglow.fitting.images import LabelledImages, read_images
 from celebglow.fitting.labels import Columns
 from celebglow.fitting.labels import column as column_of
 from celebglow.glow import Glow
-from celebglow.info import INDEX
+from celebglow.info import check_free, without_directions
 from celebglow.pipeline import CelebGlowPipeline
 from harness.io.progress import progress_bar
 from harness.io.replacing import replacing_folder
@@ -43,7 +43,7 @@ def make_pipeline(
     """Fit directions in a flow to labelled images, and save both as one pipeline.
 
     Args:
-        flow_folder: the trained flow, as `flow train` leaves it.
+        flow_folder: the trained flow, as `flow train` or `flow convert` leaves it.
         images: a folder of pictures, or an array file, see `celebglow.fitting.images.read_images`.
         out: folder of the pipeline.
         config: which attributes, and how they are fitted.
@@ -55,12 +55,14 @@ def make_pipeline(
         how well each attribute's direction separates images that took no part in the fit, see `celebglow.directions.Fit`.
 
     Raises:
-        InputError: for whatever is missing or unknown.
+        InputError: for whatever is missing or unknown, or if there is something in `out` already.
     """
     config.check()
+    check_free(out)
+    flow_folder = without_directions(flow_folder)
     if not (flow_folder / "config.json").is_file():
         raise InputError(
-            f"there is no trained flow in {flow_folder} (no config.json): give the flow/ folder of `ood-data flow train`"
+            f"there is no trained flow in {flow_folder} (no config.json): give the folder of `ood-data flow train` or `flow convert`"
         )
     flow: Glow = Glow.from_pretrained(flow_folder, low_cpu_mem_usage=False).float().to(device or torch.device("cpu")).eval()
     flow.register_to_config(_name_or_path="")  # where it lay is nobody's business
@@ -78,7 +80,7 @@ def make_pipeline(
     if config.half:
         pipeline.flow.half()
         pipeline.directions.half()
-    with replacing_folder(out, last=INDEX) as folder:
+    with replacing_folder(out) as folder:
         pipeline.save_pretrained(folder)
     return fit.separation
 

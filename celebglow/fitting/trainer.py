@@ -20,6 +20,7 @@ from celebglow.fitting.augmentation import TrainingImages
 from celebglow.fitting.config import NO_AUGMENTATION, TrainingConfig
 from celebglow.fitting.images import LabelledImages
 from celebglow.glow import Glow
+from celebglow.info import check_training
 from harness.io.atomic import write_atomically
 from harness.io.checkpoints import Journal, interrupted_between_steps
 from harness.io.pictures import png
@@ -54,13 +55,14 @@ class Trainer:
         save_every: seconds between checkpoints, at least.
 
     Raises:
-        ValueError: if `out` holds a training with another config.
+        ValueError: if `out` holds a training with another config, or a flow that was not trained there.
     """
 
     def __init__(
         self, data: LabelledImages, config: TrainingConfig, out: Path, device: torch.device, save_every: float = 30.0
     ) -> None:
         config.check()
+        check_training(out)
         self.config, self.out, self.device = config, out, device
         self.images = hashlib.sha256(np.ascontiguousarray(data.images).data).hexdigest()
         held_out = data.held_out(config.held_out, config.seed)
@@ -185,17 +187,28 @@ class Trainer:
 
     def _take(self, saved: dict[str, Any]) -> None:
         """Continue from what `_save` saved."""
-        ours = json.loads(json.dumps(asdict(self.config) | {"images": self.images}))
-        theirs = json.loads(json.dumps(saved["config"]))
+        ours = _flat(asdict(self.config)) | {"images": self.images[:8]}
+        theirs = _flat(saved["config"]) | {"images": saved["config"]["images"][:8]}
         # how long to train may be changed along the way; what is learned may not
         free = {"steps", "decay", "lr"}
-        if changed := [name for name in ours if name not in free and ours[name] != theirs[name]]:
-            raise InputError(f"{self.out} holds a training with another {', '.join(changed)}; choose another folder")
+        if changed := [
+            f"{name} is {theirs.get(name)} there, {value} here"
+            for name, value in ours.items()
+            if name not in free and value != theirs.get(name)
+        ]:
+            raise InputError(f"{self.out} holds a training with other parameters ({'; '.join(changed)}): choose another folder")
         self.flow.load_state_dict(saved["flow"])
         self.average.load_state_dict(saved["average"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step = saved["step"]
         logger.info("continuing %s from step %d", self.out, self.step)
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """A config without nesting, {"flow.resolution": 64, …}, its tuples as lists, as a checkpoint has them."""
+    plain = json.loads(json.dumps(config))
+    nested = {f"{name}.{key}": entry for name, value in plain.items() if isinstance(value, dict) for key, entry in value.items()}
+    return {name: value for name, value in plain.items() if not isinstance(value, dict)} | nested
 
 
 @torch.no_grad()

@@ -7,9 +7,10 @@ line in it; what nothing proves is made again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.data.description import GROUP, Description, hashes, proven_documents, read_attributes, read_description
 from harness.data.manifest import Entry, Paths, parts_entries, read_finished, salvaged, shard_index
@@ -61,6 +62,17 @@ def look(paths: Paths, ours: Description) -> Found:
     if found.description is not None:
         _check_same(paths, found.description, ours)
     return found
+
+
+def check_source(paths: Paths, source: Mapping[str, Any]) -> None:
+    """Raise InputError, naming each difference, if a store is there that was made from something else, as far as `source` says what.
+
+    For those who want to know it before they have made or fetched the rest.
+    """
+    attributes = read_attributes(paths.documents())
+    if attributes is not None:
+        theirs = attributes["source"]
+        _refuse_differences(paths, {key: theirs.get(key) for key in source}, source)
 
 
 def refuse_links(paths: Paths) -> None:
@@ -199,6 +211,10 @@ def _check_same(paths: Paths, theirs: Description, ours: Description) -> None:
         raise InputError(f"{paths.group} holds {theirs.name}, not {ours.name}: choose another `out`")
     layouts = ({"image shape": one.shape[1:], "images per shard": one.rows, "compression": one.compress} for one in (theirs, ours))
     there, here = (layout | one.source for layout, one in zip(layouts, (theirs, ours), strict=True))
+    _refuse_differences(paths, there, here)
+
+
+def _refuse_differences(paths: Paths, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     differences = [
         f"{key} is {there.get(key)} there, {here.get(key)} here"
         for key in sorted(there.keys() | here.keys())

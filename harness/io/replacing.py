@@ -40,19 +40,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def replacing_folder(path: Path, last: str = "") -> Iterator[Path]:
-    """A folder to write into, which takes the place of `path` once the block ends without an error.
-
-    Where `path` is there already, each entry of the folder takes its place in it, whole, and what else is there stays.
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the place of `path` once the block ends without an error: no mixture of both is ever there.
 
     Args:
         path: of the folder. Its own folder is made.
-        last: the entry without which the others mean nothing: it goes first and comes last, so that no mixture of old and new is opened.
 
     Raises:
-        OSError: naming a place in `path`, if it cannot be written; `path` is as it was then, or lacks `last`.
+        OSError: naming a place in `path`, if it cannot be written; `path` is as it was then.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    partial, before = (path.with_name(f"{path.name}.{word}") for word in ("partial", "before"))
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
@@ -61,33 +58,18 @@ def replacing_folder(path: Path, last: str = "") -> Iterator[Path]:
             if file.is_file():
                 with file.open("rb+") as written:
                     os.fsync(written.fileno())
-        if not path.exists():
-            partial.rename(path)
-        else:
-            _move_entries(partial, path, last)
-            sync_folder(path)
+        if path.exists():  # a folder is not renamed onto another
+            shutil.rmtree(before, ignore_errors=True)
+            path.rename(before)
+        partial.rename(path)
         sync_folder(path.parent)
+        shutil.rmtree(before, ignore_errors=True)
     except OSError as error:
         if error.errno is None or error.filename is None or not Path(error.filename).is_relative_to(partial):
             raise
         raise OSError(error.errno, error.strerror, str(path / Path(error.filename).relative_to(partial))) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _move_entries(partial: Path, path: Path, last: str) -> None:
-    """Put each entry of a folder into another, in the place of the one of that name."""
-    entries = sorted(partial.iterdir(), key=lambda entry: entry.name == last)
-    if last:
-        (path / last).unlink(missing_ok=True)
-        sync_folder(path)
-    aside = partial / ".before"
-    aside.mkdir()
-    for entry in entries:
-        there = path / entry.name
-        if there.is_dir() and not there.is_symlink():  # a folder is not renamed onto one
-            there.rename(aside / entry.name)
-        entry.replace(there)
 
 
 def partial_of(path: Path) -> Path:

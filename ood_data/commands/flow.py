@@ -46,7 +46,7 @@ def flow() -> None:
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
     help="Folder of the training; one that is already there is continued.",
 )
@@ -146,7 +146,9 @@ def flow_train(
     config.check()
 
     from celebglow.fitting.images import find_images
+    from celebglow.info import check_training
 
+    check_training(out)
     found = find_images(images, labels, center_crop, [] if balance is None else [balance])
 
     # Only now what imports torch, and then the decoding, which can take long.
@@ -170,7 +172,11 @@ def flow_train(
 @click.argument("flow", type=click.Path(path_type=Path))
 @click.argument("images", type=click.Path(path_type=Path))
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="The finished flow, for `generate --flow`."
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="The finished flow, for `generate --flow`.",
 )
 @labels_option
 @click.option(
@@ -248,21 +254,25 @@ def flow_directions(flow: Path, images: Path, out: Path, labels: Path | None, de
           --attribute smile=smile_score --attribute age --control male --out flows/mine/walkable
     """
     from celebglow.fitting.config import DirectionsConfig
+    from celebglow.info import check_free
 
     chosen = DirectionsConfig(**config)  # its fields are the options
     chosen.check()  # before torch is imported
+    check_free(out)
 
     from celebglow.fitting.directions import make_pipeline
 
     separation = make_pipeline(flow, images, out, chosen, labels, pick_device(device), progress=True)
     for name, area in separation.items():
         click.echo(f"{name}: separates held-out images with an area under the ROC curve of {area:.3f}")
-    click.echo(f"{out} is ready: ood-data generate celebglow --flow {out} --out data/")
+    click.echo(f"{out} is ready: ood-data generate celebglow --flow {out} --out walked/")
 
 
 @flow.command("convert")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="Where the flow goes.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Where the flow goes."
+)
 @click.option(
     "--z-manipulate",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -291,6 +301,10 @@ def flow_convert(file: Path, out: Path, z_manipulate: Path | None, resolution: i
     Example:
       ood-data flow convert graph_unoptimized.pb --z-manipulate z_manipulate.npy --out flows/celeba-hq
     """
+    from celebglow.info import check_free
+
+    check_free(out)  # before torch is imported
+
     from celebglow.convert.checkpoints import convert, save
 
     conversion = convert(file, resolution, bits)
@@ -301,7 +315,7 @@ def flow_convert(file: Path, out: Path, z_manipulate: Path | None, resolution: i
         return
     click.echo(f"{file}: {conversion.summary}")
     if walkable:
-        click.echo(f"{out} is ready: ood-data generate celebglow --flow {out} --out data/")
+        click.echo(f"{out} is ready: ood-data generate celebglow --flow {out} --out walked/")
     else:
         click.echo(as_options(f"{out / 'flow'} has no attribute directions yet: {conversion.next_step(out)}"))
 

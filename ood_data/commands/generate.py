@@ -115,13 +115,18 @@ def generate_celebglow(
       ood-data generate celebglow --out data/ --part 2/4
       ood-data generate celebglow --out small/ --levels 3 --attribute blond,age --range -0.5 1
     """
-    from celebglow.info import SavedFlow
+    from celebglow.info import SavedFlow, check_store
     from celebglow.population import Population
 
     population = Population(persons, attributes, levels, range_, temperature, resolution, seed, precision)
-    population.check()  # before OpenAI's flow is downloaded
+    population.check()
+    if flow == "openai" and not overwrite:
+        check_store(root, population.source(), None)
     folder = flow_folder(flow)
-    population.checked(SavedFlow.open(folder))  # before torch is imported
+    saved = SavedFlow.open(folder)
+    population = population.checked(saved)
+    if not overwrite:
+        check_store(root, population.source(), saved)
 
     from celebglow.generate import generate as run
     from celebglow.pipeline import CelebGlowPipeline
