@@ -5,7 +5,6 @@ One module, though a long one: the tables and the reader that checks what no tab
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ import pydantic
 
 from splits.errors import InputError, SpecError, did_you_mean, listed, shown
 from splits.grid import Factor, FactorGrid, FactorKind
+from splits.mistakes import dotted, in_our_words
 from splits.names import LONGEST_NAME, check_name, check_text
 from splits.rules import HeldOutRule, RandomRule, Rule, TestIf, indices_of_range
 from splits.spec import SplitSpec
@@ -92,14 +92,16 @@ class _Reader:
         return SplitSpec(top.name, grid, rules, top.impossible, top.source)
 
     def _problem(self, path: Sequence[str | int], text: str) -> None:
-        self.problems.append(f"{_dotted(path) or 'the file'}: {text}")
+        self.problems.append(f"{dotted(path) or 'the file'}: {text}")
 
     def _table(self, model: type[_AnyTable], raw: Any, path: tuple[str | int, ...]) -> _AnyTable | None:
         try:
             return model.model_validate(raw)
         except pydantic.ValidationError as error:
             for details in error.errors(include_url=False):
-                self._problem((*path, *(part for part in details["loc"] if part != "[key]")), _in_our_words(details, model))
+                self._problem(
+                    (*path, *(part for part in details["loc"] if part != "[key]")), in_our_words(details, model.model_fields)
+                )
             return None
 
     def _factors(self, tables: list[Any]) -> dict[str, Factor | None]:
@@ -157,7 +159,7 @@ class _Reader:
     def _passes(self, check: Callable[[str, str], str], text: str, path: Sequence[str | int]) -> bool:
         """Whether `text` passes `splits.names.check_name` or `check_text`; if not, that is a problem."""
         try:
-            check(_dotted(path), text)
+            check(dotted(path), text)
         except InputError as error:
             self.problems.append(str(error))
             return False
@@ -275,33 +277,3 @@ class _Reader:
                 (*path, "test_count"), f"1 to {len(grid) - 1} is expected, got {shown(table.test_count)}, so {side} would be empty"
             )
         return None
-
-
-def _dotted(path: Sequence[str | int]) -> str:
-    """`factor[2].size`, `split.composition.held_out."x-axis"`: as TOML would spell it."""
-
-    def key(part: str) -> str:
-        return part if re.fullmatch(r"[\w-]{1,50}", part) else '"' + shown(part)[1:-1] + '"'
-
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{key(part)}" for part in path).removeprefix(".")
-
-
-def _in_our_words(details: Any, model: type[_Table]) -> str:
-    """What pydantic found, as "… is expected, got …" with close matches."""
-    match details["type"]:
-        case "missing":
-            return "is missing"
-        case "extra_forbidden":
-            return f"unknown key{did_you_mean(details['loc'][-1], model.model_fields)}"
-        case "literal_error":
-            options = re.findall(r"'([^']+)'", details["ctx"]["expected"])
-            close = did_you_mean(details["input"], options, else_all=False)
-            return f"{details['ctx']['expected']} is expected, got {shown(details['input'])}{close}"
-        case "string_pattern_mismatch":
-            return f"letters, digits, '_', '-' and '.' are expected, got {shown(details['input'])}"
-        case "string_too_long":
-            return f"at most {details['ctx']['max_length']} characters are expected, got {shown(details['input'])}"
-        case "too_short":
-            return "at least one is expected"
-    wanted = details["msg"].removeprefix("Input should be ").split(" or instance")[0].replace("dictionary", "table")
-    return f"{wanted} is expected, got {shown(details['input'])}"

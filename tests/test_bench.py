@@ -171,6 +171,20 @@ def test_an_error_in_ones_own_code_is_told_by_line(ood_data: CommandLine, blocks
     assert f"NameError: name 'oops' is not defined ({module}:11)" in done.stdout
 
 
+def test_an_error_that_torch_raises_in_ones_own_model_is_no_defect_of_ours(
+    ood_data: CommandLine, blocks_root: Path, my_folder: Path
+) -> None:
+    """A layer of the wrong size fails in torch's code, and not in a line of one's own."""
+    module = my_folder / "my_module.py"
+    module.write_text(
+        module.read_text() + "\n\ndef small(channels, outputs):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, outputs))\n"
+    )
+    done = ood_data("bench", "--model", "my_module:small", "--data", blocks_root, "--kind", "random", *SETTINGS, cwd=my_folder)
+    assert done.returncode == 1
+    assert "your my_module:small fails on images (B, 1, 64, 64): RuntimeError: mat1 and mat2 shapes" in done.stdout
+    assert "defect" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     "error, told, defect",
     [

@@ -169,3 +169,12 @@ def test_what_the_readout_is() -> None:
     network: Any = models.find("pcl").build(1, 4)
     widths = [layer.out_features for layer in network.readout if isinstance(layer, torch.nn.Linear)]
     assert widths == [*representation.READOUT, 4]
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [("pcl", {"latents": 0}), ("beta-vae", {"beta": -1.0}), ("slowvae", {"gamma": -1.0}), ("ada-gvae", {"beta": math.nan})],
+)
+def test_options_that_no_representation_can_have_are_refused(name: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"model.{next(iter(options))} must be at least"):
+        models.find(name).build(1, 3, **options)

@@ -66,7 +66,7 @@ def test_names_and_files_that_are_not_there() -> None:
         ('name = "rooms"', 'name = "../rooms"', "name: letters, digits, '_', '-' and '.' are expected, got '../rooms'"),
         ('name = "rooms"', 'name = "rooms"\nnaem = 1', "naem: unknown key; did you mean 'name'?"),
         ("size = 3", "size = 0", "factor[0].size: greater than or equal to 1 is expected, got 0"),
-        ("size = 6", 'size = "6"', "factor[1].size: a valid integer is expected, got '6'"),
+        ("size = 6", 'size = "6"', "factor[1].size: a whole number is expected, got '6'"),
         ("size = 6", "", "factor[1].size: is missing"),
         ("size = 3", "size = 4", "factor[0].values: as many values as size says are expected, 4, and there are 3"),
         ('"off", "dim"', '"dim", "dim"', "factor[0].values[1]: 'dim' is a duplicate"),

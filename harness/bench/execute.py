@@ -26,6 +26,7 @@ from harness.io.failures import in_words
 from harness.io.progress import Bar, progress_bar
 from harness.machine import cores, keep_freed_memory, lacking
 from harness.models import find
+from harness.models.lookup import is_own
 from harness.report.tables import score_text
 from harness.runs.records import RunScores
 from harness.runs.run import Run
@@ -107,7 +108,8 @@ def attempt(run: Run, device: torch.device, progress: Callable[[float], None] = 
             return Outcome(run, None, f"{lack}; run the same command again to continue it, perhaps with fewer `jobs`")
         if isinstance(error, OodDataError | OSError):
             return Outcome(run, None, text)
-        return Outcome(run, None, f"a defect, please report it: {type(error).__name__}: {text}", defect=True)
+        whose = f"a mistake in your {run.model}, or a defect" if is_own(run.model) else "a defect, please report it"
+        return Outcome(run, None, f"{whose}: {type(error).__name__}: {text}", defect=True)
 
 
 class _Bar:

@@ -1,4 +1,5 @@
-"""Check what a user asks a bench for, models, datasets, kinds and seeds: in milliseconds, before torch is imported, which takes seconds."""
+"""Check what a user asks a bench for, models, datasets, kinds, seeds, settings: in milliseconds, before torch is imported, which takes
+seconds."""
 
 from __future__ import annotations
 
@@ -7,13 +8,40 @@ from pathlib import Path
 
 from harness.data.names import stores_in
 from harness.formats.catalog import command
+from harness.models.lookup import code_of, is_own
 from harness.models.names import NAMES
+from harness.runs.presets import check_overrides
 from splits import DATASETS
-from splits.errors import InputError, did_you_mean, shown
+from splits.errors import InputError, MissingError, did_you_mean, shown
+from splits.vocabulary import kinds_named
 
 ALL = "all"
 MOST_RUNS = 100_000  # of one plan: it is kept, shown and looked up whole
 LARGEST_SEED = 2**63 - 1  # a run's records have no larger number
+
+
+def check_asked(
+    models: Sequence[str],
+    datasets: Sequence[str],
+    kinds: Sequence[str],
+    seeds: int | Sequence[int],
+    overrides: Sequence[str],
+    data: Path,
+) -> None:
+    """Check all that can be checked without torch; a user's model is looked for, and none of its code is run.
+
+    Raises:
+        InputError: for what no bench can be asked for.
+        MissingError: if there is no dataset at all.
+    """
+    for name in models_named(models):
+        if is_own(name):
+            code_of(name)
+    kinds_named(kinds)
+    count_seeds(seeds)
+    check_overrides(overrides)
+    if not datasets_named(datasets, data) and not stores_in(data):
+        raise MissingError(nothing_in(data))
 
 
 def models_named(given: Sequence[str], known: Collection[str] = NAMES) -> tuple[str, ...]:
@@ -28,6 +56,8 @@ def models_named(given: Sequence[str], known: Collection[str] = NAMES) -> tuple[
     """
     for name in given:
         if name != ALL and ":" not in name and name not in known:
+            if Path(f"{name}.py").is_file():
+                raise InputError(f"unknown model {name!r}: of {name}.py, which is here, name the function too, {name}:build")
             raise InputError(f"unknown model {name!r}{did_you_mean(name, known)} (or give one of your own as module:function)")
     return tuple(dict.fromkeys(name for each in given for name in (known if each == ALL else [each])))
 
@@ -68,5 +98,5 @@ def datasets_named(given: Sequence[str], data: Path, stores: Collection[str] | N
     there = stores_in(data) if stores is None else stores
     for name in given:
         if name not in (*there, *DATASETS, ALL):
-            raise InputError(f"no dataset {name!r} in {data}{did_you_mean(name, [*there, *DATASETS, ALL])}")
+            raise InputError(f"no dataset {name!r} in {data}{did_you_mean(name, dict.fromkeys([*there, *DATASETS, ALL]))}")
     return () if ALL in given else tuple(dict.fromkeys(given))

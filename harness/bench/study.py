@@ -18,25 +18,33 @@ A study has groups of runs, `[[runs]]`, and what they share above them::
 from __future__ import annotations
 
 import itertools
+import re
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.bench.names import MOST_RUNS
-from harness.bench.plan import Gap, Plan, plan
-from harness.io.records import explained
+from harness.bench.names import MOST_RUNS, check_asked
 from harness.runs.config import Preset
 from harness.runs.presets import Settings, override_value
-from splits.errors import InputError, MissingError
+from splits.errors import InputError, MissingError, SpecError
+from splits.mistakes import dotted, in_our_words
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.bench.plan import Gap, Plan
 
 MOST_BYTES = 2**20  # of a study
 Names = Annotated[tuple[str, ...], Field(max_length=1000)]
 Value = bool | int | float | str | list[Any]
+
+
+UNION = re.compile(r"bool|int|float|str|constrained-\w+|(tuple|list)\[.*\]")  # what pydantic adds to the place of a mistake
 
 
 class Strict(BaseModel):
@@ -73,6 +81,12 @@ class Group(Shared):
         for values in itertools.product(*self.grid.values()):
             yield dict(zip(self.grid, values, strict=True))
 
+    def overrides(self, study: Study) -> Iterator[tuple[str, ...]]:
+        """What `--set` would be told for each point of the grid: the group's settings before those of its study."""
+        for point in self.combinations():
+            settings = {**study.settings, **self.settings, **point}
+            yield tuple(f"{key}={override_value(value)}" for key, value in settings.items())
+
 
 class Study(Shared):
     """Groups of runs, and what they share.
@@ -86,13 +100,24 @@ class Study(Shared):
     data: str | None = None
     out: str | None = None
 
+    def check(self, data: Path) -> None:
+        """Raise InputError, naming its group, for a name or a setting that no run can have: before torch is imported.
+
+        What the options of a model may be, only `plan_study` sees.
+        """
+        for number, group in enumerate(self.runs):
+            with _in_group(number):
+                for overrides in group.overrides(self):
+                    datasets, kinds = group.datasets or self.datasets or (), group.kinds or self.kinds or ()
+                    check_asked(group.models, datasets, kinds, group.seeds or self.seeds or 1, overrides, data)
+
 
 def read_study(path: Path) -> Study:
     """The study in a TOML file.
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is no study; in a line that says where and what is wrong.
+        ValueError: if it is no study, with a line for each mistake.
     """
     if not path.is_file():
         raise MissingError(f"{path} is not a file: a study in TOML is expected")
@@ -101,9 +126,30 @@ def read_study(path: Path) -> Study:
     try:
         return Study.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
-        raise InputError(f"{path}: {explained(error)}") from error
+        raise SpecError(str(path), _mistakes(error)) from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not TOML: {error}") from error
+
+
+def _mistakes(error: ValidationError) -> list[str]:
+    """A line for each place where something is wrong."""
+    found: dict[str, str] = {}
+    for details in error.errors(include_url=False):
+        place = list(details["loc"])
+        while place and UNION.fullmatch(str(place[-1])):
+            place.pop()
+        keys = (Group if "runs" in place else Study).model_fields
+        found.setdefault(dotted(place) or "the file", in_our_words(details, keys))
+    # Of groups that are wrong in themselves, pydantic also says that there is none.
+    return [f"{place}: {what}" for place, what in found.items() if not any(other.startswith(f"{place}[") for other in found)]
+
+
+@contextmanager
+def _in_group(number: int) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"runs[{number}] of the study: {error}") from error
 
 
 def plan_study(study: Study, data: Path, out: Path, device: torch.device | None = None) -> Plan:
@@ -119,12 +165,12 @@ def plan_study(study: Study, data: Path, out: Path, device: torch.device | None 
         ValueError: for an unknown model, dataset, kind or setting, the same run twice, or more than `MOST_RUNS` runs.
         FileNotFoundError: if there is no whole dataset at all.
     """
-    plans = []
-    for number, group in enumerate(study.runs, start=1):
-        for point in group.combinations():
-            settings = {**study.settings, **group.settings, **point}
-            overrides = tuple(f"{key}={override_value(value)}" for key, value in settings.items())
-            try:
+    from harness.bench.plan import Plan, plan  # torch
+
+    plans: list[Plan] = []
+    for number, group in enumerate(study.runs):
+        for overrides in group.overrides(study):
+            with _in_group(number):
                 planned = plan(
                     group.models,
                     data,
@@ -134,8 +180,6 @@ def plan_study(study: Study, data: Path, out: Path, device: torch.device | None 
                     seeds=group.seeds or study.seeds or 1,
                     settings=Settings(group.preset or study.preset or "quick", overrides, device),
                 )
-            except InputError as error:
-                raise InputError(f"runs {number} of the study: {error}") from error
             plans.append(planned)
             if sum(len(each.runs) for each in plans) > MOST_RUNS:
                 raise InputError(f"the study has more than {MOST_RUNS:,} runs: divide it")

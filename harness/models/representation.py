@@ -17,6 +17,7 @@ from harness.data.pairs import ChangedFactors, LaplaceSteps
 from harness.models.convolutional import FEATURES, convolutions, dense
 from harness.models.registry import READ_OUT, register
 from splits import Split
+from splits.errors import InputError
 
 if TYPE_CHECKING:
     from harness.data.batches import PairSampler
@@ -37,6 +38,8 @@ class Representation(nn.Module):
 
     def __init__(self, num_outputs: int, latents: int) -> None:
         super().__init__()
+        if latents < 1:
+            raise InputError(f"model.latents must be at least 1, not {latents}")
         self.latents = latents
         self.readout = nn.Sequential(*dense([latents, *READOUT, num_outputs]))
 
@@ -62,10 +65,21 @@ class VAE(Representation):
     """The convolutional VAE of Klindt et al.'s slow_disentanglement, on the benchmark's CNN and its mirror; Bernoulli pixels.
 
     Weights of linear and convolution layers start Kaiming normal, biases at zero; transposed convolutions as torch has them.
+
+    Attributes:
+        beta, gamma, rate: of the loss, as far as a subclass has them.
     """
 
-    def __init__(self, in_channels: int, num_outputs: int, latents: int) -> None:
+    beta: float
+    gamma: float
+    rate: float
+
+    def __init__(self, in_channels: int, num_outputs: int, latents: int, **weights: float) -> None:
         super().__init__(num_outputs, latents)
+        for name, weight in weights.items():  # of a part of the loss, which less than 0 would maximise
+            if not weight >= 0:
+                raise InputError(f"model.{name} must be at least 0, not {weight}")
+            setattr(self, name, weight)
         self.encoder = nn.Sequential(*convolutions(in_channels), nn.Linear(FEATURES, 2 * latents))
         layers: list[nn.Module] = [nn.Linear(latents, 256), nn.ReLU(inplace=True), nn.Unflatten(1, (256, 1, 1))]
         for before, after, kernel, stride, padding in ((256, 64, 4, 1, 0), (64, 64, 4, 2, 1), (64, 32, 4, 2, 1), (32, 32, 4, 2, 1)):
@@ -107,8 +121,7 @@ def beta_vae(in_channels: int, num_outputs: int, latents: int = 10, beta: float 
 
 class BetaVAE(VAE):
     def __init__(self, in_channels: int, num_outputs: int, latents: int, beta: float) -> None:
-        super().__init__(in_channels, num_outputs, latents)
-        self.beta = beta
+        super().__init__(in_channels, num_outputs, latents, beta=beta)
 
     def loss(self, *views: Tensor) -> dict[str, Tensor]:
         (images,) = views
@@ -132,8 +145,8 @@ def ada_gvae(in_channels: int, num_outputs: int, latents: int = 10, beta: float 
 
 class AdaGVAE(VAE):
     def __init__(self, in_channels: int, num_outputs: int, latents: int, beta: float, k: int) -> None:
-        super().__init__(in_channels, num_outputs, latents)
-        self.beta, self.k = beta, k
+        super().__init__(in_channels, num_outputs, latents, beta=beta)
+        self.k = k
 
     def pairs(self, split: Split) -> PairSampler:
         return ChangedFactors(split, self.k)
@@ -173,8 +186,8 @@ class SlowVAE(VAE):
     def __init__(
         self, in_channels: int, num_outputs: int, latents: int, beta: float, gamma: float, rate: float, unchanged: bool
     ) -> None:
-        super().__init__(in_channels, num_outputs, latents)
-        self.beta, self.gamma, self.rate, self.unchanged = beta, gamma, rate, unchanged
+        super().__init__(in_channels, num_outputs, latents, beta=beta, gamma=gamma, rate=rate)
+        self.unchanged = unchanged
 
     def pairs(self, split: Split) -> PairSampler:
         return LaplaceSteps(split, unchanged=self.unchanged)

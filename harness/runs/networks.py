@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ import torch
 from torch import nn
 
 from harness.io.atomic import write_atomically
+from harness.machine import lacking
 from harness.models import Model, find
 from harness.models.lookup import code_hash, code_of, is_own
 from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup
 from harness.runs.trainer import channels_last, normalized
-from splits.errors import DamagedError, InputError, MissingError
+from splits.errors import DamagedError, InputError, MissingError, OodDataError
 
 WEIGHTS = "model.safetensors"
 
@@ -31,13 +34,17 @@ def built(model: Model, image_shape: Sequence[int], num_outputs: int, options: d
         options: of the model.
 
     Raises:
-        ValueError: if what the model builds is no module, or answers in another shape.
+        ValueError: if what the model builds is no module, or answers in another shape; if a model of somebody's own fails.
     """
     height, width, channels = image_shape
-    network = model.build(channels, num_outputs, **options)
+    with _told_of_own(model, f"build({channels}, {num_outputs})"):
+        network = model.build(channels, num_outputs, **options)
     if not isinstance(network, nn.Module):
         raise InputError(f"{model.name} must return a torch.nn.Module, not {type(network).__name__}")
-    with torch.no_grad():  # also gives lazy layers their shapes
+    with (
+        _told_of_own(model, f"on images (B, {channels}, {height}, {width})"),
+        torch.no_grad(),
+    ):  # also gives lazy layers their shapes
         outputs = network.eval()(torch.zeros(2, channels, height, width))
     if not isinstance(outputs, torch.Tensor) or outputs.shape != (2, num_outputs):
         got = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
@@ -45,6 +52,20 @@ def built(model: Model, image_shape: Sequence[int], num_outputs: int, options: d
             f"{model.name} must return (B, {num_outputs}) for images (B, {channels}, {height}, {width}), got {got} for B = 2"
         )
     return network
+
+
+@contextlib.contextmanager
+def _told_of_own(model: Model, where: str) -> Iterator[None]:
+    """What a model of somebody's own raises, wherever in torch it is raised, is its author's to mend."""
+    try:
+        yield
+    except Exception as error:
+        if not is_own(model.name) or isinstance(error, OSError | OodDataError) or lacking(error):
+            raise
+        reason = next(iter(str(error).strip().splitlines()), "")
+        lines = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) in model.code]
+        place = f" ({lines[-1].filename}:{lines[-1].lineno})" if lines else ""
+        raise InputError(f"your {model.name} fails {where}: {type(error).__name__}: {reason}{place}") from error
 
 
 def save(network: nn.Module, folder: Path) -> None:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from harness.bench.names import count_seeds, datasets_named, models_named, nothing_in
-from harness.data.names import stores_in
+from harness.bench.names import check_asked, models_named
+from harness.models.lookup import is_own
+from harness.models.names import NAMES
 from harness.report.finished import records_in, runs_in
+from harness.runs.presets import check_overrides
 from ood_data.commands.options import Preset, Seeds, data_option, device_option, json_option, kinds_option, names, pick_device
 from ood_data.commands.policy import FAILED, Command, Group, as_options
 from splits.errors import InputError, MissingError
-from splits.vocabulary import kinds_named
 
 if TYPE_CHECKING:
     import torch
@@ -33,11 +34,13 @@ class Bench(Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0].endswith(".toml"):
             args = ["study", *args]
+        elif args[0] in NAMES or is_own(args[0]):
+            raise click.UsageError(f"{args[0]} is a model, no command; did you mean `ood-data bench --model {args[0]}`?", ctx)
         return super().resolve_command(ctx, args)
 
 
 out_option = click.option(
-    "--out", default="runs/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the run folders go."
+    "--out", default="runs/", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Where the run folders go."
 )
 jobs_option = click.option(
     "--jobs",
@@ -128,14 +131,10 @@ def bench(
     if not listed and not shown:
         if not models:
             raise InputError("name a model: --model NAME, or --model all; ood-data bench --list shows the names")
-        models, kinds, datasets = models_named(models), kinds_named(kinds), datasets_named(datasets, data)
-        count_seeds(seeds)
-        _check(overrides)
-        if not datasets and not stores_in(data):
-            raise MissingError(nothing_in(data))
+        check_asked(models, datasets, kinds, seeds, overrides, data)
     elif shown:
         models_named([shown])
-        _check(overrides)
+        check_overrides(overrides)
 
     # Only now what imports torch.
     from harness.bench.plan import plan
@@ -167,7 +166,8 @@ def bench(
 def study(file: Path, data: Path, out: Path, device: str, jobs: int | None, dry_run: bool, as_json: bool) -> None:
     """Make every run of a study: groups of models, datasets, kinds and settings, written down in a TOML file.
 
-    `ood-data bench FILE.toml` does the same. What is done is skipped, what was killed continues.
+    `ood-data bench FILE.toml` does the same. What is done is skipped, what was killed continues. A study may name models of your own,
+    module:function, whose code is run, for --dry-run too: read a study of somebody else's first.
 
     \b
     Examples:
@@ -176,16 +176,24 @@ def study(file: Path, data: Path, out: Path, device: str, jobs: int | None, dry_
     """
     from harness.bench.study import plan_study, read_study
 
+    written = read_study(file)
+    written.check(data)
     with contextlib.redirect_stdout(sys.stderr):
         where = pick_device(device)
-        report = _carried_out(plan_study(read_study(file), data, out, where), out, where, jobs, dry_run)
+        report = _carried_out(plan_study(written, data, out, where), out, where, jobs, dry_run)
     _answer(report, as_json)
 
 
 @bench.command("replay", continues=True)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RECORD…")
 @data_option
-@click.option("--out", default="replays/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the run folders go.")
+@click.option(
+    "--out",
+    default="replays/",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Where the run folders go.",
+)
 @device_option
 @json_option
 def replay(files: tuple[Path, ...], data: Path, out: Path, device: str, as_json: bool) -> None:
@@ -225,13 +233,6 @@ def replay(files: tuple[Path, ...], data: Path, out: Path, device: str, as_json:
         sys.exit(FAILED)
 
 
-def _check(overrides: tuple[str, ...]) -> None:
-    """Check what --set says, in milliseconds, but not at all for help."""
-    from harness.runs.presets import check_overrides
-
-    check_overrides(overrides)
-
-
 def _carried_out(planned: Plan, out: Path, where: torch.device, jobs: int | None, dry_run: bool) -> Report:
     """What came of a plan, or what would."""
     from harness.bench.estimate import time_in_words
@@ -263,7 +264,9 @@ def _answer(report: Report, as_json: bool) -> None:
 
 @click.command("report", cls=Command)
 @click.argument("runs", default="runs/", type=click.Path(path_type=Path))
-@click.option("--out", default="report/", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the report goes.")
+@click.option(
+    "--out", default="report/", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Where the report goes."
+)
 @json_option
 def report_command(runs: Path, out: Path, as_json: bool) -> None:
     """Sum up the run folders, or the records, in RUNS: tables (CSV), pictures (PNG) and one self-contained page, index.html.
