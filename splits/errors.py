@@ -51,6 +51,10 @@ class InputError(OodDataError, ValueError):
     """A value, name, file or setting that cannot be used."""
 
 
+class OutOfRangeError(OodDataError, IndexError):
+    """A number of an image that is not there."""
+
+
 class MissingError(OodDataError, FileNotFoundError):
     """A file, dataset or run that does not exist, or is not finished."""
 

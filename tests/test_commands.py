@@ -124,6 +124,28 @@ MISTAKES = {
     "official files of nothing": (("data", "fetch", "mpi3b"), 2, "did you mean 'mpi3d'"),
     "no kind to export": (("data", "export", "celebglow", "--kind", "randum", "--out", "x"), 2, "unknown kind of split 'randum'"),
     "a misspelt dataset to split": (("split", "mpi3"), 2, "unknown dataset 'mpi3'; did you mean 'mpi3d'"),
+    "a model for a command": (("bench", "pcl"), 2, "did you mean `ood-data bench --model pcl`?"),
+    "a module that is not there": (
+        ("bench", "--model", "nowhere:build", "--data", str(ROOT / "docs")),
+        2,
+        "No module named 'nowhere'",
+    ),
+    "a file for a folder of stores": (
+        ("data", "list", "--data", str(ROOT / "Makefile")),
+        2,
+        "Makefile is a file: a folder is expected",
+    ),
+    "a file for a report": (("report", "nowhere", "--out", str(ROOT / "Makefile")), 2, "Makefile' is a file"),
+    "a folder to train in that is a flow's": (
+        ("flow", "train", str(ROOT / "docs"), "--out", str(ROOT / "celebglow/weights")),
+        2,
+        "weights holds a flow, and no checkpoint of its training",
+    ),
+    "a folder for directions that is a flow's": (
+        ("flow", "directions", "flow", "x", "--out", str(ROOT / "celebglow/weights"), "--attribute", "smile"),
+        2,
+        "weights is there already: remove it, or choose another folder",
+    ),
     "no runs": (
         ("report", "nowhere"),
         1,

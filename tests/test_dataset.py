@@ -31,6 +31,11 @@ def test_a_store_is_opened_by_its_path(blocks_root: Path) -> None:
         ood_data.open_dataset(blocks_root / "absent.zarr")
 
 
+def test_a_dataset_says_what_it_is(data: Dataset) -> None:
+    sizes = "shape 2 × brightness 4 × x-position 5 × y-position 5"
+    assert repr(data) == f"<blocks: 200 images of 64 × 64 × 1; {sizes}>"
+
+
 def test_items_are_images_and_their_factors(data: Dataset) -> None:
     images, grid = blocks(blocks_spec().grid), blocks_spec().grid
     for index in (0, 7, np.int64(199), torch.tensor(3), -1):
@@ -45,8 +50,9 @@ def test_items_are_images_and_their_factors(data: Dataset) -> None:
         assert np.array_equal(found, images[numbers])
         assert np.array_equal(factors, grid.factors(numbers))
     for wrong in (200, -201, [0, 200]):
-        with pytest.raises(IndexError, match="blocks has 200 images"):
+        with pytest.raises(IndexError, match="blocks has 200 images") as caught:
             data[wrong]
+        assert isinstance(caught.value, ood_data.OodDataError)
     for odd in (1.5, "0", [[0]]):
         with pytest.raises(ValueError, match="a whole number, a slice or a list"):
             data[odd]

@@ -203,6 +203,9 @@ def test_score_takes_numpy_and_a_sample(blocks_root: Path) -> None:
     split = data.split("random")
     scores = harness.score(lambda images: np.full((len(images), 4), 0.5), data, split, limit=20)
     assert scores["n_test"] == 20
+    assert harness.score(lambda images: np.full((len(images), 4), 0.5), data, "random", limit=20) == scores
+    with pytest.raises(ValueError, match="a split such as"):
+        harness.score(lambda images: images, data, split.test)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="but blocks has"):
         harness.score(lambda images: images, data, splits.load("dsprites", "random"))
 

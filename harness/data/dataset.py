@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from harness.data.store import Store
 from splits import Split, SplitSpec, spec_from_dict
-from splits.errors import InputError
+from splits.errors import InputError, OutOfRangeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +54,11 @@ class Dataset:
         self.name = name
         self.spec: SplitSpec = spec_of(self.store)
 
+    def __repr__(self) -> str:
+        sizes = " × ".join(f"{name} {size}" for name, size in zip(self.spec.grid.names, self.spec.grid.sizes, strict=True))
+        height, width, channels = self.images.shape[1:]
+        return f"<{self.name}: {len(self):,} images of {height} × {width} × {channels}; {sizes}>"
+
     def __len__(self) -> int:
         return len(self.store)
 
@@ -64,7 +69,7 @@ class Dataset:
         if numbers.dtype.kind not in "iu" or numbers.ndim > 1:
             raise InputError(f"a whole number, a slice or a list of whole numbers is expected, not {index!r:.80}")
         if numbers.size and not -len(self) <= numbers.min() <= numbers.max() < len(self):
-            raise IndexError(f"{self.name} has {len(self):,} images, and none of number {index!r:.80}")
+            raise OutOfRangeError(f"{self.name} has {len(self):,} images, and none of number {index!r:.80}")
         numbers = numbers.astype(np.int64) % len(self)
         images = np.asarray(self.images.oindex[np.atleast_1d(numbers)])
         factors = self.spec.grid.factors(np.atleast_1d(numbers))

@@ -83,7 +83,7 @@ class ShardFiles(zarr.storage.LocalStore):
         return f"{len(wrong):,} of {len(self._entries):,} shards can't be read, first {wrong[0]}" if wrong else ""
 
     def _worded(self, where: Path, what: str) -> str:
-        return f"{where} {what}: `ood-data data verify {self.root.stem}` names all that is wrong"
+        return f"{where} {what}: `ood-data data verify {self.root.stem} --data {self.root.parent}` names all that is wrong"
 
     # What zarr asks of a store. It reads shards by `get` alone; the other two ways are closed or the same.
 

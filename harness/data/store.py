@@ -131,7 +131,7 @@ class Store:
             except (ValueError, RuntimeError) as error:  # crc32c's and zstd's
                 raise DamagedError(
                     f"images {start:,} to {stop - 1:,} of {self.paths.group} are damaged ({error}): "
-                    f"`ood-data data verify {self.name}` names the shard"
+                    f"`ood-data data verify {self.name} --data {self.paths.root}` names the shard"
                 ) from None
         images = np.empty((stop - start, *self.description.shape[1:]), dtype=np.uint8)
         for shard in range(start // self.rows, -(-stop // self.rows)):
@@ -141,7 +141,9 @@ class Store:
                 file.seek((first - rows.start) * math.prod(images.shape[1:]))
                 wanted = images[first - start : last - start]
                 if file.readinto(wanted.data) != wanted.nbytes:
-                    raise DamagedError(f"{self.shard(shard)} was cut while it was read: `ood-data data verify {self.name}`")
+                    raise DamagedError(
+                        f"{self.shard(shard)} was cut while it was read: `ood-data data verify {self.name} --data {self.paths.root}`"
+                    )
         return images
 
 

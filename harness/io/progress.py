@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 LINE_SECONDS = 30.0  # between lines where there is no terminal
+LEAST_PART = 0.05  # of the work that has to be done before what is left is estimated
 
 
 class Bar(Protocol):
@@ -83,7 +84,7 @@ class Lines:
         parts = [f"{self.what}: {counted}" if self.unit == "B" else f"{self.what}: {counted} {self.unit}"]
         if self.total:
             parts.append(f"{100 * self.n / self.total:.0f} %")
-            if self.n > self._before:
+            if self.n - self._before >= LEAST_PART * (self.total - self._before):
                 parts.append(f"about {duration((self.total - self.n) * seconds / (self.n - self._before))} left")
         return ", ".join([*parts, *([self._words] if self._words else [])])
 

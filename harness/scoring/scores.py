@@ -15,7 +15,7 @@ from harness.scoring.baselines import baselines
 from harness.scoring.r2 import finite, finite_mean, grid_variance, per_factor
 from harness.scoring.records import CountGroup, DistanceError, Errors, Groups, Modularity
 from splits import Split
-from splits.errors import InputError, NumericalError
+from splits.errors import InputError, NumericalError, shown
 
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset
@@ -145,7 +145,7 @@ def sample(indices: NDArray[np.int64], limit: int | None, seed: int) -> NDArray[
 def score(
     predict: Callable[[Tensor], ArrayLike | Tensor],
     data: Dataset,
-    split: Split,
+    split: Split | str,
     *,
     limit: int | None = None,
     seed: int = 0,
@@ -158,7 +158,7 @@ def score(
         predict: images (B, C, 64, 64) float32 tensor in [0, 1] on `device` → (B, F), a tensor or anything numpy takes; a module
             should be in eval mode. Called without gradients.
         data: an open dataset, `harness.open`.
-        split: of that dataset, `data.split(kind)`.
+        split: of that dataset, `data.split(kind)`, or its kind.
         limit: score a sample of at most so many, drawn by `seed`; None scores all.
         seed: of that sample.
         batch_size: images per call.
@@ -173,6 +173,10 @@ def score(
         ValueError: for predictions of another shape, or a split of another grid.
         FloatingPointError: for predictions that are not finite.
     """
+    if isinstance(split, str):
+        split = data.split(split)
+    if not isinstance(split, Split):
+        raise InputError(f"a split such as data.split('extrapolation') is expected, or its kind, not {shown(split)}")
     scorer = scored(predict, data, split, "test", limit, seed, batch_size, device)
     errors = scorer.errors().to_dict()
     reference = {name: baseline.to_dict() for name, baseline in baselines(split).items()}

@@ -97,6 +97,8 @@ class StoresFolder(click.Path):
         folder = Path(super().convert(value, param, ctx))  # type: ignore[arg-type]
         if folder.suffix == ".zarr" or (folder / "zarr.json").is_file():
             self.fail(f"{folder} is a store: give the folder that holds it, {folder.parent}", param, ctx)
+        if folder.exists() and not folder.is_dir():
+            self.fail(f"{folder} is a file: a folder is expected", param, ctx)
         return folder
 
 

@@ -59,7 +59,12 @@ def split(
 
     if (dataset is None) == (spec_file is None):
         raise InputError("one of DATASET and --spec is expected; see ood-data split --help")
+    store = Path("data", f"{dataset}.zarr")
+    if dataset is not None and dataset not in splits.DATASETS and Path(dataset).name == dataset and store.is_dir():
+        raise InputError(f"{dataset} is none of the paper's datasets, but its store is here: ood-data split {store}")
     spec = splits.load_spec(Path(spec_file) if spec_file else dataset or "")
+    if dataset == "celebglow" and store.is_dir() and splits.load_spec(store).grid != spec.grid:
+        click.echo(f"{dataset} is the paper's grid; that of the store here is another: ood-data split {store}", err=True)
     named = kinds_named(kinds)
     every = not named
     chosen = named or spec.kinds
