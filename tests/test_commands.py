@@ -273,6 +273,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException, *options: s
     [
         (errors.InputError("say no"), 2),
         (errors.SpecError("my.toml", ["a", "b"]), 2),
+        (errors.OutOfRangeError("say no"), 1),
         (errors.MissingError("say no"), 1),
         (errors.DamagedError("say no"), 1),
         (errors.BusyError("say no"), 1),

@@ -169,6 +169,23 @@ def test_unknown_operations_are_named(tmp_path: Path) -> None:
         compile_graph(image_of(writer, x, tmp_path / "graph.pb"))
 
 
+def test_a_graph_that_is_not_frozen_is_told_how_to_freeze(tmp_path: Path) -> None:
+    writer = GraphWriter()
+    x = writer.add("MatMul", latent(writer), writer.add("VariableV2", name="weights"))
+    with pytest.raises(ValueError, match="it is not frozen: 1 of its nodes are variables without a value, as weights"):
+        compile_graph(image_of(writer, x, tmp_path / "graph.pb"))
+
+
+@pytest.mark.parametrize(
+    "name, what",
+    [("saved_model.pb", "a SavedModel"), ("model.meta", "a MetaGraph"), ("model.data-00000-of-00001", "a part of a checkpoint")],
+)
+def test_what_else_tensorflow_writes_is_named(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / name).write_bytes(b"\x08\x01\x12\xff")
+    with pytest.raises(ValueError, match=f"is {what}, and a frozen graph in one binary file is expected"):
+        read_graph(tmp_path / name)
+
+
 def test_a_graph_is_judged_by_its_operations_not_by_its_name(tmp_path: Path) -> None:
     """OpenAI's graph_optimized.pb is refused for what it holds; what others call optimized may run."""
     compile_graph(GlowGraph(random_glow(steps=(1,), widths=4)).save(tmp_path / "graph_optimized.pb"))

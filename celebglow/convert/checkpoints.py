@@ -1,7 +1,7 @@
 """Published checkpoints of Glow, converted: detected, rewritten where that is exact, compared with the original, saved.
 
-We had not seen the published model's own files when we wrote this. We tested it on graphs in the patterns of the original code, so
-nothing here relies on what the published graph looks like inside: what isn't recognised is executed as it is.
+We had not seen the published model's own files when we wrote this. We tested it on graphs that its code wrote for small flows of ours,
+and nothing here relies on what the published graph looks like inside: what isn't recognised is executed as it is.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from celebglow.convert.graphdef import Constant, Graph, Node, NotAGraph, read_graph
+from celebglow.convert.graphdef import FREEZE, Constant, Graph, Node, NotAGraph, read_graph
 from celebglow.convert.tfops import IDENTITIES, OPERATIONS, slices
 from celebglow.convert.tfops_values import TORCH_DTYPES, ints
 from splits.errors import InputError
@@ -32,6 +32,7 @@ GRAY = 128  # of the low-resolution image that the published graph can be condit
 INLINE = 64  # numbers; longer ones than shapes and axes are never inlined
 TYPES = [*TORCH_DTYPES, *([name] for name in TORCH_DTYPES)]
 GPU_OPERATIONS = "its operations are of a discontinued GPU library: take graph_unoptimized.pb"
+VARIABLES = {"Variable", "VariableV2", "VarHandleOp"}
 REPORT = "`ood-data flow doctor` prints a page about the file that you can paste into a bug report"
 
 
@@ -122,6 +123,10 @@ def compile_graph(path: str | Path) -> Program:
     try:
         output = find_output(graph)
         order = ancestors(graph, [output])
+        if variables := [node.name for node in order if node.op in VARIABLES]:
+            raise UnsupportedGraph(
+                f"it is not frozen: {len(variables):,} of its nodes are variables without a value, as {variables[0]}. {FREEZE}"
+            )
         if unknown := unknown_operations(order):
             raise NotKnownHere(_about_unknown(unknown, path))
         return Compiler(order).program(output)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +91,22 @@ class Graph(dict[str, Node]):
     producer: int = 0
 
 
+FREEZE = "tf.compat.v1.graph_util.convert_variables_to_constants of TensorFlow makes a frozen one"
+_OTHERS = {  # what else TensorFlow writes, by the names that it gives it
+    re.compile(r"saved_model\.pb"): "a SavedModel",
+    re.compile(r".+\.meta"): "a MetaGraph",
+    re.compile(r".+\.(index|data-\d+-of-\d+)"): "a part of a checkpoint",
+    re.compile(r".+\.pbtxt"): "a graph as text",
+}
+
+
+def _not_a_graph(path: Path, why: str, what_to_do: str = "") -> NotAGraph:
+    for name, what in _OTHERS.items():
+        if name.fullmatch(path.name):
+            return NotAGraph(f"{path} is {what}, and a frozen graph in one binary file is expected: {FREEZE}")
+    return NotAGraph(f"{path} is not a frozen TensorFlow graph{why}{what_to_do}")
+
+
 def read_graph(path: str | Path) -> Graph:
     """The nodes of a GraphDef file.
 
@@ -108,12 +125,12 @@ def read_graph(path: str | Path) -> Graph:
         nodes = [_node(value) for number, value in parts if number == 1]
         versions = [dict(_fields(value)) for number, value in parts if number == 4]
     except (IndexError, ValueError, OverflowError) as error:
-        raise NotAGraph(f"{path} is not a frozen TensorFlow graph, or it is truncated ({error}): download it again") from error
+        raise _not_a_graph(path, f", or it is truncated ({error})", ": download it again") from error
     graph = Graph((node.name, node) for node in nodes)
     if len(graph) < len(nodes):
         raise NotAGraph(f"{path} is not one frozen TensorFlow graph: it has two nodes of one name")
     if not graph or "" in graph or not all(node.op for node in nodes):
-        raise NotAGraph(f"{path} is not a frozen TensorFlow graph: it holds no named nodes")
+        raise _not_a_graph(path, ": it holds no named nodes")
     producer = versions[-1].get(1, 0) if versions else 0
     graph.producer = producer if isinstance(producer, int) else 0
     return graph
