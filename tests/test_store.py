@@ -182,6 +182,16 @@ def test_strange_things_in_the_group_are_named(tmp_path: Path, what: str, where:
     assert verify(tmp_path, "toy") == [Problem(where, "does not belong to the store", "delete it")]
 
 
+def test_a_manifest_that_is_a_link_is_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    manifest = tmp_path / "toy.manifest.jsonl"
+    manifest.rename(tmp_path / "elsewhere")
+    manifest.symlink_to(tmp_path / "elsewhere")
+    assert [str(each) for each in verify(tmp_path, "toy")] == [
+        "toy.manifest.jsonl: is a link, not a file: put the file in its place"
+    ]
+
+
 @pytest.mark.parametrize("what", ["a folder", "a fifo", "a link"])
 @pytest.mark.parametrize("where", ["images/c.1.0.0.0", "images/zarr.json", "zarr.json"])
 def test_what_stands_for_a_file_is_named(tmp_path: Path, what: str, where: str) -> None:

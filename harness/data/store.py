@@ -179,6 +179,11 @@ def verify(root: str | Path, name: str, progress: Callable[[int, int], None] = l
     problems: list[Problem] = []
     entries: list[Entry] = []
     files: dict[str, str] = {}
+    listed = stat_of(paths.manifest, follow=False)
+    if (
+        listed is not None and kind_of(listed) != "a file"
+    ):  # a link to the right bytes too, as whoever changes its target changes it
+        return [Problem(paths.manifest.name, f"is {kind_of(listed)}, not a file", "put the file in its place")]
     try:
         entries, files = read_finished(paths.manifest)
     except FileNotFoundError:
