@@ -17,7 +17,19 @@ from harness.models.lookup import is_own
 from harness.models.names import NAMES
 from harness.report.finished import records_in, runs_in
 from harness.runs.presets import check_overrides
-from ood_data.commands.options import Preset, Seeds, data_option, device_option, json_option, kinds_option, names, pick_device
+from ood_data.commands.options import (
+    Preset,
+    Seeds,
+    completing,
+    data_option,
+    device_option,
+    json_option,
+    kinds_option,
+    known_models,
+    names,
+    pick_device,
+    stores_there,
+)
 from ood_data.commands.policy import FAILED, Command, Group, as_options
 from splits.errors import InputError, MissingError
 
@@ -59,6 +71,7 @@ dry_run_option = click.option(
     "models",
     multiple=True,
     callback=names,
+    shell_complete=completing(known_models),
     metavar="NAME",
     help="A model (see --list), all, or module:function of your own, whose code is run: repeat, or separate by commas.",
 )
@@ -67,6 +80,7 @@ dry_run_option = click.option(
     "datasets",
     multiple=True,
     callback=names,
+    shell_complete=completing(stores_there),
     metavar="NAME",
     help="A dataset in --data, or all: repeat, or separate by commas.  [default: all]",
 )

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.formats.catalog import command, info_of, variants
-from ood_data.commands.options import data_option, json_option, kinds_option, overwrite_option, stores_out_option
+from ood_data.commands.options import (
+    completing,
+    data_option,
+    json_option,
+    kinds_option,
+    overwrite_option,
+    stores_out_option,
+    stores_there,
+)
 from ood_data.commands.policy import DONE, FAILED, Group
 from splits import DATASETS
 from splits.errors import InputError, MissingError, did_you_mean
@@ -80,7 +88,7 @@ def _check_named(datasets: Sequence[str], data: Path) -> list[str]:
 
 
 @data.command("verify")
-@click.argument("datasets", nargs=-1, metavar="[DATASET]...")
+@click.argument("datasets", nargs=-1, metavar="[DATASET]...", shell_complete=completing(stores_there))
 @data_option
 @json_option
 def data_verify(datasets: tuple[str, ...], data: Path, as_json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +126,44 @@ def names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
     return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
 
 
+def completing(words: Callable[[click.Context], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """What the shell offers for an option whose value may hold several words, separated by commas."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+        before, comma, begun = incomplete.rpartition(",")
+        return [f"{before}{comma}{word}" for word in words(ctx) if word.startswith(begun)]
+
+    return complete
+
+
+def stores_there(ctx: click.Context) -> list[str]:
+    """The stores in the folder that the command looks in."""
+    from harness.data.names import stores_in
+
+    return stores_in(Path(ctx.params.get("data") or "data"))
+
+
+def known_models(ctx: click.Context) -> list[str]:
+    """The names of the reference models, and all."""
+    from harness.models.names import NAMES
+
+    return [*NAMES, "all"]
+
+
+def known_kinds(ctx: click.Context) -> list[str]:
+    """The kinds of split, and all."""
+    from splits import KINDS
+
+    return [*KINDS, "all"]
+
+
+def known_datasets(ctx: click.Context) -> list[str]:
+    """The datasets whose specs are known."""
+    from splits import DATASETS
+
+    return [*DATASETS]
+
+
 def key_values(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     """KEY=VALUE of a repeated option; KEY alone means KEY=KEY."""
     given: dict[str, str] = {}
@@ -216,6 +254,7 @@ def kinds_option(required: bool = False) -> Callable[[Any], Any]:
         required=required,
         multiple=True,
         callback=names,
+        shell_complete=completing(known_kinds),
         metavar="KIND",
         help=f"random, composition, interpolation, extrapolation or all: repeat, or separate by commas.{default}",
     )

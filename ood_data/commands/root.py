@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from ood_data.commands import bench, data, flow, generate, results, split
+from ood_data.commands import bench, data, flow, generate, results, show, split
 from ood_data.commands.policy import Commands, InOptions
 
 
@@ -33,5 +33,6 @@ def main(debug: bool) -> None:
     logging.getLogger("py.warnings").setLevel(logging.DEBUG if debug else logging.ERROR)
 
 
+data.data.add_command(show.show)
 for command in (split.split, generate.generate, data.data, bench.bench, bench.report_command, results.results, flow.flow):
     main.add_command(command)

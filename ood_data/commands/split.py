@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
-from ood_data.commands.options import json_option, kinds_option
+from ood_data.commands.options import completing, json_option, kinds_option, known_datasets
 from ood_data.commands.policy import FAILED, Command
 from splits.errors import InputError
 
 
 @click.command(cls=Command)
-@click.argument("dataset", required=False)
+@click.argument("dataset", required=False, shell_complete=completing(known_datasets))
 @kinds_option()
 @click.option(
     "--spec", "spec_file", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="A spec of your own (TOML)."
