@@ -14,7 +14,7 @@ import splits
 from harness.data.store import Store, verify
 from harness.data.writer import Writer
 from harness.formats import dsprites
-from helpers.commands import CommandLine, assert_one_clear_line
+from helpers.commands import CommandLine
 
 # Of the 320 frames of the dataset's own animation, packed by numpy.packbits.
 ANIMATION_SHA256 = "3d38f770e7694ba6ba5430c6f6eb71df0a62d538c867bcc5b19aebdb15d2d9e3"
@@ -145,7 +145,9 @@ def test_the_rules_for_a_part_are_those_of_the_whole() -> None:
 
 def test_a_file_in_the_way_is_one_clear_line(tmp_path: Path, ood_data: CommandLine) -> None:
     (tmp_path / "data").write_text("a file")
-    assert_one_clear_line(ood_data("generate", "dsprites", "--out", tmp_path / "data"), 1, "data")
+    done = ood_data("generate", "dsprites", "--out", tmp_path / "data")
+    assert done.returncode == 2
+    assert f"{tmp_path / 'data'} is a file: a folder is expected" in done.stderr
 
 
 def test_wrong_pixels_leave_the_store_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
