@@ -6,6 +6,9 @@ import functools
 import io
 import json
 import lzma
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,8 @@ from celebglow.flow import Flow
 from celebglow.glow import Glow
 from celebglow.pipeline import CelebGlowPipeline
 from cli import main
-from helpers.commands import ROOT, CommandLine
+from harness.data.store import verify
+from helpers.commands import ROOT, invoke
 
 LEVEL = {"affine": 1, "eight bits": 1}  # grey levels between two values of an image, where it is not of 5 bits
 EXECUTED = {"dilated", "deeper"}  # couplings that no Glow of ours has
@@ -110,16 +114,29 @@ def test_a_walk_is_the_original_demos(tmp_path: Path) -> None:
         assert (difference > 0).sum() <= 1, (names, strengths)
 
 
-@pytest.mark.parametrize("name", ["additive", "picture context", "dilated"])
-def test_a_converted_flow_is_walked_in_a_new_process(name: str, tmp_path: Path, ood_data: CommandLine) -> None:
-    (tmp_path / "graph.pb").write_bytes(golden()[f"{name}/folded/graph"].tobytes())
-    count = sum(golden()[f"{name}/eps_{level}"][0].size for level in range(3 if name == "picture context" else 2))
-    np.save(tmp_path / "z.npy", np.random.default_rng(0).normal(size=(40, count), scale=0.1).astype(np.float32))
-    converted = ood_data("flow", "convert", tmp_path / "graph.pb", "--z-manipulate", tmp_path / "z.npy", "--out", tmp_path / "flow")
-    assert converted.returncode == 0, converted.stderr
-    arguments = ["--persons", 1, "--levels", 2, "--attributes", "Smiling,age", "--out", tmp_path / "data"]
-    result = ood_data("generate", "celebglow", "--flow", tmp_path / "flow", *arguments)
-    assert result.returncode == 0, result.stderr
+def test_converted_flows_are_walked_in_a_new_process(tmp_path: Path) -> None:
+    """Which has imported nothing of what converted them: a Glow, one with contexts, and a graph that is executed."""
+    for name, levels in {"additive": 2, "picture context": 3, "dilated": 2}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "graph.pb").write_bytes(golden()[f"{name}/folded/graph"].tobytes())
+        count = sum(golden()[f"{name}/eps_{level}"][0].size for level in range(levels))
+        np.save(folder / "z.npy", np.random.default_rng(0).normal(size=(40, count), scale=0.1).astype(np.float32))
+        converted = invoke("flow", "convert", folder / "graph.pb", "--z-manipulate", folder / "z.npy", "--out", folder / "flow")
+        assert converted.returncode == 0, converted.stderr
+    program = (
+        "import sys; from click.testing import CliRunner; from cli import main\n"
+        "walk = '--persons 1 --levels 2 --attribute Smiling,age'.split()\n"
+        "for folder in sys.argv[1:]:\n"
+        "    made = CliRunner().invoke(main, ['generate', 'celebglow', '--flow', f'{folder}/flow', *walk, '--out', f'{folder}/data'])\n"
+        "    assert made.exit_code == 0, made.output"
+    )
+    folders = [str(tmp_path / name) for name in ("additive", "picture context", "dilated")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *folders], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(verify(Path(made, "data"), "celebglow") == [] for made in folders)
 
 
 def test_the_doctors_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
