@@ -6,7 +6,9 @@ import errno
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,35 @@ def test_the_same_command_restores_what_was_lost(tmp_path: Path, loss: str, capl
     caplog.clear()
     make(tmp_path / "store")
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("loss", ["nothing", *LOSSES])
+def test_a_store_of_before_is_as_good(tmp_path: Path, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its documents name no dimensions. It is read, restored to what it was, and extended to a store of today."""
+
+    def before(images: int = IMAGES) -> Description:
+        return replace(today(images), dimensions=None)
+
+    today = description
+    monkeypatch.setattr(sys.modules[__name__], "description", before)
+    make(tmp_path / "whole")
+    monkeypatch.undo()
+    store = shutil.copytree(tmp_path / "whole", tmp_path / "store")
+    assert b"dimension_names" not in (store / ARRAY).read_bytes()
+    assert verify(store, "toy") == []
+    assert Store(store, "toy").description == description(IMAGES)
+    file, harm, again = LOSSES.get(loss, (CARD, lambda _: None, []))
+    harm(store / file)
+    assert make(store) == again
+    (store / "toy.zarr/images/moved").unlink(missing_ok=True)
+    manifest = {name: data for name, data in contents(store).items() if name not in (ARRAY, MANIFEST)}
+    assert manifest.items() <= contents(tmp_path / "whole").items()
+    assert verify(store, "toy") == []
+    if "manifest" not in loss:
+        assert contents(store) == contents(tmp_path / "whole")
+    make(store, IMAGES + ROWS)
+    make(tmp_path / "one", IMAGES + ROWS)
+    assert contents(store) == contents(tmp_path / "one")
 
 
 @pytest.mark.parametrize("what", FORGED)

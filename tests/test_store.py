@@ -471,6 +471,28 @@ def test_a_store_can_be_read_while_it_is_extended(tmp_path: Path) -> None:
     assert {name: data for name, data in contents(tmp_path).items() if not name.startswith("one/")} == contents(tmp_path / "one")
 
 
+def test_other_programs_find_names_for_the_dimensions(tmp_path: Path) -> None:
+    """xarray opens nothing without."""
+    write(tmp_path)
+    array = zarr.open_array(tmp_path / "toy.zarr/images", mode="r")
+    assert array.metadata.dimension_names == ("image", "row", "column", "channel")  # type: ignore[union-attr]
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+@pytest.mark.parametrize("module", ["xarray", "dask.array", "tensorstore"])
+def test_other_programs_read_the_same(tmp_path: Path, module: str) -> None:
+    """Those of them that are installed."""
+    write(tmp_path, compress=True)
+    library, group = pytest.importorskip(module), tmp_path / "toy.zarr"
+    where = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{group}/images/"}}
+    read: dict[str, Callable[[], object]] = {
+        "xarray": lambda: library.open_zarr(group, consolidated=False)["images"],
+        "dask.array": lambda: library.from_zarr(str(group), component="images"),
+        "tensorstore": lambda: library.open(where).result().read().result(),
+    }
+    np.testing.assert_array_equal(np.asarray(read[module]()), Store(tmp_path, "toy").read(0, 20))
+
+
 def test_an_extension_that_an_older_version_began_is_continued(tmp_path: Path) -> None:
     """It wrote the new documents first."""
     write(tmp_path / "old", 10)
@@ -487,9 +509,18 @@ def test_an_extension_that_an_older_version_began_is_continued(tmp_path: Path) -
 
 
 @pytest.mark.filterwarnings("ignore:Consolidated metadata")
-def test_what_consolidated_metadata_adds_does_not_stop_a_reader(tmp_path: Path) -> None:
+def test_consolidated_metadata_belongs_to_a_store_and_nothing_else_that_is_added(tmp_path: Path) -> None:
     write(tmp_path)
     before = contents(tmp_path)
+    zarr.consolidate_metadata(tmp_path / "toy.zarr", zarr_format=3)
+    consolidated = contents(tmp_path)
+    assert verify(tmp_path, "toy") == []
+    assert write(tmp_path)
+    assert contents(tmp_path) == consolidated != before
+    document = tmp_path / "toy.zarr/zarr.json"
+    document.write_bytes(document.read_bytes().replace(b"20,", b"25,"))  # a copy that lies
+    np.testing.assert_array_equal(Store(tmp_path, "toy").images[5:10], pictures(1))
+    assert [problem.path for problem in verify(tmp_path, "toy")] == ["toy.zarr/zarr.json"]
     zarr.consolidate_metadata(tmp_path / "toy.zarr", zarr_format=3)
     zarr.open_group(tmp_path / "toy.zarr").attrs["note"] = "mine"
     np.testing.assert_array_equal(Store(tmp_path, "toy").images[5:10], pictures(1))

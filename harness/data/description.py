@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ FORMAT = 1
 ATTRIBUTE = "ood_data"
 COMPRESSION_LEVEL = 5
 GROUP, ARRAY = "zarr.json", "images/zarr.json"  # the documents, by their path inside the group
+DIMENSIONS = ("image", "row", "column", "channel")  # of the array, which xarray asks for
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Description:
     part: float | None = field(
         default=None, compare=False
     )  # None: all, or half if compressed, which is done where it at least halves them
+    dimensions: tuple[str, ...] | None = field(default=DIMENSIONS, compare=False)  # None in stores of before, which say the same
 
     @property
     def expected_bytes(self) -> int:
@@ -66,6 +68,14 @@ class Description:
         self._create(group, self.shape)
         return {name: document.to_bytes() for name, document in documents.items()}
 
+    def metadata_in(self, files: Mapping[str, str]) -> dict[str, bytes] | None:
+        """The documents, in the form of which a manifest's `files` are the hashes; None if they are of something else."""
+        for dimensions in (DIMENSIONS, None):
+            documents = replace(self, dimensions=dimensions).metadata()
+            if hashes(documents).items() <= files.items():
+                return documents
+        return None
+
     def encode(self, images: NDArray[np.uint8]) -> bytes:
         """The bytes of a shard; `images` (rows, R, R, C) uint8, or fewer rows for the last one."""
         if images.dtype != np.uint8 or images.shape[1:] != self.shape[1:] or not 0 < len(images) <= self.rows:
@@ -88,6 +98,7 @@ class Description:
             compressors=[*zstd, zarr.codecs.Crc32cCodec()],
             chunk_key_encoding={"name": "default", "separator": "."},
             fill_value=0,
+            dimension_names=self.dimensions,
             config={"write_empty_chunks": True},  # else an all-black shard would be no file
         )
 
@@ -126,12 +137,21 @@ def proven_documents(documents: Mapping[str, bytes], files: Mapping[str, str]) -
     If they differ from those that are there, but say the same, they are made again: other programs add to them (consolidated
     metadata, attributes).
     """
-    expected = {name: files[name] for name in (GROUP, ARRAY)}
-    if hashes(documents) == expected:
+    if hashes(documents) == {name: files[name] for name in (GROUP, ARRAY)}:
         return dict(documents)
     description = read_description(documents)
-    rebuilt = description.metadata() if description else {}
-    return rebuilt if hashes(rebuilt) == expected else None
+    return description.metadata_in(files) if description else None
+
+
+def is_consolidated(document: bytes, proven: Mapping[str, bytes]) -> bool:
+    """Whether a group's document is the proven one and what `zarr.consolidate_metadata` adds to it, a copy of the array's."""
+    try:
+        there = json.loads(document)
+        added = there.pop("consolidated_metadata")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+    copy = {"kind": "inline", "must_understand": False, "metadata": {"images": json.loads(proven[ARRAY])}}
+    return bool(there == json.loads(proven[GROUP]) and added == copy)
 
 
 def hashes(documents: Mapping[str, bytes]) -> dict[str, str]:

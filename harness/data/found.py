@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.data.description import GROUP, Description, hashes, proven_documents, read_attributes, read_description
+from harness.data.description import (
+    GROUP,
+    Description,
+    hashes,
+    is_consolidated,
+    proven_documents,
+    read_attributes,
+    read_description,
+)
 from harness.data.manifest import Entry, Paths, parts_entries, read_finished, salvaged, shard_index
 from harness.data.shards import kind_of, stat_of, wrong_file
 from harness.io.atomic import sha256
@@ -91,10 +99,12 @@ def documents_of(paths: Paths, ours: Description) -> dict[str, bytes]:
     """
     there = paths.documents()
     try:
-        proven = hashes(there).items() <= read_finished(paths.manifest)[1].items()
+        files = read_finished(paths.manifest)[1]
     except (FileNotFoundError, DamagedError):
-        proven = False
-    return there if proven and read_description(there) == ours else ours.metadata()
+        return ours.metadata()
+    if hashes(there).items() <= files.items() and read_description(there) == ours:
+        return there
+    return ours.metadata_in(files) or ours.metadata()
 
 
 def being_made(paths: Paths) -> Description | None:
@@ -144,7 +154,11 @@ def wrong_files(paths: Paths, documents: dict[str, bytes], files: dict[str, str]
     """Which of the documents, the card and the preview are not what they should be: `documents`, and what `files` are the hashes of."""
     expected = {paths.group / name: digest for name, digest in hashes(documents).items()}
     expected |= {path: files.get(path.name, "") for path in (paths.card, paths.preview)}
-    return [path for path, digest in expected.items() if not _is_file(path) or sha256(path) != digest]
+    wrong = [path for path, digest in expected.items() if not _is_file(path) or sha256(path) != digest]
+    group = paths.group / GROUP
+    if group in wrong and _is_file(group) and is_consolidated(group.read_bytes(), documents):
+        wrong.remove(group)
+    return wrong
 
 
 def is_whole(paths: Paths, description: Description, documents: dict[str, bytes]) -> bool:
@@ -181,7 +195,7 @@ def is_ours(paths: Paths) -> bool:
 def _described(paths: Paths, documents: dict[str, bytes], files: dict[str, str], ours: Description) -> Description:
     """What a finished store holds."""
     proven = proven_documents(documents, files)
-    if proven is None and hashes(ours.metadata()).items() <= files.items():
+    if proven is None and ours.metadata_in(files):
         return ours  # the documents are lost, and the manifest says that they were these
     unfinished = read_description(documents)
     if proven is None and unfinished is not None and (paths.begun() or unfinished == being_made(paths)):
