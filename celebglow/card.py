@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from celebglow.info import SavedFlow
 from harness.data.store import Store
-from harness.formats.card import code, escaped
+from harness.formats.card import code, escaped, front_matter
+from harness.formats.croissant import CONFORMS, CONFORMS_RAI, of_store
 from harness.io.pictures import png
 from splits import spec_from_dict
 
 SHEET_PERSONS = 8
+BUNDLED_LICENSE = ("cc-by-4.0", "https://spdx.org/licenses/CC-BY-4.0.html")  # of weights/README.md, for pictures too
+PAPER_CITED = "Schott et al., Visual Representation Learning Does Not Generalize Strongly Within the Same Domain (ICLR 2022, arXiv 2107.08221)"
+LONDON_SET = "Face Research Lab London Set (DeBruine and Jones, 2017, doi 10.6084/m9.figshare.5047666)"
 GAP, MARGIN, HEADER = 12, 16, 44
 INK, PAPER, FAINT = (32, 33, 36), (255, 255, 255), (128, 132, 140)
 
@@ -74,12 +80,8 @@ def card(store: Store) -> str:
     splits = "\n".join(f"| {kind} | {counts.train:,} | {counts.test:,} |" for kind, counts in rows)
     impossible = "".join(f"\nNo {kind} split: {escaped(why)}." for kind, why in spec.impossible.items())
     made = "\n".join(f"- {escaped(key)}: {code(value)}" for key, value in sorted(source.items()))
-    return f"""---
-pretty_name: CelebGlow
-size_categories: [{_size_category(len(store))}]
-tags: [out-of-distribution, disentanglement, synthetic-faces]
----
-# CelebGlow
+    license = BUNDLED_LICENSE[0] if _is_bundled(source) else "other"
+    return f"""{front_matter(license, "CelebGlow", len(store), tags=("synthetic-faces",))}# CelebGlow
 
 {len(store):,} pictures of {persons:,} people who do not exist, {side} × {side} × {channels}, uint8: each person at every combination of
 {" × ".join(map(str, levels))} attribute levels. Made by walking attribute directions in the latent space of a Glow, after Schott et al.,
@@ -107,7 +109,7 @@ The same parameters, torch version and device kind give the same bytes.
 
 {made}
 
-The flow with this hash decides whose faces these resemble: its model card says what it was trained on.
+The flow with this hash decides whose faces these resemble: its model card says what it was trained on.{_attribution(source)}
 
 ## Use and limits
 
@@ -117,12 +119,61 @@ data that the flow was trained on. The population is not a sample of any real on
 """
 
 
-def _size_category(images: int) -> str:
-    """The Hugging Face Hub's name for a dataset of so many images."""
-    bounds = [(10**3, "1K"), (10**4, "10K"), (10**5, "100K"), (10**6, "1M"), (10**7, "10M")]
-    if images < bounds[0][0]:
-        return "n<1K"
-    for (_, lower), (size, upper) in itertools.pairwise(bounds):
-        if images < size:
-            return f"{lower}<n<{upper}"
-    return "n>10M"
+def croissant(store: Store) -> bytes:
+    """The store's Croissant document, with what a responsible use has to know of it."""
+    return of_store(store, _about(store))
+
+
+def _about(store: Store) -> dict[str, Any]:
+    spec, source = spec_from_dict(store.spec), store.source
+    persons, *levels = spec.grid.sizes
+    attributes = ", ".join(factor.name for factor in list(spec.grid)[1:])
+    bundled = _is_bundled(source)
+    trained = (
+        f"The flow was trained on 1,020 portraits: 204 of the {LONDON_SET}, CC BY 4.0, and 816 official ones of members of the US Congress."
+        if bundled
+        else "The flow's model card says what it was trained on."
+    )
+    about: dict[str, Any] = {
+        "name": "CelebGlow",
+        "description": f"{len(store):,} pictures of {persons:,} people who do not exist, each at every combination of "
+        f"{' × '.join(map(str, levels))} levels of {attributes}, made in the latent space of a Glow after Schott et al.",
+        "citeAs": PAPER_CITED,
+        "keywords": ["out-of-distribution generalization", "disentanglement", "synthetic faces"],
+        "conformsTo": [CONFORMS, CONFORMS_RAI],
+        "rai:hasSyntheticData": True,
+        "rai:dataCollection": "No pictures were collected: a normalizing flow decodes seeded latents, walked along attribute directions.",
+        "rai:dataCollectionType": ["Synthetic"],
+        "rai:dataCollectionRawData": trained,
+        "rai:dataPreprocessingProtocol": ["None: the pictures are the flow's output as 8-bit integers."],
+        "rai:dataAnnotationProtocol": ["None by hand: a picture's labels are the seed and the levels that it was decoded with."],
+        "rai:dataBiases": [
+            "The faces have the distribution of the flow's training pictures, and its gaps. " + trained,
+            "Walks carry the correlations of that data: another attribute than the one that is walked along can change with it.",
+        ],
+        "rai:dataLimitations": [
+            "The attributes are directions in a model's latent space, not measurements: a level of age is not a number of years.",
+            "The population is not a sample of any real one, and must not stand for people in studies of fairness or demography.",
+            "Not for face recognition, for identifying or judging people, or for generating pictures that pass for real ones.",
+        ],
+        "rai:dataUseCases": [
+            "Research on representation learning: does what a model learns of factors of variation hold out of distribution?"
+        ],
+        "rai:dataSocialImpact": "Faces under control of attributes can be misused for deception; at this size and quality the risk is small.",
+        "rai:personalSensitiveInformation": [
+            "None of real people is in the pictures, and likeness to anybody is unintended. They show what looks like age and gender."
+        ],
+        "rai:dataReleaseMaintenancePlan": "The same parameters, torch version and device kind give the same bytes; the manifest proves them.",
+        "prov:wasDerivedFrom": f"The flow with sha256 {source.get('flow_sha256')}. {trained}",
+        "prov:wasGeneratedBy": "ood-data generate celebglow; the record set source has its parameters.",
+    }
+    return about | ({"license": BUNDLED_LICENSE[1]} if bundled else {})
+
+
+def _is_bundled(source: Mapping[str, Any]) -> bool:
+    """Whether the pictures are of the flow that comes with the package."""
+    return source.get("flow_sha256") == SavedFlow.open().info()["sha256"]
+
+
+def _attribution(source: Mapping[str, Any]) -> str:
+    return f" It is the bundled one: attribute the {LONDON_SET}." if _is_bundled(source) else ""

@@ -100,7 +100,7 @@ def generate(
 
             # a GPU is kept busy by one worker, with another to write meanwhile
             _run(work, writer.missing, workers or (cores() if device.type == "cpu" else 2))
-        return writer.finish(card.card, card.preview)
+        return writer.finish(card.card, card.preview, card.croissant)
 
 
 def _run(work: Any, items: Sequence[int], workers: int) -> None:

@@ -23,6 +23,12 @@ def labels_file(split: Split, side: str) -> str:
     return f"{PUBLISHED_NAMES.get(split.dataset, split.dataset)}_{split.kind}_{side}_labels.npz"
 
 
+def published_files(split: Split) -> list[str]:
+    """The four files of a split: the images and the labels of train, then of test."""
+    labels = [labels_file(split, side) for side in ("train", "test")]
+    return [name for label in labels for name in (label.replace("_labels.npz", "_images.npz"), label)]
+
+
 def compare(split: Split, folder: str | Path) -> Report:
     """Whether the published train and test labels in `folder` are those of `split`, in whatever order their rows are.
 

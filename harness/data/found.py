@@ -151,9 +151,10 @@ def done_shards(paths: Paths, description: Description, entries: Iterable[Entry]
 
 
 def wrong_files(paths: Paths, documents: dict[str, bytes], files: dict[str, str]) -> list[Path]:
-    """Which of the documents, the card and the preview are not what they should be: `documents`, and what `files` are the hashes of."""
+    """Which of the documents, the card, the preview and a croissant that is listed are not `documents`, or what `files` are the hashes of."""
     expected = {paths.group / name: digest for name, digest in hashes(documents).items()}
     expected |= {path: files.get(path.name, "") for path in (paths.card, paths.preview)}
+    expected |= {path: files[path.name] for path in (paths.croissant,) if path.name in files}
     wrong = [path for path, digest in expected.items() if not _is_file(path) or sha256(path) != digest]
     group = paths.group / GROUP
     if group in wrong and _is_file(group) and is_consolidated(group.read_bytes(), documents):
@@ -167,7 +168,7 @@ def is_whole(paths: Paths, description: Description, documents: dict[str, bytes]
         entries, files = read_finished(paths.manifest)
         return (
             hashes(documents).items() <= files.items()
-            and files.keys() == {*documents, paths.card.name, paths.preview.name}
+            and files.keys() - {paths.croissant.name} == {*documents, paths.card.name, paths.preview.name}
             and not wrong_files(paths, documents, files)
             and not paths.begun()
             and len(done_shards(paths, description, entries)) == description.shards == len(entries)

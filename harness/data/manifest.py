@@ -54,6 +54,11 @@ class Paths:
         return self.root / f"{self.name}.png"
 
     @property
+    def croissant(self) -> Path:
+        """What the dataset is, for search engines; stores of before have none."""
+        return self.root / f"{self.name}.croissant.json"
+
+    @property
     def lock(self) -> Path:
         return self.root / f".{self.name}.lock"
 

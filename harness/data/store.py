@@ -1,8 +1,8 @@
 """One form for every dataset: a zarr v3 group of image shards, a manifest that proves it, and a way to write it that survives.
 
 `<root>/<name>.zarr` holds `images` (N, R, R, C) uint8 in the row-major order of the factor grid; its group attributes hold the
-spec of the dataset (grid and splits) and its source. Beside it: `<name>.manifest.jsonl`, `<name>.md` (the dataset card) and
-`<name>.png` (a preview).
+spec of the dataset (grid and splits) and its source. Beside it: `<name>.manifest.jsonl`, `<name>.md` (the dataset card),
+`<name>.png` (a preview) and `<name>.croissant.json` (the card for programs).
 
 Here is a finished store: reading it, proving it. `harness.data.writer` writes it.
 """
@@ -221,8 +221,9 @@ def verify(root: str | Path, name: str, progress: Callable[[int, int], None] = l
 
 
 def _wrong_files(paths: Paths, files: dict[str, str]) -> Iterator[Problem]:
-    """What is wrong with the documents, the card and the preview."""
-    where = {GROUP: paths.group / GROUP, ARRAY: paths.group / ARRAY} | {path.name: path for path in (paths.card, paths.preview)}
+    """What is wrong with the documents, the card, the preview and a croissant that is listed."""
+    beside = (paths.card, paths.preview, *((paths.croissant,) if paths.croissant.name in files else ()))
+    where = {GROUP: paths.group / GROUP, ARRAY: paths.group / ARRAY} | {path.name: path for path in beside}
     for name in sorted(where.keys() ^ files.keys()):
         yield Problem(
             paths.manifest.name, f"lists {name}, which is none of its files" if name in files else f"does not list {name}"

@@ -137,7 +137,12 @@ class Writer:
         self._note([entry])
         self.done[shard] = entry
 
-    def finish(self, card: Callable[[Store], str], preview: Callable[[Store], bytes]) -> bool:
+    def finish(
+        self,
+        card: Callable[[Store], str],
+        preview: Callable[[Store], bytes],
+        croissant: Callable[[Store], bytes] | None = None,
+    ) -> bool:
         """Complete the store, if every shard of every part is written: card, preview, one sorted manifest. Else do nothing.
 
         What is there and right is kept as it is.
@@ -145,6 +150,7 @@ class Writer:
         Args:
             card: makes the dataset card's markdown.
             preview: makes the preview's PNG bytes.
+            croissant: makes the card for programs; it is called last, when the other files are there. None: without.
 
         Returns:
             whether the store is complete.
@@ -173,7 +179,12 @@ class Writer:
             for name, data in self._documents.items():
                 if self.paths.group / name in wrong:
                     write_atomically(self.paths.group / name, data)
-            hashed = {path.name: sha256(path) for path in (self.paths.card, self.paths.preview)} | hashes(self._documents)
+            beside = [self.paths.card, self.paths.preview]
+            if croissant is not None:
+                beside.append(self.paths.croissant)
+                if self.paths.croissant in wrong or self.paths.croissant.name not in kept:
+                    write_atomically(self.paths.croissant, croissant(store))
+            hashed = {path.name: sha256(path) for path in beside} | hashes(self._documents)
             write_atomically(self.paths.manifest, finished(in_order, hashed))
             self._end()
         return True
@@ -239,7 +250,7 @@ class Writer:
 
     def _traces(self) -> list[Path]:
         """What writers leave beside a store until it is finished, or where they were killed."""
-        targets = (self.paths.manifest, self.paths.card, self.paths.preview, self.paths.pending)
+        targets = (self.paths.manifest, self.paths.card, self.paths.preview, self.paths.croissant, self.paths.pending)
         return [*(path.with_name(path.name + ".partial") for path in targets), self.paths.pending, *self.paths.parts()]
 
     def _end(self) -> None:
@@ -273,7 +284,7 @@ def remove(root: str | Path, name: str) -> None:
         raise InputError(f"{paths.group} holds something that is not a dataset store: it was left alone")
     if any(map(is_held, paths.parts())):
         raise BusyError(f"another process is writing {paths.group}: let it finish, or stop it")
-    for path in (paths.manifest, paths.pending, *paths.parts(), paths.card, paths.preview):
+    for path in (paths.manifest, paths.pending, *paths.parts(), paths.card, paths.preview, paths.croissant):
         path.unlink(missing_ok=True)
     shutil.rmtree(paths.group / "images", ignore_errors=True)
     shutil.rmtree(paths.group)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from harness.data.store import Store
-from harness.formats.catalog import CATALOG
+from harness.formats.catalog import CATALOG, LICENSES, DatasetInfo
 from harness.io.pictures import png
 from splits import DATASETS, Factor, FactorGrid, load_spec, spec_from_dict
 
 WALKS, STEPS = 3, 12  # per factor; pictures in each
 MARGIN, HEADER = 16, 26
+TAGS = ("out-of-distribution", "disentanglement")
 MOST_SHOWN = 256  # side of a picture on the sheet: larger ones are shown smaller
 INK, PAPER = (32, 33, 36), (255, 255, 255)
 
@@ -62,20 +65,76 @@ def preview(store: Store) -> bytes:
     return png(sheet)
 
 
+def known_as(store: Store) -> DatasetInfo | None:
+    """Whose images a store holds; None where that is not known: of another grid, or made here by what has a card of its own."""
+    generator = store.source.get("generator")
+    if generator is not None:
+        info = CATALOG.get(generator)
+        return info if info and info.note else None
+    return CATALOG.get(store.name) if spec_from_dict(store.spec).grid.sizes == _sizes(store.name) else None
+
+
+def front_matter(license: str, title: str, images: int, configs: Sequence[str] = (), tags: Sequence[str] = ()) -> str:
+    """The YAML with which a card begins, as the Hugging Face Hub reads it.
+
+    Args:
+        license: as the Hub calls it; "other" or "unknown" where none of its names fits.
+        title: for people.
+        images: how many.
+        configs: lines that say which files are whose.
+        tags: more of them.
+    """
+    lines = [f"license: {license}", f"pretty_name: {title}", f"size_categories: [{size_category(images)}]"]
+    return "\n".join(
+        ["---", *lines, "task_categories: [image-classification]", f"tags: [{', '.join((*TAGS, *tags))}]", *configs, "---", ""]
+    )
+
+
+def license_of(store: Store) -> str:
+    """The licence that a store's card names, as the Hub calls it."""
+    found = re.match(r"---\n(?:.+\n)*?license: (.+)\n", _text(store))
+    return found[1] if found else _license(known_as(store))
+
+
+def _license(info: DatasetInfo | None) -> str:
+    if info is None:
+        return "unknown"
+    return LICENSES[info.license].hub if info.license in LICENSES else "other"
+
+
+def body(store: Store) -> str:
+    """A store's card without its front matter and its preview, for where that is not."""
+    text = re.sub(r"\A---\n(?:.*\n)*?---\n", "", _text(store))
+    return text.replace(f"\n![preview]({store.paths.preview.name})\n", "")
+
+
+def _text(store: Store) -> str:
+    return store.paths.card.read_text(encoding="utf-8") if store.paths.card.is_file() else ""
+
+
+def size_category(images: int) -> str:
+    """The Hugging Face Hub's name for a dataset of so many images."""
+    bounds = [(10**3, "1K"), (10**4, "10K"), (10**5, "100K"), (10**6, "1M"), (10**7, "10M")]
+    if images < bounds[0][0]:
+        return "n<1K"
+    for (_, lower), (size, upper) in itertools.pairwise(bounds):
+        if images < size:
+            return f"{lower}<n<{upper}"
+    return "n>10M"
+
+
 def card(store: Store) -> str:
     """The dataset card, markdown: what it is, where it is from, whom to cite, its grid and its splits."""
     spec, side, channels = spec_from_dict(store.spec), store.images.shape[1], store.images.shape[3]
-    generated = CATALOG.get(store.source.get("generator", ""))
-    official = CATALOG.get(store.name) if spec.grid.sizes == _sizes(store.name) else None  # another grid is of other images
-    known = official or generated
-    title = official.title if official else store.name
+    known = known_as(store)
+    title = known.title if known and spec.grid.sizes == _sizes(store.name) else store.name
     terms = f"\n- license: {known.license}\n- cite: {known.citation}\n- homepage: {known.homepage}\n" if known else ""
     factors = "\n".join(f"| {escaped(factor.name)} | {factor.size} | {factor.kind} | {_values(factor)} |" for factor in spec.grid)
     counts = [(kind, spec.split(kind).counts) for kind in spec.kinds]
     splits = "\n".join(f"| {kind} | {count.train:,} | {count.test:,} |" for kind, count in counts)
     made = "\n".join(f"- {escaped(key)}: {code(value)}" for key, value in sorted(store.source.items()))
-    rendered = f"\n{generated.note}\n" if generated and generated.note else ""
-    return f"""# {escaped(title)}
+    rendered = f"\n{known.note}\n" if known and known.note and "generator" in store.source else ""
+    return f"""{front_matter(_license(known), title, len(store))}# {escaped(title)}
 
 {len(store):,} images, {side} × {side} × {channels}, uint8: one for every combination of the factors of variation.
 {rendered}{terms}

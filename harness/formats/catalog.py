@@ -33,6 +33,20 @@ class File:
 
 
 @dataclass(frozen=True)
+class License:
+    """A licence elsewhere: its name on the Hugging Face Hub, and its page."""
+
+    hub: str
+    url: str
+
+
+LICENSES = {
+    "Apache-2.0": License("apache-2.0", "https://spdx.org/licenses/Apache-2.0.html"),
+    "CC BY 4.0": License("cc-by-4.0", "https://spdx.org/licenses/CC-BY-4.0.html"),
+}
+
+
+@dataclass(frozen=True)
 class DatasetInfo:
     """A dataset as its authors publish it, and how it gets here.
 
@@ -43,6 +57,7 @@ class DatasetInfo:
         license: what its authors say.
         citation: the paper or page to cite.
         homepage: of the dataset.
+        year: of the publication that its citation names.
         compress: whether its stores are: where compression at least halves them (renderings, not photographs).
         part: of their images' bytes, that its stores are expected to take at most; None: all, or half of them if compressed.
         variant: which of several recordings of one grid it is, `variant_of` the name of the recording that the paper has.
@@ -57,6 +72,7 @@ class DatasetInfo:
     license: str
     citation: str
     homepage: str
+    year: int
     compress: bool
     command: str
     part: float | None = None
@@ -85,6 +101,7 @@ def _mpi3d(variant: str, file: str, md5: str, compress: bool) -> DatasetInfo:
         citation="Gondal et al., On the Transfer of Inductive Bias from Simulation to the Real World: a New Disentanglement "
         "Dataset (NeurIPS 2019, arXiv 1906.03292)",
         homepage="https://github.com/rr-learning/disentanglement_dataset",
+        year=2019,
         compress=compress,
         command="ood-data data fetch mpi3d" if real else f"ood-data data fetch mpi3d --variant {variant}",
         variant=variant,
@@ -125,6 +142,7 @@ _INFOS = (
         license="Apache-2.0",  # its repository's LICENSE
         citation="Matthey, Higgins, Hassabis, Lerchner, dSprites: Disentanglement testing Sprites dataset (2017)",
         homepage="https://github.com/google-deepmind/dsprites-dataset",
+        year=2017,
         compress=True,
         part=1 / 300,  # measured as we render it: 1/950 of the whole grid, 1/530 of one orientation, 1/320 of the worst shard
         command="ood-data generate dsprites",
@@ -147,6 +165,7 @@ _INFOS = (
         license="Apache-2.0",  # its repository's LICENSE
         citation="Burgess and Kim, 3D Shapes Dataset (2018); Kim and Mnih, Disentangling by Factorising (ICML 2018)",
         homepage="https://github.com/google-deepmind/3d-shapes",
+        year=2018,
         compress=True,
         command="ood-data data fetch shapes3d",
     ),
@@ -161,6 +180,7 @@ _INFOS = (
         citation="Schott et al., Visual Representation Learning Does Not Generalize Strongly Within the Same Domain "
         "(ICLR 2022, arXiv 2107.08221)",
         homepage="https://zenodo.org/record/5512188",
+        year=2022,
         compress=False,
         command="ood-data generate celebglow",
         by_first_factor=True,

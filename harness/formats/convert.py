@@ -13,6 +13,7 @@ from harness.data.writer import Writer
 from harness.formats import dsprites
 from harness.formats.card import card, preview
 from harness.formats.catalog import CATALOG
+from harness.formats.croissant import of_store
 from harness.formats.readers import Images, Reader, open_reader
 from harness.io.progress import progress_bar
 from splits import SplitSpec
@@ -58,7 +59,7 @@ def convert(
             except BadFile:
                 writer.discard()  # what was read before the damage was found may be wrong too
                 raise
-        writer.finish(card, preview)
+        writer.finish(card, preview, of_store)
     return Store(root, spec.name)
 
 

@@ -23,6 +23,7 @@ from harness.data.store import Description, rows_of_shard
 from harness.data.writer import Writer
 from harness.formats.card import card, preview
 from harness.formats.catalog import CATALOG
+from harness.formats.croissant import of_store
 from harness.io.progress import progress_bar
 from splits.errors import InputError, NumericalError
 
@@ -165,7 +166,7 @@ def generate(root: str | Path, overwrite: bool = False, progress: bool = True, o
     with Writer(root, description, overwrite=overwrite) as writer:
         if writer.complete:
             logger.info("%s is there and complete", writer.paths.group)
-            writer.finish(card, preview)
+            writer.finish(card, preview, of_store)
             return description.name
         missing, white = set(writer.missing), 0
         with progress_bar(description.name, "img", description.shape[0], shown=progress) as bar:
@@ -183,5 +184,5 @@ def generate(root: str | Path, overwrite: bool = False, progress: bool = True, o
                 f"dsprites came out with {white:,} white pixels instead of {WHITE_PIXELS:,}: the store is unfinished"
             )
         logger.info("dsprites: %s white pixels, as they should be", f"{white:,}")
-        writer.finish(card, preview)
+        writer.finish(card, preview, of_store)
     return description.name

@@ -25,19 +25,18 @@ import splits
 from harness.data.dataset import spec_of
 from harness.data.store import Store
 from harness.formats import parquet
-from harness.io.atomic import write_atomically
+from harness.formats.beside import METADATA, SIDES, TABLE, describe
 from harness.io.locks import is_held, locked
 from harness.io.pictures import png
 from harness.io.progress import Bar, progress_bar
 from harness.io.replacing import partial_of, replacing
 from splits import KINDS, Split
 from splits.errors import InputError, did_you_mean
-from splits.published import labels_file
+from splits.published import published_files
 
 logger = logging.getLogger(__name__)
 
-SIDES = ("train", "test")
-TABLE, METADATA, PICTURE = "labels.csv", "metadata.csv", ".picture.partial"
+PICTURE = ".picture.partial"
 # As `replacing` names them.
 _PARTIAL = re.compile(r"\.(labels\.csv|metadata\.csv|(train|test)-.+\.parquet|.+_(train|test)_(images|labels)\.npz)\.partial")
 
@@ -54,7 +53,8 @@ def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Pa
             `test/`, and labels.csv with `file`, `side` and a column of indices per factor, which `convert` reads; and in
             both folders a metadata.csv with `file_name` and the factors, as Hugging Face's imagefolder wants it. "parquet": a
             folder per kind, and README.md, for `datasets.load_dataset(out, kind)` (`harness.formats.parquet`). Beside each,
-            `{dataset}.toml` has grid and splits, for `convert` and `splits.load_spec`.
+            `{dataset}.toml` has grid and splits, for `convert` and `splits.load_spec`; `{dataset}.md` is the card, and
+            `{dataset}.croissant.json` says to programs what there is (`harness.formats.croissant`).
         out: folder of the files; made if it isn't there.
         progress: show how far it is, on stderr.
 
@@ -83,15 +83,13 @@ def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Pa
             files = [stack.enter_context(replacing(path)) for path in paths]
         with progress_bar(f"export {dataset}", "img", len(store), shown=progress) as bar:
             write(store, split, out, files, bar)
-    if layout == "parquet":
-        write_atomically(out / "README.md", parquet.card(out, store).encode())
-    spec = out / f"{dataset}.toml"
-    write_atomically(spec, spec_of(store).to_toml().encode())
+    with locked(out / ".export.lock"):
+        describe(out, store, layout)
     if dataset in splits.DATASETS and split.grid.sizes != splits.load_spec(dataset).grid.sizes:
         logger.warning(
             "code that was written for %s takes these files for its whole grid, and scores them wrong: the grid is in %s",
             dataset,
-            spec,
+            out / f"{dataset}.toml",
         )
     return [path for path in paths if path.name != METADATA]
 
@@ -102,11 +100,6 @@ def _sweep(out: Path) -> None:
         holder = partial_of(out / TABLE) if path.name == PICTURE else path
         if (path.name == PICTURE or _PARTIAL.fullmatch(path.name)) and not is_held(holder):
             path.unlink(missing_ok=True)
-
-
-def _published_files(split: Split) -> list[str]:
-    labels = [labels_file(split, side) for side in ("train", "test")]
-    return [name for label in labels for name in (label.replace("_labels.npz", "_images.npz"), label)]
 
 
 def _write_published(store: Store, split: Split, out: Path, files: Sequence[BinaryIO], bar: Bar) -> None:
@@ -226,7 +219,7 @@ def _blocks(store: Store) -> Iterator[tuple[int, NDArray[np.uint8]]]:
 
 
 _LAYOUTS = {
-    "benchmark": (_published_files, _write_published),
+    "benchmark": (published_files, _write_published),
     "parquet": (parquet.files_of, _write_parquet),
     "png": (lambda split: [TABLE, *(f"{side}/{METADATA}" for side in SIDES)], _write_pictures),
 }

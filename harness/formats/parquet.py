@@ -1,7 +1,7 @@
 """A store and a split as parquet, in the layout of Hugging Face datasets: `datasets.load_dataset(folder, kind)`.
 
 A column `image` (the PNG's bytes), and one per factor: a ClassLabel where the factor is categorical, else its index. What the columns
-are is in each file's metadata, where `datasets` looks for it, and the card's YAML says which files are a kind's train and test.
+are is in each file's metadata, where `datasets` looks for it, and README.md's YAML says which files are a kind's train and test.
 """
 
 from __future__ import annotations
@@ -9,16 +9,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data.store import Store
-from harness.formats.catalog import CATALOG
-from splits import KINDS, FactorGrid, Split
+from splits import FactorGrid, Split
 from splits.errors import DependencyError, InputError
 
 if TYPE_CHECKING:
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
 
 FILE_ROWS, GROUP_ROWS = 50_000, 1_000
 SIDES = ("train", "test")
-LICENSES, OTHER = {"Apache-2.0": "apache-2.0", "CC BY 4.0": "cc-by-4.0"}, "other"  # as the hub calls them
 Images = NDArray[np.uint8]
 
 
@@ -136,16 +132,3 @@ def png(image: Images) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def card(out: Path, store: Store) -> str:
-    """README.md of an export: YAML that names the files of each kind that is there, and the store's own card."""
-    info = CATALOG.get(store.name)
-    lines = ["---", f"license: {LICENSES.get(info.license, OTHER) if info else OTHER}", f"pretty_name: {store.name}"]
-    lines += ["task_categories:", "- image-classification", "configs:"]
-    for kind in KINDS:
-        if any((out / kind).glob("train-*.parquet")):
-            lines += [f"- config_name: {kind}", "  data_files:"]
-            for side in SIDES:
-                lines += [f"  - split: {side}", f"    path: {kind}/{side}-*.parquet"]
-    return "\n".join([*lines, "---", "", store.paths.card.read_text(encoding="utf-8")])

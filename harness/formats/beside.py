@@ -1,0 +1,145 @@
+"""What lies beside the files of an export: the grid and the splits as TOML, the card, and the card for programs (Croissant)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+from harness.data.dataset import spec_of
+from harness.data.store import Store
+from harness.formats.card import body, front_matter, license_of
+from harness.formats.croissant import (
+    IMAGE,
+    INTEGER,
+    TEXT,
+    Node,
+    column,
+    file_object,
+    file_set,
+    of_export,
+    samples,
+    sides,
+)
+from harness.io.atomic import write_atomically
+from splits import KINDS, SplitSpec
+from splits.published import published_files
+
+SIDES = ("train", "test")
+TABLE, METADATA = "labels.csv", "metadata.csv"  # of pictures
+NPZ = (
+    "https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html"  # a type of file for which no other name is registered
+)
+
+
+def describe(out: Path, store: Store, layout: str) -> None:
+    """Write them; those of earlier exports of the dataset into the same folder are told of, too.
+
+    Args:
+        out: the folder of the export, all of whose files are there.
+        store: that was exported.
+        layout: its name.
+    """
+    spec = spec_of(store)
+    write_atomically(out / f"{store.name}.toml", spec.to_toml().encode())
+    name, configs = ("README.md", _configs(out)) if layout == "parquet" else (f"{store.name}.md", ())
+    text = front_matter(license_of(store), store.name, len(store), configs) + body(store)
+    write_atomically(out / name, text.encode())
+
+    document = out / f"{store.name}.croissant.json"
+    before = _nodes(document)
+    nodes = {each: _LAYOUTS[each](out, spec, before) for each in _LAYOUTS}
+    there = [found for each, found in nodes.items() if each == layout or any(node["@id"] in before for node in found[0])]
+    files = [node for found in there for node in found[0]]
+    records = [node for found in there for node in found[1]]
+    write_atomically(document, of_export(store, files, records))
+
+
+def _nodes(document: Path) -> dict[str, Node]:
+    """What a document lists, by @id; a FileObject only while its file is the one that was listed."""
+    found: dict[str, Node] = {}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        written = document.stat().st_mtime_ns
+        for node in json.loads(document.read_bytes())["distribution"]:
+            found[node["@id"]] = node if _is_older(document.parent / node["@id"], written) else {}
+    return found
+
+
+def _is_older(path: Path, than: int) -> bool:
+    return path.is_file() and path.stat().st_mtime_ns < than
+
+
+def _hashed(out: Path, names: list[str], kind: str, before: dict[str, Node]) -> list[Node]:
+    """FileObjects; gigabytes that are listed already are not hashed again."""
+    return [before.get(name) or file_object(out, name, kind) for name in names]
+
+
+def _configs(out: Path) -> list[str]:
+    """What Hugging Face's `datasets` has to know: which parquet files are a kind's train and test."""
+    lines = ["configs:"]
+    for kind in _kinds(out):
+        lines += [f"- config_name: {kind}", "  data_files:"]
+        for side in SIDES:
+            lines += [f"  - split: {side}", f"    path: {kind}/{side}-*.parquet"]
+    return lines
+
+
+def _kinds(out: Path) -> list[str]:
+    """The kinds of split of which there are parquet files."""
+    return [kind for kind in KINDS if any((out / kind).glob("train-*.parquet"))]
+
+
+def _published(out: Path, spec: SplitSpec, before: dict[str, Node]) -> tuple[list[Node], list[Node]]:
+    names = [name for kind in spec.kinds for name in published_files(spec.split(kind)) if (out / name).is_file()]
+    return _hashed(out, names, NPZ, before), []
+
+
+def _parquet(out: Path, spec: SplitSpec, before: dict[str, Node]) -> tuple[list[Node], list[Node]]:
+    kinds = _kinds(out)
+    files = [
+        file_set(f"{kind}-parquet", [f"{kind}/*.parquet"], "application/x-parquet", f"The samples, by {kind}.") for kind in kinds
+    ]
+    records = [sides(SIDES)] if kinds else []
+    for kind in kinds:
+        of: Node = {"fileSet": {"@id": f"{kind}-parquet"}}
+        fields = [
+            column(
+                kind,
+                "split",
+                TEXT,
+                _extracted(of, fileProperty="fullpath", regex=r"(?:.*/)?(train|test)[^/]*$"),
+                "sides/name",
+            ),
+            column(kind, "image", IMAGE, _extracted(of, column="image", jsonPath="bytes")),
+            *(column(kind, factor.name, INTEGER, _extracted(of, column=factor.name)) for factor in spec.grid),
+        ]
+        records.append(samples(kind, f"Pictures with the indices of their factors, by the split {kind}.", fields))
+    return files, records
+
+
+def _pictures(out: Path, spec: SplitSpec, before: dict[str, Node]) -> tuple[list[Node], list[Node]]:
+    if not (out / TABLE).is_file():
+        return [], []
+    files = [
+        *_hashed(out, [TABLE], "text/csv", before),
+        file_set("pictures", [f"{side}/*.png" for side in SIDES], "image/png", "A picture per sample."),
+    ]
+    of: Node = {"fileObject": {"@id": TABLE}}
+    picture: Node = {"fileSet": {"@id": "pictures"}}
+    name = column("samples", "file", TEXT, _extracted(of, column="file", regex=r"(?:.*/)?([^/]+)$"))  # unique without its folder
+    fields = [
+        name | {"references": _extracted(picture, fileProperty="filename")},
+        column("samples", "image", IMAGE, _extracted(picture, fileProperty="content")),
+        column("samples", "split", TEXT, _extracted(of, column="side"), "sides/name"),
+        *(column("samples", factor.name, INTEGER, _extracted(of, column=factor.name)) for factor in spec.grid),
+    ]
+    return files, [sides(SIDES), samples("samples", "Pictures with the indices of their factors.", fields)]
+
+
+def _extracted(of: Node, *, regex: str = "", jsonPath: str = "", **how: str) -> Node:
+    """A source of values: from which files, what of them, and how that is changed."""
+    transform = {"regex": regex} if regex else {"jsonPath": jsonPath} if jsonPath else None
+    return {**of, "extract": how, **({"transform": transform} if transform else {})}
+
+
+_LAYOUTS = {"benchmark": _published, "parquet": _parquet, "png": _pictures}
