@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.data.dataset import spec_of
 from harness.data.store import Store
+from harness.formats import official
 from harness.formats.card import body, front_matter, license_of
 from harness.formats.croissant import (
     IMAGE,
@@ -22,11 +23,13 @@ from harness.formats.croissant import (
     sides,
 )
 from harness.io.atomic import write_atomically
-from splits import KINDS, SplitSpec
+from splits import KINDS
+from splits.errors import InputError
 from splits.published import published_files
 
 SIDES = ("train", "test")
 TABLE, METADATA = "labels.csv", "metadata.csv"  # of pictures
+HDF5 = "application/x-hdf5"
 NPZ = (
     "https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html"  # a type of file for which no other name is registered
 )
@@ -40,15 +43,14 @@ def describe(out: Path, store: Store, layout: str) -> None:
         store: that was exported.
         layout: its name.
     """
-    spec = spec_of(store)
-    write_atomically(out / f"{store.name}.toml", spec.to_toml().encode())
+    write_atomically(out / f"{store.name}.toml", spec_of(store).to_toml().encode())
     name, configs = ("README.md", _configs(out)) if layout == "parquet" else (f"{store.name}.md", ())
     text = front_matter(license_of(store), store.name, len(store), configs) + body(store)
     write_atomically(out / name, text.encode())
 
     document = out / f"{store.name}.croissant.json"
     before = _nodes(document)
-    nodes = {each: _LAYOUTS[each](out, spec, before) for each in _LAYOUTS}
+    nodes = {each: nodes(out, store, before) for each, nodes in _LAYOUTS.items()}
     there = [found for each, found in nodes.items() if each == layout or any(node["@id"] in before for node in found[0])]
     files = [node for found in there for node in found[0]]
     records = [node for found in there for node in found[1]]
@@ -89,12 +91,21 @@ def _kinds(out: Path) -> list[str]:
     return [kind for kind in KINDS if any((out / kind).glob("train-*.parquet"))]
 
 
-def _published(out: Path, spec: SplitSpec, before: dict[str, Node]) -> tuple[list[Node], list[Node]]:
+def _published(out: Path, store: Store, before: dict[str, Node]) -> tuple[list[Node], list[Node]]:
+    spec = spec_of(store)
     names = [name for kind in spec.kinds for name in published_files(spec.split(kind)) if (out / name).is_file()]
     return _hashed(out, names, NPZ, before), []
 
 
-def _parquet(out: Path, spec: SplitSpec, before: dict[str, Node]) -> tuple[list[Node], list[Node]]:
+def _official(out: Path, store: Store, before: dict[str, Node]) -> tuple[list[Node], list[Node]]:
+    try:
+        names = [name for name in official.files_of(store) if (out / name).is_file()]
+    except InputError:  # the dataset has no such layout
+        return [], []
+    return [node for name in names for node in _hashed(out, [name], NPZ if name.endswith(".npz") else HDF5, before)], []
+
+
+def _parquet(out: Path, store: Store, before: dict[str, Node]) -> tuple[list[Node], list[Node]]:
     kinds = _kinds(out)
     files = [
         file_set(f"{kind}-parquet", [f"{kind}/*.parquet"], "application/x-parquet", f"The samples, by {kind}.") for kind in kinds
@@ -111,13 +122,13 @@ def _parquet(out: Path, spec: SplitSpec, before: dict[str, Node]) -> tuple[list[
                 "sides/name",
             ),
             column(kind, "image", IMAGE, _extracted(of, column="image", jsonPath="bytes")),
-            *(column(kind, factor.name, INTEGER, _extracted(of, column=factor.name)) for factor in spec.grid),
+            *(column(kind, factor.name, INTEGER, _extracted(of, column=factor.name)) for factor in spec_of(store).grid),
         ]
         records.append(samples(kind, f"Pictures with the indices of their factors, by the split {kind}.", fields))
     return files, records
 
 
-def _pictures(out: Path, spec: SplitSpec, before: dict[str, Node]) -> tuple[list[Node], list[Node]]:
+def _pictures(out: Path, store: Store, before: dict[str, Node]) -> tuple[list[Node], list[Node]]:
     if not (out / TABLE).is_file():
         return [], []
     files = [
@@ -131,7 +142,7 @@ def _pictures(out: Path, spec: SplitSpec, before: dict[str, Node]) -> tuple[list
         name | {"references": _extracted(picture, fileProperty="filename")},
         column("samples", "image", IMAGE, _extracted(picture, fileProperty="content")),
         column("samples", "split", TEXT, _extracted(of, column="side"), "sides/name"),
-        *(column("samples", factor.name, INTEGER, _extracted(of, column=factor.name)) for factor in spec.grid),
+        *(column("samples", factor.name, INTEGER, _extracted(of, column=factor.name)) for factor in spec_of(store).grid),
     ]
     return files, [sides(SIDES), samples("samples", "Pictures with the indices of their factors.", fields)]
 
@@ -142,4 +153,4 @@ def _extracted(of: Node, *, regex: str = "", jsonPath: str = "", **how: str) -> 
     return {**of, "extract": how, **({"transform": transform} if transform else {})}
 
 
-_LAYOUTS = {"benchmark": _published, "parquet": _parquet, "png": _pictures}
+_LAYOUTS = {"benchmark": _published, "official": _official, "parquet": _parquet, "png": _pictures}

@@ -12,7 +12,7 @@ import io
 import logging
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -24,8 +24,9 @@ from PIL import Image
 import splits
 from harness.data.dataset import spec_of
 from harness.data.store import Store
-from harness.formats import parquet
+from harness.formats import official, parquet
 from harness.formats.beside import METADATA, SIDES, TABLE, describe
+from harness.formats.official import member
 from harness.io.locks import is_held, locked
 from harness.io.pictures import png
 from harness.io.progress import Bar, progress_bar
@@ -36,23 +37,28 @@ from splits.published import published_files
 
 logger = logging.getLogger(__name__)
 
+OFFICIAL = "official"
 PICTURE = ".picture.partial"
 # As `replacing` names them.
-_PARTIAL = re.compile(r"\.(labels\.csv|metadata\.csv|(train|test)-.+\.parquet|.+_(train|test)_(images|labels)\.npz)\.partial")
+_PARTIAL = re.compile(
+    r"\.(labels\.csv|metadata\.csv|(train|test)-.+\.parquet|.+_(train|test)_(images|labels)\.npz"
+    r"|dsprites_ndarray_.+\.(npz|hdf5)|3dshapes\.h5|mpi3d_\w+\.npz)\.partial"
+)
 
 
-def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Path, progress: bool = False) -> list[Path]:
-    """Write a store's images and labels by its split of that kind.
+def export(root: str | Path, dataset: str, kind: str | None, layout: str, out: str | Path, progress: bool = False) -> list[Path]:
+    """Write a store's images and labels by its split of that kind, or all together in the official layout.
 
     Args:
         root: folder of the stores.
         dataset: its name.
-        kind: random, composition, interpolation or extrapolation.
+        kind: random, composition, interpolation or extrapolation; of the official layout, which has no sides, None.
         layout: "benchmark": `{dataset}_{kind}_{train,test}_{images,labels}.npz`, one array `arr_0` each, images (n, C, R, R)
             uint8 and labels (n, F) int64 factor indices, in the order of the grid. "png": a picture per image in `train/` and
             `test/`, and labels.csv with `file`, `side` and a column of indices per factor, which `convert` reads; and in
             both folders a metadata.csv with `file_name` and the factors, as Hugging Face's imagefolder wants it. "parquet": a
-            folder per kind, and README.md, for `datasets.load_dataset(out, kind)` (`harness.formats.parquet`). Beside each,
+            folder per kind, and README.md, for `datasets.load_dataset(out, kind)` (`harness.formats.parquet`). "official": the
+            layout in which the dataset's authors publish it (`harness.formats.official`). Beside each,
             `{dataset}.toml` has grid and splits, for `convert` and `splits.load_spec`; `{dataset}.md` is the card, and
             `{dataset}.croissant.json` says to programs what there is (`harness.formats.croissant`).
         out: folder of the files; made if it isn't there.
@@ -67,14 +73,17 @@ def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Pa
         BlockingIOError: if another process is writing the same files.
         OSError: if they cannot be written; the .npz files are there whole or not at all, the table only after all pictures.
     """
-    if layout not in _LAYOUTS:
-        raise InputError(f"unknown layout {layout!r}{did_you_mean(layout, _LAYOUTS)}")
+    if layout not in (*_LAYOUTS, OFFICIAL):
+        raise InputError(f"unknown layout {layout!r}{did_you_mean(layout, (*_LAYOUTS, OFFICIAL))}")
+    if (layout == OFFICIAL) != (kind is None):
+        raise InputError(
+            "the official layout has no kinds of split" if kind else f"which kind of split is to be exported as {layout}?"
+        )
     store = Store(root, dataset)
-    split = spec_of(store).split(kind)
+    split = spec_of(store).split(kind) if kind is not None else None
     out = Path(out)
+    paths = [out / name for name in (official.files_of(store) if split is None else _LAYOUTS[layout][0](split))]
     out.mkdir(parents=True, exist_ok=True)
-    targets, write = _LAYOUTS[layout]
-    paths = [out / name for name in targets(split)]
     with contextlib.ExitStack() as stack:
         with locked(out / ".export.lock"):  # so that no file is taken for a left-over before its process has locked it
             _sweep(out)
@@ -82,10 +91,14 @@ def export(root: str | Path, dataset: str, kind: str, layout: str, out: str | Pa
                 path.parent.mkdir(exist_ok=True)
             files = [stack.enter_context(replacing(path)) for path in paths]
         with progress_bar(f"export {dataset}", "img", len(store), shown=progress) as bar:
-            write(store, split, out, files, bar)
+            if split is None:
+                for count in official.write(store, _blocks(store), files):
+                    bar.update(count)
+            else:
+                _LAYOUTS[layout][1](store, split, out, files, bar)
     with locked(out / ".export.lock"):
         describe(out, store, layout)
-    if dataset in splits.DATASETS and split.grid.sizes != splits.load_spec(dataset).grid.sizes:
+    if dataset in splits.DATASETS and spec_of(store).grid.sizes != splits.load_spec(dataset).grid.sizes:
         logger.warning(
             "code that was written for %s takes these files for its whole grid, and scores them wrong: the grid is in %s",
             dataset,
@@ -111,26 +124,17 @@ def _write_published(store: Store, split: Split, out: Path, files: Sequence[Bina
         for is_test, (pictures, table) in ((False, files[:2]), (True, files[2:])):
             labels = split.grid.factors(split.test if is_test else split.train)
             np.savez_compressed(table, labels)
-            members[is_test] = stack.enter_context(_member(pictures, method))
+            archive = stack.enter_context(zipfile.ZipFile(pictures, "w", method))
+            members[is_test] = stack.enter_context(member(archive, "arr_0"))
             npy.write_array_header_1_0(
                 members[is_test],
                 {"descr": "|u1", "fortran_order": False, "shape": (len(labels), channels, side_length, side_length)},
             )
         for start, images in _blocks(store):
             mask = split.mask[start : start + len(images)]
-            for is_test, member in members.items():
-                member.write(images[mask == is_test].transpose(0, 3, 1, 2).tobytes())
+            for is_test, stream in members.items():
+                stream.write(images[mask == is_test].transpose(0, 3, 1, 2).tobytes())
             bar.update(len(images))
-
-
-@contextlib.contextmanager
-def _member(file: BinaryIO, method: int) -> Iterator[IO[bytes]]:
-    """The array `arr_0` of an .npz, to write to."""
-    with zipfile.ZipFile(file, "w", method, compresslevel=1) as archive:
-        info = zipfile.ZipInfo("arr_0.npy")  # without the time, so that the same images are the same file
-        info.compress_type = method
-        with archive.open(info, "w", force_zip64=True) as member:
-            yield member
 
 
 def _write_pictures(store: Store, split: Split, out: Path, files: Sequence[BinaryIO], bar: Bar) -> None:
@@ -218,7 +222,9 @@ def _blocks(store: Store) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         yield start, store.read(start, min(start + store.rows, len(store)))
 
 
-_LAYOUTS = {
+_Names = Callable[[Split], Sequence[str]]
+_Write = Callable[[Store, Split, Path, Sequence[BinaryIO], Bar], None]
+_LAYOUTS: dict[str, tuple[_Names, _Write]] = {
     "benchmark": (published_files, _write_published),
     "parquet": (parquet.files_of, _write_parquet),
     "png": (lambda split: [TABLE, *(f"{side}/{METADATA}" for side in SIDES)], _write_pictures),

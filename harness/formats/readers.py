@@ -9,6 +9,7 @@ One module, though a long one: the formats are told apart by the same look at a 
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from splits import FactorGrid, SplitSpec
 from splits.arrays import BadFile, Rows, npy_rows, require_regular, zip_keys, zip_rows
 from splits.errors import MissingError, listed, shown
 from splits.published import PUBLISHED_NAMES
+
+logger = logging.getLogger(__name__)
 
 Images = NDArray[np.uint8]
 WINDOW = 2**29  # bytes of images that are held at a time where rows are in no order
@@ -57,7 +60,8 @@ def open_reader(path: str | Path, spec: SplitSpec) -> Reader:
     """A reader of a file, or a folder, in one of the known layouts.
 
     dSprites .npz (imgs, latents_classes) and .hdf5 (imgs, latents/classes); 3dshapes.h5 (images, labels); mpi3d .npz (images, flat
-    or a dimension per factor); the benchmark's split .npz files, of which any one stands for all four of its kind; a whole array
+    or a dimension per factor); disent's copies of these, HDF5 without labels; the benchmark's split .npz files, of which any one
+    stands for all four of its kind; a whole array
     as .npy; a folder of pictures with a .csv of factor values, by index or name (a column `file`, and one per factor).
 
     Raises:
@@ -174,7 +178,10 @@ class _Array:
 
 
 class _Hdf5:
-    """A reader of dSprites (imgs, latents/classes) or 3D Shapes (images, labels) as their authors publish them."""
+    """A reader of dSprites (imgs, latents/classes) or 3D Shapes (images, labels) as their authors publish them, or as disent keeps them.
+
+    disent copies the images alone, in their order, those of dSprites as 0 and 255.
+    """
 
     def __init__(self, path: Path, spec: SplitSpec) -> None:
         self.path = path
@@ -182,11 +189,15 @@ class _Hdf5:
         with hdf5.opened(path) as file:
             self.key, labels = ("imgs", "latents/classes") if "imgs" in file else ("images", "labels")
             images, codes = (hdf5.dataset(file, key) for key in (self.key, labels))
-            if images is None or codes is None:
+            if images is None or (codes is None and len(file) > 1):
                 raise BadFile(
                     f"{path} holds {listed(file) or 'nothing'}; imgs and latents (dSprites) or images and labels (3dshapes) are expected"
                 )
             self.shape = image_shape(path, images.shape, images.dtype, spec.grid)
+            self.labelled = codes is not None
+            if codes is None:
+                logger.info("%s has no labels: its images are taken in the order of the grid", path)
+                return
             of_colour = self.key == "imgs"
             what, columns = ("latents classes", 1 + len(spec.grid.sizes)) if of_colour else ("labels", len(spec.grid.sizes))
             check_labels(path, what, codes.shape, codes.dtype, (len(spec.grid), columns))
@@ -197,7 +208,16 @@ class _Hdf5:
             stored = hdf5.dataset(file, self.key)
             for block in wanted:
                 images = np.asarray(stored[block.start : block.stop]).reshape(-1, *self.shape[1:])
-                yield _binary(self.path, images) if self.key == "imgs" else images
+                yield self._as_stored(images)
+
+    def _as_stored(self, images: Images) -> Images:
+        if self.key != "imgs":
+            return images
+        if self.labelled:
+            return _binary(self.path, images)
+        if not np.isin(images, (0, 255)).all():
+            raise BadFile(f"{self.path} has imgs without labels with values besides 0 and 255, which disent's are: damaged?")
+        return images
 
 
 def _published_names(spec: SplitSpec) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from harness.io.locks import acquire
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write and to seek in, which takes the place of `path` once the block ends without an error.
+    """A file to write, to seek in and to read again, which takes the place of `path` once the block ends without an error.
 
     It is `partial_of` that and locked until then: one that nobody holds is of a process that died.
 
@@ -26,7 +26,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     partial = partial_of(path)
     with acquire(partial, busy=f"another process is writing {path}: let it finish, or stop it"):
         try:
-            with partial.open("wb") as file:
+            with partial.open("w+b") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

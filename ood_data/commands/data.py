@@ -192,8 +192,8 @@ def data_fetch(
 def data_convert(file: Path, dataset: str | None, spec_file: Path | None, root: Path, overwrite: bool, as_json: bool) -> None:
     """Convert an official file into a store. After an interruption, run the same command again to continue.
 
-    FILE is dSprites' .npz or .hdf5, 3dshapes.h5, an mpi3d .npz, one of the benchmark's split files (the other three beside it),
-    CelebGlow's .npy, or a folder of pictures with a .csv: a column `file`, and one per factor with the index or the name of its value.
+    FILE is dSprites' .npz or .hdf5, 3dshapes.h5, an mpi3d .npz, disent's copy of these, one of the benchmark's split files (the other
+    three beside it), CelebGlow's .npy, or a folder of pictures with a .csv: a column `file`, and one per factor with the index or the name of its value.
 
     \b
     Examples:
@@ -211,13 +211,14 @@ def data_convert(file: Path, dataset: str | None, spec_file: Path | None, root: 
 
 @data.command("export", continues=True)
 @click.argument("dataset")
-@kinds_option(required=True)
+@kinds_option(default="required; the official layout has none")
 @click.option(
     "--format",
     "layout",
     default="benchmark",
-    type=click.Choice(["benchmark", "png", "parquet"]),
-    help="benchmark: the published .npz files; png: pictures and tables; parquet: as Hugging Face reads it.",
+    type=click.Choice(["benchmark", "png", "parquet", "official"]),
+    help="benchmark: the published .npz files; png: pictures and tables; parquet: as Hugging Face reads it; "
+    "official: all images in one file, as the dataset's authors publish it.",
 )
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Where the files go."
@@ -225,7 +226,7 @@ def data_convert(file: Path, dataset: str | None, spec_file: Path | None, root: 
 @data_option
 @json_option
 def data_export(dataset: str, kinds: tuple[str, ...], layout: str, out: Path, data: Path, as_json: bool) -> None:
-    """Write a store and its split for other code: the benchmark's published layout, pictures and a .csv, or parquet.
+    """Write a store and its split for other code: the benchmark's published layout, pictures and a .csv, parquet, or the official file.
 
     Parquet is what datasets.load_dataset(FOLDER, KIND) of Hugging Face reads.
 
@@ -234,10 +235,15 @@ def data_export(dataset: str, kinds: tuple[str, ...], layout: str, out: Path, da
       ood-data data export mpi3d --kind extrapolation --out published/
       ood-data data export celebglow --kind random --format png --out faces/
       ood-data data export dsprites --kind all --format parquet --out hub/
+      ood-data data export dsprites --format official --out dsprites/
     """
 
     from splits.vocabulary import kinds_named
 
+    if not kinds and layout != "official":
+        raise InputError("which kind of split? name it by --kind, or give --kind all")
+    if kinds and layout == "official":
+        raise InputError("the official layout has all images and no sides: leave out --kind")
     chosen = kinds_named(kinds)
     _check_named([dataset], data)
     if layout == "png" and len(chosen) != 1:
@@ -246,10 +252,10 @@ def data_export(dataset: str, kinds: tuple[str, ...], layout: str, out: Path, da
     import harness
     from harness.formats.export import export
 
-    chosen = chosen or harness.open(dataset, data).spec.kinds
-    files = [file for kind in chosen for file in export(data, dataset, kind, layout, out, progress=True)]
+    wanted = [None] if layout == "official" else chosen or harness.open(dataset, data).spec.kinds
+    files = [file for kind in wanted for file in export(data, dataset, kind, layout, out, progress=True)]
     if as_json:
-        kind = chosen[0] if len(chosen) == 1 else list(chosen)
+        kind = wanted[0] if len(wanted) == 1 else list(wanted)
         click.echo(json.dumps({"dataset": dataset, "kind": kind, "files": list(map(str, files))}))
     else:
         click.echo("\n".join(map(str, files)))

@@ -245,18 +245,16 @@ crop_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else.")
 
 
-def kinds_option(required: bool = False) -> Callable[[Any], Any]:
-    """`--kind`, names of kinds of splits; without one, all, unless it is required."""
-    default = "" if required else "  [default: all]"
+def kinds_option(default: str = "default: all") -> Callable[[Any], Any]:
+    """`--kind`, names of kinds of splits; `default` says what holds without one."""
     return click.option(
         "--kind",
         "kinds",
-        required=required,
         multiple=True,
         callback=names,
         shell_complete=completing(known_kinds),
         metavar="KIND",
-        help=f"random, composition, interpolation, extrapolation or all: repeat, or separate by commas.{default}",
+        help=f"random, composition, interpolation, extrapolation or all: repeat, or separate by commas.  [{default}]",
     )
 
 
