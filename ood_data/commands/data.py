@@ -193,7 +193,8 @@ def data_convert(file: Path, dataset: str | None, spec_file: Path | None, root: 
     """Convert an official file into a store. After an interruption, run the same command again to continue.
 
     FILE is dSprites' .npz or .hdf5, 3dshapes.h5, an mpi3d .npz, disent's copy of these, one of the benchmark's split files (the other
-    three beside it), CelebGlow's .npy, or a folder of pictures with a .csv: a column `file`, and one per factor with the index or the name of its value.
+    three beside it), CelebGlow's .npy, or a folder of pictures with a .csv: a column `file`, and one per factor with the index or the
+    name of its value.
 
     \b
     Examples:
