@@ -7,6 +7,7 @@ import email.utils
 import gzip
 import hashlib
 import http.client
+import json
 import logging
 import os
 import random
@@ -32,8 +33,11 @@ import splits
 from cli import main
 from harness.data.store import Store
 from harness.formats import catalog as sources
+from harness.formats import dsprites
 from harness.formats.catalog import File
+from harness.formats.content import check_content
 from harness.formats.fetch import fetch_dataset
+from harness.formats.readers import open_reader
 from harness.io import download, part
 from harness.io.download import fetch
 from harness.io.web import DownloadError
@@ -468,7 +472,7 @@ Known = Callable[..., None]
 def toy(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Known:
     """mpi3d, of which an official file of 60 images is on the server; its known checksum is the argument."""
     spec = splits.load_spec(official.small_spec(tmp_path, "mpi3d"))
-    path = official.mpi3d_npz(tmp_path / "official.npz", official.pictures())
+    path = official.mpi3d_npz(tmp_path / "official.npz", official.smooth_pictures())
     server.content = path.read_bytes()
     monkeypatch.setenv("OOD_DATA_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(splits, "load_spec", lambda name: spec)
@@ -490,7 +494,7 @@ def test_a_dataset_is_fetched_and_converted(toy: Known, server: Server, tmp_path
     assert result.exit_code == 0, result.stderr
     assert "CC BY 4.0" in result.stderr
     assert "Gondal et al." in result.stderr
-    np.testing.assert_array_equal(Store(tmp_path / "data", "mpi3d").read(0, 60), official.pictures())
+    np.testing.assert_array_equal(Store(tmp_path / "data", "mpi3d").read(0, 60), official.smooth_pictures())
     assert CliRunner().invoke(main, arguments).exit_code == 0
     assert server.requests == 3  # nothing the second time
 
@@ -517,6 +521,180 @@ def test_damaged_archives_are_not_accepted(toy: Known, server: Server, tmp_path:
     with pytest.raises(BadFile):
         fetch_dataset("mpi3d", accept=True)
     assert left(tmp_path / "home/mpi3d") == []
+
+
+# What hosts say of their files
+
+
+def hugging_face(name: str, data: bytes) -> list[dict[str, Any]]:
+    """As its API lists a folder: files in LFS have their sha256."""
+    pointer = {"type": "file", "oid": "1" * 40, "size": len(data), "path": name}
+    others = [{"type": "directory", "oid": "2" * 40, "size": 0, "path": "data"}, {"type": "file", "path": "README.md", "size": 1}]
+    return [*others, pointer | {"lfs": {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}}]
+
+
+def zenodo(files: dict[str, bytes]) -> dict[str, Any]:
+    """As its API tells of a record."""
+    return {
+        "id": 1,
+        "files": [
+            {"key": name, "size": len(data), "checksum": f"md5:{hashlib.md5(data).hexdigest()}", "links": {"self": "x"}}
+            for name, data in files.items()
+        ],
+    }
+
+
+@pytest.fixture
+def hosted(toy: Known, server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """The same, from a moved address first, with a host whose answer about it is the argument."""
+
+    def tell(answer: Any) -> None:
+        server.routes = {"/gone": "404", "/api": answer}
+        file = File("real.npz", (f"{server.root}/gone", server.url), ("md5:0f33",), listing=f"{server.root}/api")
+        monkeypatch.setitem(sources.CATALOG, "mpi3d", replace(sources.CATALOG["mpi3d"], files=(file,)))
+
+    return tell
+
+
+@pytest.mark.parametrize("host", ["hugging face", "zenodo"])
+def test_a_host_proves_its_file_and_the_store_says_so(
+    hosted: Callable[[Any], None], server: Server, tmp_path: Path, host: str
+) -> None:
+    data = server.content
+    hosted(hugging_face("real.npz", data) if host == "hugging face" else zenodo({"real.npz": data}))
+    result = CliRunner().invoke(main, ["data", "fetch", "mpi3d", "--out", str(tmp_path / "data")])
+    assert result.exit_code == 0, result.stderr
+    checksum = f"sha256:{hashlib.sha256(data).hexdigest()}" if host == "hugging face" else f"md5:{hashlib.md5(data).hexdigest()}"
+    proof = f"{checksum}, as 127.0.0.1 lists it; its archive is whole, its shape is right, and neighbouring images are alike"
+    assert f"- proof that the file is the official one: {proof}\n" in (tmp_path / "data/mpi3d.md").read_text()
+    assert json.loads((tmp_path / "data/mpi3d.croissant.json").read_bytes())["prov:wasDerivedFrom"].endswith(proof)
+    assert not (tmp_path / "home/accepted.json").exists()
+
+
+LISTINGS: dict[str, tuple[Any, str]] = {
+    "another checksum": (hugging_face("real.npz", b"another"), "not the known md5:0f33 and not the sha256:[0-9a-f]{64} that 127"),
+    "another file": (hugging_face("toy.npz", b""), "not the known md5:0f33;"),
+    "no listing": ("404", "not the known md5:0f33;"),
+    "a web page": ("html", "not the known md5:0f33;"),
+    "no JSON": (b"{", "not the known md5:0f33;"),
+    "no list": ({"files": 5}, "not the known md5:0f33;"),
+    "no checksum": ([{"path": "real.npz", "lfs": {"oid": "x"}}, {"key": "real.npz", "checksum": 5}, 7], "not the known md5:0f33;"),
+    "very much": (b"[" * 3_000_000, "not the known md5:0f33;"),
+    "very deep": (b"[" * 900_000, "not the known md5:0f33;"),
+}
+
+
+@pytest.mark.parametrize("what", LISTINGS)
+def test_a_host_that_says_nothing_of_use_proves_nothing(
+    hosted: Callable[[Any], None], server: Server, tmp_path: Path, what: str
+) -> None:
+    answer, words = LISTINGS[what]
+    hosted(answer)
+    with pytest.raises(DownloadError, match=words) as caught:
+        fetch_dataset("mpi3d")
+    assert "\n" not in str(caught.value)
+    assert left(tmp_path / "home/mpi3d") == ["real.npz.part", "real.npz.part.json"]
+    fetch_dataset("mpi3d", accept=True)
+    assert left(tmp_path / "home/mpi3d") == ["real.npz"]
+
+
+def noise(path: Path) -> Path:
+    return official.mpi3d_npz(path, official.pictures())
+
+
+def all_the_same(path: Path) -> Path:
+    return official.mpi3d_npz(path, np.full((60, 8, 8, 3), 7, np.uint8))
+
+
+def shuffled(path: Path) -> Path:
+    return official.mpi3d_npz(path, official.smooth_pictures()[np.random.default_rng(0).permutation(60)])
+
+
+@pytest.mark.parametrize(
+    "garbled, words", [(noise, "differ as much"), (shuffled, "differ as much"), (all_the_same, "are the same")]
+)
+def test_a_garbled_file_is_not_believed_whatever_its_host_lists(
+    hosted: Callable[[Any], None], server: Server, tmp_path: Path, garbled: Callable[[Path], Path], words: str
+) -> None:
+    server.content = garbled(tmp_path / "garbled.npz").read_bytes()
+    hosted(hugging_face("real.npz", server.content))
+    with pytest.raises(BadFile, match=words) as caught:
+        fetch_dataset("mpi3d", accept=True)
+    assert "\n" not in str(caught.value)
+    assert left(tmp_path / "home/mpi3d") == []
+
+
+def test_real_pictures_are_taken_for_what_they_are(tmp_path: Path) -> None:
+    """All poses of one square, each the neighbours of others: those of dSprites, whose shapes are small."""
+    grid = splits.FactorGrid((splits.Factor("orientation", 8), splits.Factor("x", 32), splits.Factor("y", 32)))
+    spec = splits.derive_spec("few", grid, 0.2)
+    np.save(tmp_path / "few.npy", dsprites.render(0, len(grid)))
+    check_content(tmp_path / "few.npy", open_reader(tmp_path / "few.npy", spec), grid)
+    np.save(tmp_path / "few.npy", np.random.default_rng(0).permutation(dsprites.render(0, len(grid))))
+    with pytest.raises(BadFile, match="differ as much as any two"):
+        check_content(tmp_path / "few.npy", open_reader(tmp_path / "few.npy", spec), grid)
+
+
+# The benchmark's split files
+
+
+@pytest.fixture
+def record(toy: Known, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A server with the record of mpi3d's split files."""
+    (tmp_path / "record").mkdir()
+    official.published(tmp_path / "record", splits.load_spec("mpi3d"), "composition", official.smooth_pictures(), "mpi3d")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "record").iterdir()}
+    server.routes = {f"/{name}": data for name, data in files.items()} | {"/api": zenodo(files)}
+    real = sources.published
+
+    def here(dataset: str, kind: str) -> tuple[File, ...]:
+        return tuple(
+            replace(file, urls=(f"{server.root}/{file.name}?download=1",), listing=f"{server.root}/api")
+            for file in real(dataset, kind)
+        )
+
+    monkeypatch.setattr("harness.formats.fetch.published", here)
+    return server
+
+
+def test_a_published_split_is_fetched_proven_and_converted(record: Server, tmp_path: Path) -> None:
+    arguments = ["data", "fetch", "mpi3d", "--published", "composition", "--out", str(tmp_path / "data")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.stderr
+    store = Store(tmp_path / "data", "mpi3d")
+    np.testing.assert_array_equal(store.read(0, 60), official.smooth_pictures())
+    assert len(re.findall("md5:[0-9a-f]{32}, as 127.0.0.1 lists it", store.paths.card.read_text())) == 4
+    before = record.requests
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert record.requests == before
+
+
+def test_a_split_is_compared_with_the_record(record: Server, tmp_path: Path) -> None:
+    arguments = ["split", "mpi3d", "--kind", "composition", "--check", "zenodo"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.stderr
+    assert "equal to the published labels" in result.stdout
+    assert left(tmp_path / "home/mpi3d") == [f"mpi3d_composition_{side}_labels.npz" for side in ("test", "train")]
+    (tmp_path / "home/mpi3d/mpi3d_composition_test_labels.npz").unlink()
+    train = record.routes["/mpi3d_composition_train_labels.npz"]
+    record.routes["/mpi3d_composition_test_labels.npz"] = train
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert "differs from the published labels" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["data", "fetch", "mpi3d", "--variant", "toy", "--published", "random"], "no split files of 'mpi3d_toy' are published"),
+        (["split", "mpi3d", "--check", "nowhere"], "--check: there is no folder nowhere"),
+    ],
+)
+def test_what_is_not_published_is_told(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_the_facts_are_well_formed() -> None:

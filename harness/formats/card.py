@@ -123,8 +123,13 @@ def size_category(images: int) -> str:
     return "n>10M"
 
 
-def card(store: Store) -> str:
-    """The dataset card, markdown: what it is, where it is from, whom to cite, its grid and its splits."""
+def card(store: Store, proof: str = "") -> str:
+    """The dataset card, markdown: what it is, where it is from, whom to cite, its grid and its splits.
+
+    Args:
+        store: the dataset's.
+        proof: how its file is known to be the official one; "" where there is no such file.
+    """
     spec, side, channels = spec_from_dict(store.spec), store.images.shape[1], store.images.shape[3]
     known = known_as(store)
     title = known.title if known and spec.grid.sizes == _sizes(store.name) else store.name
@@ -133,6 +138,7 @@ def card(store: Store) -> str:
     counts = [(kind, spec.split(kind).counts) for kind in spec.kinds]
     splits = "\n".join(f"| {kind} | {count.train:,} | {count.test:,} |" for kind, count in counts)
     made = "\n".join(f"- {escaped(key)}: {code(value)}" for key, value in sorted(store.source.items()))
+    made += f"\n- proof that the file is the official one: {escaped(proof)}" if proof else ""
     rendered = f"\n{known.note}\n" if known and known.note and "generator" in store.source else ""
     return f"""{front_matter(_license(known), title, len(store))}# {escaped(title)}
 

@@ -1,8 +1,8 @@
 """What is known of each dataset: where its official files are, how to know them, whose they are and under which terms.
 
 Checksums: tfds and disent (the dataset loaders), read in November 2026. Those of mpi3d are of the files before 2024. The server's
-real.npz was corrupt from August 2024 to April 2025 and was uploaded again (rr-learning/disentanglement_dataset, issue 5), so a good
-file may have another one: see `harness.formats.fetch`.
+real.npz was corrupt from August 2024 to April 2025 and was uploaded anew, to the Hugging Face Hub (rr-learning/disentanglement_dataset,
+issue 5), so a good file may have another one: see `harness.formats.fetch`, which asks hosts for theirs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from splits.errors import InputError, did_you_mean
+from splits.published import PUBLISHED_NAMES
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class File:
         checksums: as "md5:…" or "sha256:…"; one that fits is enough; empty where none is known.
         size: bytes, if known.
         most: bytes that it can have, if their number is not known: a server that sends more has another file; None where `size` is.
+        listing: where its host lists checksums (`harness.formats.listing`); empty where none does.
     """
 
     name: str
@@ -30,6 +32,7 @@ class File:
     checksums: tuple[str, ...] = ()
     size: int | None = None
     most: int | None = None
+    listing: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,13 +93,20 @@ class DatasetInfo:
 MPI3D_MOST = 13_000_000_000  # its 1,036,800 images of 64 x 64 x 3 bytes are 12,740,198,400 unpacked, beside labels
 
 
+_MPI3D_HUB = "https://huggingface.co/{}datasets/waleedgondal/mpi3d/{}/main"  # since April 2025; its authors' README
+
+
 def _mpi3d(variant: str, file: str, md5: str, compress: bool) -> DatasetInfo:
-    address = f"https://storage.googleapis.com/mpi3d_disentanglement_dataset/data/{file}"
+    name = f"mpi3d_{variant}.npz"
+    addresses = (
+        f"{_MPI3D_HUB.format('', 'resolve')}/{name}",
+        f"https://storage.googleapis.com/mpi3d_disentanglement_dataset/data/{file}",
+    )
     real = variant == "real"
     return DatasetInfo(
         name="mpi3d" if real else f"mpi3d_{variant}",
         title=f"MPI3D ({variant})",
-        files=(File(f"mpi3d_{variant}.npz", (address,), (f"md5:{md5}",), most=MPI3D_MOST),),
+        files=(File(name, addresses, (f"md5:{md5}",), most=MPI3D_MOST, listing=_MPI3D_HUB.format("api/", "tree")),),
         license="CC BY 4.0",
         citation="Gondal et al., On the Transfer of Inductive Bias from Simulation to the Real World: a New Disentanglement "
         "Dataset (NeurIPS 2019, arXiv 1906.03292)",
@@ -109,16 +119,37 @@ def _mpi3d(variant: str, file: str, md5: str, compress: bool) -> DatasetInfo:
     )
 
 
-_CELEBGLOW = "https://zenodo.org/record/5512188/files/{}?download=1"
-_CELEBGLOW_MOST = {  # both sides together: 216,000 images of 64 x 64 x 3 are 2,654,208,000 bytes unpacked, their labels 7 MB as float64
-    "images": 3_000_000_000,
-    "labels": 100_000_000,
+# The records in which the benchmark's authors publish its split files: the README of bethgelab/InDomainGeneralizationBenchmark.
+ZENODO_RECORDS = {"dsprites": 4835774, "shapes3d": 4898937, "mpi3d": 4899346, "celebglow": 5512188}
+_MOST_PUBLISHED = {  # of a side's images and labels, unpacked, with room: those of a whole dataset
+    "dsprites": (3_100_000_000, 100_000_000),
+    "shapes3d": (6_000_000_000, 100_000_000),
+    "mpi3d": (13_000_000_000, 100_000_000),
+    "celebglow": (3_000_000_000, 100_000_000),
 }
-_CELEBGLOW_FILES = tuple(
-    File(name := f"celeb_glow_random_{side}_{what}.npz", (_CELEBGLOW.format(name),), most=most)
-    for side in ("train", "test")
-    for what, most in _CELEBGLOW_MOST.items()
-)
+
+
+def published(dataset: str, kind: str) -> tuple[File, ...]:
+    """The benchmark's four files of a dataset's split: the images and the labels of train, then of test.
+
+    Raises:
+        InputError: for a dataset of which it has published none.
+    """
+    if dataset not in ZENODO_RECORDS:
+        raise InputError(f"no split files of {dataset!r} are published; of {', '.join(ZENODO_RECORDS)} they are")
+    record = ZENODO_RECORDS[dataset]
+    stem = f"{PUBLISHED_NAMES.get(dataset, dataset)}_{kind}"
+    return tuple(
+        File(
+            name := f"{stem}_{side}_{what}.npz",
+            (f"https://zenodo.org/record/{record}/files/{name}?download=1",),
+            most=most,
+            listing=f"https://zenodo.org/api/records/{record}",
+        )
+        for side in ("train", "test")
+        for what, most in zip(("images", "labels"), _MOST_PUBLISHED[dataset], strict=True)
+    )
+
 
 _INFOS = (
     DatasetInfo(
@@ -175,7 +206,7 @@ _INFOS = (
     DatasetInfo(
         name="celebglow",
         title="CelebGlow",
-        files=_CELEBGLOW_FILES,
+        files=published("celebglow", "random"),
         license="see the record's page",
         citation="Schott et al., Visual Representation Learning Does Not Generalize Strongly Within the Same Domain "
         "(ICLR 2022, arXiv 2107.08221)",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import splits
@@ -14,6 +16,7 @@ from harness.formats import dsprites
 from harness.formats.card import card, preview
 from harness.formats.catalog import CATALOG
 from harness.formats.croissant import of_store
+from harness.formats.proof import NONE, proof_of
 from harness.formats.readers import Images, Reader, open_reader
 from harness.io.progress import progress_bar
 from splits import SplitSpec
@@ -50,7 +53,8 @@ def convert(
     """
     spec = _spec(dataset, spec_file)
     reader = open_reader(path, spec)
-    source = {"file": Path(path).name, "sha256": _identify(spec.name, reader, progress)}
+    sha256, proof = _identify(spec.name, reader, progress)
+    source = {"file": Path(path).name, "sha256": sha256}
     description = _describe(spec, reader, source)
     with Writer(root, description, overwrite=overwrite) as writer:
         if not writer.complete:
@@ -59,7 +63,7 @@ def convert(
             except BadFile:
                 writer.discard()  # what was read before the damage was found may be wrong too
                 raise
-        writer.finish(card, preview, of_store)
+        writer.finish(partial(card, proof=proof), preview, partial(of_store, proof=proof))
     return Store(root, spec.name)
 
 
@@ -105,14 +109,16 @@ def _differing(images: Images, rows: range) -> int:
     return int((images != rendered).reshape(len(images), -1).any(axis=1).sum())
 
 
-def _identify(name: str, reader: Reader, progress: bool) -> str:
-    """The sha256 of what is read: of the file, or of a line "sha256  name" for each of several.
+def _identify(name: str, reader: Reader, progress: bool) -> tuple[str, str]:
+    """The sha256 of what is read: of the file, or of a line "sha256  name" for each of several; and how it is known to be official.
+
+    Of a dataset that has no official files, the latter is "".
 
     Raises:
         BadFile: if it is, by its checksum, another dataset's official file.
     """
     total = sum(path.stat().st_size for path in reader.files)
-    lines = []
+    lines, proofs = [], []
     with progress_bar("checksum", "B", total, shown=progress) as bar:
         for path in reader.files:
             sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
@@ -128,4 +134,11 @@ def _identify(name: str, reader: Reader, progress: bool) -> str:
             if not of and name in CATALOG and path.name in [file.name for file in CATALOG[name].files]:
                 logger.info("%s has none of the checksums known of %s's official files: sha256 %s", path, name, sha256.hexdigest())
             lines.append(f"{sha256.hexdigest()}  {path.name}\n")
-    return lines[0].split()[0] if len(lines) == 1 else hashlib.sha256("".join(lines).encode()).hexdigest()
+            proofs.append(proof_of(found))
+    together = lines[0].split()[0] if len(lines) == 1 else hashlib.sha256("".join(lines).encode()).hexdigest()
+    return together, _together(proofs) if name in CATALOG else ""
+
+
+def _together(proofs: Sequence[str]) -> str:
+    """The proof of several files: of each one, where all have one."""
+    return NONE if NONE in proofs else "; ".join(dict.fromkeys(proofs))

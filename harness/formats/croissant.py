@@ -48,12 +48,13 @@ TEXT, INTEGER, IMAGE = "sc:Text", "sc:Integer", "sc:ImageObject"
 _KNOWN = ("name", "description", "license", "url", "citeAs", "datePublished", "keywords", "conformsTo")  # that an export takes over
 
 
-def of_store(store: Store, about: Mapping[str, Any] | None = None) -> bytes:
+def of_store(store: Store, about: Mapping[str, Any] | None = None, proof: str = "") -> bytes:
     """The document that lies beside a store.
 
     Args:
         store: whose other files are all there.
         about: what is known of the dataset, by Croissant's names; what `known_as` says if None.
+        proof: how its file is known to be the official one; "" where there is no such file.
     """
     group, paths = store.paths.group.name, store.paths
     files = [
@@ -63,7 +64,9 @@ def of_store(store: Store, about: Mapping[str, Any] | None = None) -> bytes:
         file_object(paths.root, paths.preview.name, "image/png", "A preview."),
         file_set("shards", [f"{group}/images/c.*"], "application/octet-stream", "The images, in shards of a zarr version 3 array."),
     ]
-    return document(about_of(store) if about is None else about, files, tables_of(store))
+    known = about_of(store) if about is None else about
+    derived = {"prov:wasDerivedFrom": f"{store.source.get('file')}; proof that it is the official file: {proof}"} if proof else {}
+    return document({**known, **derived}, files, tables_of(store))
 
 
 def of_export(store: Store, files: Iterable[Node], samples: Iterable[Node]) -> bytes:

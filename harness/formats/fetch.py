@@ -1,23 +1,26 @@
-"""Official files from their addresses into the cache, each known by its checksum, or proven by its own and accepted by the user."""
+"""Official files from their addresses into the cache, each with a proof that it is the right one, or accepted by the user.
+
+A proof is a checksum that is known of the file, or that its host lists; the latter together with its content, as a host lists the
+checksum of a damaged file, too. `harness.formats.proof` remembers which it was.
+"""
 
 from __future__ import annotations
 
-import json
-import logging
 import zipfile
 import zlib
 from functools import partial
 from pathlib import Path
 
 import splits
-from harness.formats.catalog import File, info_of
+from harness.formats.catalog import File, info_of, published
+from harness.formats.content import check_content
+from harness.formats.listing import Listed, ask
+from harness.formats.proof import accept, accepted, remember
 from harness.formats.readers import open_reader
-from harness.io.atomic import home, write_atomically
+from harness.io.atomic import home
 from harness.io.download import Unproven, digests, fetch
 from harness.io.progress import move, progress_bar
 from splits.arrays import BadFile, zip_rows
-
-logger = logging.getLogger(__name__)
 
 
 def fetch_dataset(name: str, accept: bool = False, progress: bool = False) -> Path:
@@ -25,8 +28,8 @@ def fetch_dataset(name: str, accept: bool = False, progress: bool = False) -> Pa
 
     Args:
         name: of the dataset, as in `harness.formats.catalog.CATALOG`.
-        accept: keep a file whose checksum is not the known one, or where none is known, once its archive's own checksums and its
-            shape are right; its checksum is remembered.
+        accept: keep a file of whose checksum nothing is known, once its archive's own checksums, its shape and its content are right;
+            its checksum is remembered.
         progress: show how far it is, on stderr.
 
     Returns:
@@ -38,61 +41,71 @@ def fetch_dataset(name: str, accept: bool = False, progress: bool = False) -> Pa
     """
     info = info_of(name)
     for file in info.files:
-        with progress_bar(file.name, "B", file.size, shown=progress) as bar:
-
-            def check(part: Path, file: File = file) -> None:
-                _check(name, file, part, accept)
-
-            fetch(file.urls, home() / name / file.name, check, file.size, partial(move, bar), file.most)
+        _fetch(name, file, accept, progress)
     return home() / name / info.convert
 
 
-def _check(name: str, file: File, part: Path, accept: bool) -> None:
+def fetch_published(name: str, kind: str, images: bool = True, accept: bool = False, progress: bool = False) -> Path:
+    """Download the benchmark's files of a dataset's split, or their labels only; as `fetch_dataset`.
+
+    Returns:
+        the folder that they are in.
+    """
+    for file in published(name, kind):
+        if images or file.name.endswith("_labels.npz"):
+            _fetch(name, file, accept, progress)
+    return home() / name
+
+
+def _fetch(name: str, file: File, accept: bool, progress: bool) -> None:
+    with progress_bar(file.name, "B", file.size, shown=progress) as bar:
+        check = partial(_check, name, file, accepting=accept)
+        fetch(file.urls, home() / name / file.name, check, file.size, partial(move, bar), file.most)
+
+
+def _check(name: str, file: File, part: Path, accepting: bool) -> None:
     found = digests(part)
-    known = {*file.checksums, *_accepted().get(f"{name}/{file.name}", [])}
-    if known & set(found):
+    if {*file.checksums, *accepted(f"{name}/{file.name}")} & set(found):
         return
-    _prove(name, part)
-    if not accept:
-        expected = f"not the known {' or '.join(file.checksums)}" if file.checksums else "and no checksum is known"
+    listed = ask(file.listing, file.name) if file.listing else None
+    seen = _prove(name, part)
+    if listed is not None and listed.checksum in found:
+        remember(found[1], f"{listed.checksum}, as {listed.host} lists it; {seen}")
+    elif accepting:
+        accept(f"{name}/{file.name}", found[1], f"{found[1]} was accepted, though not known; {seen}")
+    else:
         raise Unproven(
-            f"{file.name} has {found[1]}, {expected}; its archive is whole and its shape right, so it may have been uploaded anew: "
+            f"{file.name} has {found[1]}, {_expected(file, listed)}; {seen}, so it may have been uploaded anew: "
             f"`accept` keeps it and remembers that, or delete {part} to download it again"
         )
-    logger.info("%s: accepted %s", file.name, found[1])
-    write_atomically(_remembered(), json.dumps(_accepted() | {f"{name}/{file.name}": [found[1]]}, indent=1).encode())
 
 
-def _prove(name: str, part: Path) -> None:
-    """Raise BadFile unless the archive's own checksums and the shape of what is in it are right."""
-    if not zipfile.is_zipfile(part):
-        reader = open_reader(part, splits.load_spec(name))
-        for _ in reader.blocks([range(start, min(start + 1024, reader.shape[0])) for start in range(0, reader.shape[0], 1024)]):
-            pass
-        return
-    try:
-        with zipfile.ZipFile(part) as archive:
-            broken = archive.testzip()
-            single = "arr_0.npy" in archive.namelist()
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise BadFile(f"{part} is damaged: {error}") from None
-    if broken:
-        raise BadFile(f"{part} is damaged: {broken} in it fails its checksum")
+def _expected(file: File, listed: Listed | None) -> str:
+    """What the checksum should have been."""
+    ours = f"not the known {' or '.join(file.checksums)}" if file.checksums else ""
+    theirs = f"not the {listed.checksum} that {listed.host} lists" if listed else ""
+    return " and ".join(filter(None, (ours, theirs))) or "and no checksum is known"
+
+
+def _prove(name: str, part: Path) -> str:
+    """What was seen to be right of the archive's own checksums, and of the shape and the content of what is in it; BadFile if one is not."""
+    single = False
+    if zipfile.is_zipfile(part):
+        try:
+            with zipfile.ZipFile(part) as archive:
+                broken = archive.testzip()
+                single = "arr_0.npy" in archive.namelist()
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise BadFile(f"{part} is damaged: {error}") from None
+        if broken:
+            raise BadFile(f"{part} is damaged: {broken} in it fails its checksum")
     if single:  # one file of a published split: its shape is checked with its siblings, when they are converted
         with zip_rows(part, "arr_0"):
+            return "its archive is whole"
+    spec = splits.load_spec(name)
+    reader = open_reader(part, spec)
+    if not zipfile.is_zipfile(part):
+        for _ in reader.blocks([range(start, min(start + 1024, reader.shape[0])) for start in range(0, reader.shape[0], 1024)]):
             pass
-    else:
-        open_reader(part, splits.load_spec(name))
-
-
-def _remembered() -> Path:
-    return home() / "accepted.json"
-
-
-def _accepted() -> dict[str, list[str]]:
-    try:
-        return dict(json.loads(_remembered().read_bytes()))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError) as error:
-        raise OSError(f"{_remembered()} is damaged ({error}): delete it, and accept checksums anew") from None
+    check_content(part, reader, spec.grid)
+    return "its archive is whole, its shape is right, and neighbouring images are alike"

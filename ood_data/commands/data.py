@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.formats.catalog import command, info_of, variants
+from harness.formats.catalog import command, info_of, published, variants
 from ood_data.commands.options import (
     completing,
     data_option,
@@ -22,7 +22,7 @@ from ood_data.commands.options import (
     stores_there,
 )
 from ood_data.commands.policy import DONE, FAILED, Group
-from splits import DATASETS
+from splits import DATASETS, KINDS
 from splits.errors import InputError, MissingError, did_you_mean
 
 if TYPE_CHECKING:
@@ -138,6 +138,12 @@ def _verdict(name: str, problems: Sequence[Problem]) -> list[str]:
 @click.argument("dataset")
 @click.option("--variant", type=click.Choice([*variants("mpi3d")]), help="Which recording of mpi3d.  [default: real, the paper's]")
 @click.option(
+    "--published",
+    "kind",
+    type=click.Choice(KINDS),
+    help="The benchmark's split files of that kind, from Zenodo, instead of the authors' file.",
+)
+@click.option(
     "--accept-checksum",
     "accept",
     is_flag=True,
@@ -148,7 +154,14 @@ def _verdict(name: str, problems: Sequence[Problem]) -> list[str]:
 @overwrite_option("Remove a store of that name that is there first.")
 @json_option
 def data_fetch(
-    dataset: str, variant: str | None, accept: bool, root: Path, download_only: bool, overwrite: bool, as_json: bool
+    dataset: str,
+    variant: str | None,
+    kind: str | None,
+    accept: bool,
+    root: Path,
+    download_only: bool,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Download a dataset's official files and convert them. After an interruption, run the same command again to continue.
 
@@ -158,22 +171,28 @@ def data_fetch(
     Examples:
       ood-data data fetch shapes3d
       ood-data data fetch mpi3d --variant toy
+      ood-data data fetch mpi3d --published extrapolation
     """
     info = info_of(dataset, variant)
+    first = published(info.name, kind)[0].name if kind else info.convert
 
     from harness.formats.convert import convert
-    from harness.formats.fetch import fetch_dataset
+    from harness.formats.fetch import fetch_dataset, fetch_published
 
     click.echo(f"{info.title}: {info.license}; {info.homepage}\ncite: {info.citation}", err=True)
-    file = fetch_dataset(info.name, accept, progress=True)
+    if kind:
+        file = fetch_published(info.name, kind, accept=accept, progress=True) / first
+    else:
+        file = fetch_dataset(info.name, accept, progress=True)
     if download_only:
         click.echo(json.dumps({"dataset": info.name, "file": str(file)}) if as_json else file)
         return
     store = convert(file, info.name, root, overwrite=overwrite, progress=True)
+    shown = f"the files in {file.parent}" if kind else file
     if as_json:
         click.echo(json.dumps({"dataset": info.name, "file": str(file), "store": str(store.paths.group), "images": len(store)}))
     else:
-        click.echo(f"{store.paths.group} is complete: {len(store):,} images; you can delete {file} now")
+        click.echo(f"{store.paths.group} is complete: {len(store):,} images; you can delete {shown} now")
 
 
 @data.command("convert", continues=True)

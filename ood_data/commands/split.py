@@ -12,6 +12,8 @@ from ood_data.commands.options import completing, json_option, kinds_option, kno
 from ood_data.commands.policy import FAILED, Command
 from splits.errors import InputError
 
+ZENODO = "zenodo"
+
 
 @click.command(cls=Command)
 @click.argument("dataset", required=False, shell_complete=completing(known_datasets))
@@ -26,9 +28,8 @@ from splits.errors import InputError
 @click.option("--explain", "explained", is_flag=True, help="Check the split by enumerating every sample.")
 @click.option(
     "--check",
-    type=click.Path(exists=True, file_okay=False),
-    metavar="FOLDER",
-    help="Compare with the benchmark's published label files in FOLDER.",
+    metavar="FOLDER|zenodo",
+    help="Compare with the benchmark's published label files in FOLDER, or with those on Zenodo, which are downloaded.",
 )
 @json_option
 def split(
@@ -51,7 +52,11 @@ def split(
     Examples:
       ood-data split mpi3d --kind composition --plot mpi3d.png --out mpi3d.npz
       ood-data split dsprites --kind interpolation,extrapolation --explain
+      ood-data split mpi3d --kind composition --check zenodo
     """
+    if check not in (None, ZENODO) and not Path(check).is_dir():
+        raise InputError(f"--check: there is no folder {check}")
+
     import splits
     from splits.export import path_of_kind, write
     from splits.summary import report
@@ -68,7 +73,7 @@ def split(
     named = kinds_named(kinds)
     every = not named
     chosen = named or spec.kinds
-    reports = [report(spec.split(kind), explained=explained, published=check) for kind in chosen]
+    reports = [report(spec.split(kind), explained=explained, published=_labels(spec.name, kind, check)) for kind in chosen]
     for kind in chosen:
         if out:
             write(spec.split(kind), path_of_kind(out, kind, of=chosen))
@@ -90,3 +95,12 @@ def split(
             click.echo(f"\n{spec.name}, {impossible}: impossible for this grid: {reason}")
     if not all(each.ok for each in reports):
         sys.exit(FAILED)
+
+
+def _labels(dataset: str, kind: str, check: str | None) -> str | Path | None:
+    """The folder with the published label files to compare with, downloaded if they are Zenodo's."""
+    if check != ZENODO:
+        return check
+    from harness.formats.fetch import fetch_published
+
+    return fetch_published(dataset, kind, images=False, accept=True, progress=True)

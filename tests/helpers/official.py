@@ -47,6 +47,12 @@ def pictures(images: int = 60, channels: int = 3, binary: bool = False, side: in
     return rng.integers(0, 2 if binary else 256, (images, side, side, channels), dtype=np.uint8)
 
 
+def smooth_pictures(images: int = 60) -> np.ndarray:
+    """As `pictures`, but along the last factor, of 5 values, they change little."""
+    rough = pictures(images // 5).repeat(5, axis=0).astype(np.int64)
+    return (rough * 0.9 + 4 * np.arange(images)[:, None, None, None] % 20).astype(np.uint8)
+
+
 def dsprites_npz(path: Path, spec: SplitSpec, imgs: np.ndarray) -> Path:
     """dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz: imgs (N, R, R) of 0 and 1."""
     classes = np.concatenate([np.zeros((len(spec.grid), 1), np.int64), spec.grid.factors(np.arange(len(spec.grid)))], axis=1)

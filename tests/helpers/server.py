@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import ssl
 import threading
@@ -19,12 +20,14 @@ class Server:
 
     Behaviours: "ok"; a number n: drop the connection after n bytes; "503"; "404"; "html"; "short": claim more than is sent;
     "no range": answer ranges with everything; "ignore if-range": serve ranges of whatever it has; or a function of the request.
+    A path that is in `routes` has its own bytes, JSON or behaviour instead.
     """
 
     def __init__(self, certificate: Path | None = None) -> None:
         self.content, self.sent, self.requests = CONTENT, 0, 0
         self.etag: str | None = '"1"'
         self.script: list[Any] = ["ok"]
+        self.routes: dict[str, Any] = {}
         self.pause = 0.0
         server = self
 
@@ -40,12 +43,17 @@ class Server:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
             self.http.socket = context.wrap_socket(self.http.socket, server_side=True)
-        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self.http.server_port}/file"
+        self.root = f"http{'s' if certificate else ''}://127.0.0.1:{self.http.server_port}"
+        self.url = f"{self.root}/file"
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.requests += 1
-        how = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        path = request.path.split("?")[0]
+        if path in self.routes and not isinstance(self.routes[path], str):
+            self.give(request, self.routes[path])
+            return
+        how = self.routes[path] if path in self.routes else self.script.pop(0) if len(self.script) > 1 else self.script[0]
         if callable(how):
             how(request)
             return
@@ -84,6 +92,15 @@ class Server:
             request.wfile.write(block)
             self.sent += len(block)
             time.sleep(self.pause)
+
+    def give(self, request: BaseHTTPRequestHandler, what: Any) -> None:
+        """Answer with bytes, or with an object as JSON."""
+        kind, data = ("octet-stream", what) if isinstance(what, bytes) else ("json", json.dumps(what).encode())
+        request.send_response(200)
+        request.send_header("Content-Type", f"application/{kind}")
+        request.send_header("Content-Length", str(len(data)))
+        request.end_headers()
+        request.wfile.write(data)
 
     def pour(self, request: BaseHTTPRequestHandler, block: bytes) -> None:
         """Send it again and again, until nobody listens."""
