@@ -11,10 +11,8 @@ from splits.arrays import BadFile, zip_rows
 from splits.errors import InputError
 from splits.formatting import Report, named, sample
 from splits.split import Split
-from splits.vocabulary import VARIANTS
+from splits.vocabulary import PUBLISHED_NAMES
 
-# Where the published files have another name for a dataset.
-PUBLISHED_NAMES = {"celebglow": "celeb_glow"} | VARIANTS
 _SHOWN = 3
 
 

@@ -14,6 +14,7 @@ KINDS: tuple[Kind, ...] = ("random", "composition", "interpolation", "extrapolat
 SPECS = Path(__file__).parent / "specs"
 # The three recordings of MPI3D share one grid; the paper's is the real one.
 VARIANTS = {"mpi3d_toy": "mpi3d", "mpi3d_realistic": "mpi3d"}
+PUBLISHED_NAMES = {"celebglow": "celeb_glow"} | VARIANTS  # where the benchmark's published files have another name for a dataset
 DATASETS = (*sorted(path.stem for path in SPECS.glob("*.toml")), *VARIANTS)
 
 

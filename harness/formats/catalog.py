@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from splits.errors import InputError, did_you_mean
-from splits.published import PUBLISHED_NAMES
+from splits.vocabulary import PUBLISHED_NAMES
 
 
 @dataclass(frozen=True)

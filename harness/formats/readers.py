@@ -25,7 +25,7 @@ from harness.io.pictures import LARGEST_SIDE
 from splits import FactorGrid, SplitSpec
 from splits.arrays import BadFile, Rows, npy_rows, require_regular, zip_keys, zip_rows
 from splits.errors import MissingError, listed, shown
-from splits.published import PUBLISHED_NAMES
+from splits.vocabulary import PUBLISHED_NAMES
 
 logger = logging.getLogger(__name__)
 
