@@ -714,7 +714,7 @@ def test_the_facts_are_well_formed() -> None:
     "arguments, words",
     [
         (("mpi3b",), "did you mean 'mpi3d'"),
-        (("dsprites", "--variant", "toy"), "dsprites has no variant 'toy': mpi3d has real, realistic, toy"),
+        (("dsprites", "--variant", "toy"), "dsprites has no variant 'toy': mpi3d has real, realistic, toy, complex"),
     ],
 )
 def test_wrong_use_is_one_clear_line(arguments: tuple[str, ...], words: str) -> None:

@@ -33,6 +33,7 @@ RULES = {
     "dsprites": (0.2, ("shape",), None),
     "shapes3d": (0.15, ("object type",), None),
     "mpi3d": (0.1, ("shape", "size"), None),
+    "mpi3d_complex": (0.1, ("shape", "size"), None),  # of which the paper has none
     "celebglow": (0.3, ("person",), 0.2),
 }
 

@@ -63,7 +63,7 @@ class DatasetInfo:
         year: of the publication that its citation names.
         compress: whether its stores are: where compression at least halves them (renderings, not photographs).
         part: of their images' bytes, that its stores are expected to take at most; None: all, or half of them if compressed.
-        variant: which of several recordings of one grid it is, `variant_of` the name of the recording that the paper has.
+        variant: which of several recordings it is, `variant_of` the name of the recording that the paper has.
         command: that gets it, without --out.
         by_first_factor: whether a shard holds the images of one value of the first factor, as of a person, and not about 16 MiB.
         note: what its card says of a store that `generate` made; empty where that has a card of its own.
@@ -93,20 +93,28 @@ class DatasetInfo:
 MPI3D_MOST = 13_000_000_000  # its 1,036,800 images of 64 x 64 x 3 bytes are 12,740,198,400 unpacked, beside labels
 
 
+_MPI3D_COMPLEX = File(  # its authors' README has the page of this id on Google Drive; that the file itself is here is a guess
+    "mpi3d_real_complex.npz",
+    ("https://drive.usercontent.google.com/download?id=1Tp8eTdHxgUMtsZv5uAoYAbJR1BOa_OQm&export=download&confirm=t",),
+    most=MPI3D_MOST,
+)
 _MPI3D_HUB = "https://huggingface.co/{}datasets/waleedgondal/mpi3d/{}/main"  # since April 2025; its authors' README
 
 
-def _mpi3d(variant: str, file: str, md5: str, compress: bool) -> DatasetInfo:
+def _mpi3d_file(variant: str, before: str, md5: str) -> File:
+    """A recording on the Hub, at Google's storage before under another name."""
     name = f"mpi3d_{variant}.npz"
-    addresses = (
-        f"{_MPI3D_HUB.format('', 'resolve')}/{name}",
-        f"https://storage.googleapis.com/mpi3d_disentanglement_dataset/data/{file}",
-    )
+    old = f"https://storage.googleapis.com/mpi3d_disentanglement_dataset/data/{before}"
+    addresses = (f"{_MPI3D_HUB.format('', 'resolve')}/{name}", old)
+    return File(name, addresses, (f"md5:{md5}",), most=MPI3D_MOST, listing=_MPI3D_HUB.format("api/", "tree"))
+
+
+def _mpi3d(variant: str, file: File, compress: bool) -> DatasetInfo:
     real = variant == "real"
     return DatasetInfo(
         name="mpi3d" if real else f"mpi3d_{variant}",
         title=f"MPI3D ({variant})",
-        files=(File(name, addresses, (f"md5:{md5}",), most=MPI3D_MOST, listing=_MPI3D_HUB.format("api/", "tree")),),
+        files=(file,),
         license="CC BY 4.0",
         citation="Gondal et al., On the Transfer of Inductive Bias from Simulation to the Real World: a New Disentanglement "
         "Dataset (NeurIPS 2019, arXiv 1906.03292)",
@@ -200,9 +208,10 @@ _INFOS = (
         compress=True,
         command="ood-data data fetch shapes3d",
     ),
-    _mpi3d("real", "real.npz", "0f33f609918fb5c97996692f91129802", compress=False),
-    _mpi3d("realistic", "mpi3d_realistic.npz", "59a6225b88b635365f70c91b3e52f70f", compress=False),
-    _mpi3d("toy", "mpi3d_toy.npz", "55889cb7c7dfc655d6e0277beee88868", compress=True),
+    _mpi3d("real", _mpi3d_file("real", "real.npz", "0f33f609918fb5c97996692f91129802"), compress=False),
+    _mpi3d("realistic", _mpi3d_file("realistic", "mpi3d_realistic.npz", "59a6225b88b635365f70c91b3e52f70f"), compress=False),
+    _mpi3d("toy", _mpi3d_file("toy", "mpi3d_toy.npz", "55889cb7c7dfc655d6e0277beee88868"), compress=True),
+    _mpi3d("complex", _MPI3D_COMPLEX, compress=False),
     DatasetInfo(
         name="celebglow",
         title="CelebGlow",

@@ -150,5 +150,10 @@ def _header(stream: IO[bytes], shape: tuple[int, ...]) -> None:
     npy.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": tuple(map(int, shape))})
 
 
-_FILES = {"dsprites": (f"{_DSPRITES}.npz", f"{_DSPRITES}.hdf5"), "shapes3d": ("3dshapes.h5",), "mpi3d": ("mpi3d_{variant}.npz",)}
-_WRITERS = {"dsprites": _write_dsprites, "shapes3d": _write_shapes3d, "mpi3d": _write_mpi3d}
+_FILES = {
+    "dsprites": (f"{_DSPRITES}.npz", f"{_DSPRITES}.hdf5"),
+    "shapes3d": ("3dshapes.h5",),
+    "mpi3d": ("mpi3d_{variant}.npz",),
+    "mpi3d_complex": ("mpi3d_real_complex.npz",),
+}
+_WRITERS = {"dsprites": _write_dsprites, "shapes3d": _write_shapes3d, "mpi3d": _write_mpi3d, "mpi3d_complex": _write_mpi3d}

@@ -44,7 +44,8 @@ def split(
 ) -> None:
     """Show which samples of a dataset are train and which are test.
 
-    DATASET is dsprites, shapes3d, mpi3d, mpi3d_toy, mpi3d_realistic, celebglow, a spec file (*.toml) or a store (*.zarr).
+    DATASET is dsprites, shapes3d, mpi3d, mpi3d_toy, mpi3d_realistic, mpi3d_complex, celebglow, a spec file (*.toml) or a
+    store (*.zarr).
 
     With several kinds, each has files of its own: --out mpi3d.npz writes mpi3d-random.npz and so on.
 
