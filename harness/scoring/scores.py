@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from harness.scoring.baselines import baselines
+from harness.scoring.maps import ErrorMaps
 from harness.scoring.r2 import finite, finite_mean, grid_variance, per_factor
 from harness.scoring.records import CountGroup, DistanceError, Errors, Groups, Modularity
-from splits import Split
+from splits import FactorGrid, Split
 from splits.errors import InputError, NumericalError, shown
 
 if TYPE_CHECKING:
@@ -56,16 +57,7 @@ class Scorer:
             ValueError: for predictions of another shape.
             FloatingPointError: for predictions that are not finite, or beyond ±1e70.
         """
-        predicted = np.asarray(predictions, dtype=np.float64)
-        if predicted.shape != (len(indices), len(self.grid.sizes)):
-            raise InputError(
-                f"predictions of shape {(len(indices), len(self.grid.sizes))} are expected "
-                f"({', '.join(self.grid.names)}), got {predicted.shape}"
-            )
-        fine = np.abs(predicted) <= LARGEST_PREDICTION  # False for nan
-        if not fine.all():
-            reason = "not finite" if not np.isfinite(predicted).all() else f"beyond ±{LARGEST_PREDICTION:g}"
-            raise NumericalError(f"predictions are {reason}, first for sample {indices[~fine.all(axis=1)][0]}")
+        predicted = checked(self.grid, indices, predictions)
         targets = self.grid.targets(indices)
         squares = (predicted - targets) ** 2
         self.n += len(indices)
@@ -135,6 +127,25 @@ class Scorer:
         return 1 - mse / grid_variance(self.grid)
 
 
+def checked(grid: FactorGrid, indices: NDArray[np.int64], predictions: ArrayLike) -> NDArray[np.float64]:
+    """The predictions (B, F) of the samples `indices` (B,), in float64.
+
+    Raises:
+        ValueError: for predictions of another shape.
+        FloatingPointError: for predictions that are not finite, or beyond ±1e70.
+    """
+    predicted = np.asarray(predictions, dtype=np.float64)
+    if predicted.shape != (len(indices), len(grid.sizes)):
+        raise InputError(
+            f"predictions of shape {(len(indices), len(grid.sizes))} are expected ({', '.join(grid.names)}), got {predicted.shape}"
+        )
+    fine = np.abs(predicted) <= LARGEST_PREDICTION  # False for nan
+    if not fine.all():
+        reason = "not finite" if not np.isfinite(predicted).all() else f"beyond ±{LARGEST_PREDICTION:g}"
+        raise NumericalError(f"predictions are {reason}, first for sample {indices[~fine.all(axis=1)][0]}")
+    return predicted
+
+
 def sample(indices: NDArray[np.int64], limit: int | None, seed: int) -> NDArray[np.int64]:
     """The indices, at most `limit` of them, drawn without replacement by `seed`, in their order; all of them if None."""
     if limit is None or limit >= len(indices):
@@ -192,12 +203,28 @@ def scored(
     seed: int,
     batch_size: int,
     device: str | torch.device,
+    maps: ErrorMaps | None = None,
 ) -> Scorer:
-    """A scorer that has seen one side of the split; arguments as `score`."""
+    """A scorer that has seen one side of the split, as have `maps`; the other arguments as `score`."""
     if split.grid.sizes != data.spec.grid.sizes:
         raise InputError(f"the split is of a grid of {split.grid.sizes}, but {data.name} has {data.spec.grid.sizes}")
-    indices = sample(split.test if side == "test" else split.train, limit, seed)
     scorer = Scorer(split)
+    indices = sample(split.test if side == "test" else split.train, limit, seed)
+    for part, predictions in answers(predict, data, indices, batch_size, device):
+        scorer.update(part, predictions)
+        if maps is not None:
+            maps.update(part, predictions)
+    return scorer
+
+
+def answers(
+    predict: Callable[[Tensor], ArrayLike | Tensor],
+    data: Dataset,
+    indices: NDArray[np.int64],
+    batch_size: int,
+    device: str | torch.device,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """The samples `indices`, a batch at a time, with what is predicted for them; errors as of `checked`."""
     batches = IMAGES_HELD // (max(1, batch_size) * math.prod(data.images.shape[1:]))  # that are held at a time
     some = max(1, batches) * max(1, batch_size)
     with torch.inference_mode():
@@ -208,6 +235,6 @@ def scored(
                 predictions = predict(images)
                 if isinstance(predictions, Tensor):
                     predictions = predictions.double().cpu().numpy()
-                scorer.update(part[start : start + len(images)], predictions)
+                batch = part[start : start + len(images)]
+                yield batch, checked(data.spec.grid, batch, predictions)
                 start += len(images)
-    return scorer

@@ -31,6 +31,7 @@ from ood_data.commands.options import (
     stores_there,
 )
 from ood_data.commands.policy import FAILED, Command, Group, as_options
+from ood_data.commands.rescore import rescore
 from splits.errors import InputError, MissingError
 
 if TYPE_CHECKING:
@@ -245,6 +246,9 @@ def replay(files: tuple[Path, ...], data: Path, out: Path, device: str, as_json:
         click.echo("\n".join(f"{file}: {each.verdict}: {each.reason}" for file, each in found.items()))
     if not all(each.ok for each in found.values()):
         sys.exit(FAILED)
+
+
+bench.add_command(rescore)
 
 
 def _carried_out(planned: Plan, out: Path, where: torch.device, jobs: int | None, dry_run: bool) -> Report:
