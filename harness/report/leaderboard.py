@@ -178,13 +178,15 @@ def _with_differences(rows: list[LeaderboardRow], configs: Mapping[str, dict[str
 
     On all kinds of split, so that a config has one label, and is one row of a table over kinds.
     """
-    alike: dict[tuple[str, str], set[str]] = {}
+    alike: dict[tuple[str, str, bool], set[str]] = {}
     for row in rows:
-        alike.setdefault((row.dataset, row.model), set()).add(row.fingerprint)
+        alike.setdefault((row.dataset, row.model, not row.first.steps), set()).add(row.fingerprint)  # UNTRAINED tells enough
     labelled = []
     for row in rows:
         own = configs.get(row.fingerprint, {})
-        others = [configs.get(other, {}) for other in sorted(alike[row.dataset, row.model] - {row.fingerprint})]
+        others = [
+            configs.get(other, {}) for other in sorted(alike[row.dataset, row.model, not row.first.steps] - {row.fingerprint})
+        ]
         differs = [row.differs, _difference(own, others, row.fingerprint)]
         labelled.append(replace(row, differs=", ".join(filter(None, differs))))
     return labelled
