@@ -22,6 +22,7 @@ from harness.runs.presets import Settings
 from harness.runs.records import RunScores
 from harness.scoring import maps as scoring_maps
 from harness.scoring.maps import MOST_KEPT, ErrorMaps, cells_of, groups_of, kept_cells, kept_values
+from harness.scoring.scores import Scorer
 from helpers.commands import CommandLine, assert_one_clear_line
 from splits.errors import OodDataError
 
@@ -171,3 +172,21 @@ def test_damaged_maps_are_refused(run: Path, tmp_path: Path) -> None:
     replace(maps, answers=broken).write(tmp_path / MAPS)
     with pytest.raises(OodDataError, match="not finite"):
         RunMaps.read(tmp_path / MAPS)
+
+
+def test_the_sampling_error_is_how_much_samples_differ() -> None:
+    """Over 300 samples of 400 out of 2,000, the mean R² deviates by what each of them estimates."""
+    split = splits.load("mpi3d", "extrapolation")
+    rng = np.random.default_rng(0)
+    population = rng.choice(split.test, 2000, replace=False)
+    answers = split.grid.targets(population) + rng.normal(0, 0.3, (2000, len(split.grid.sizes))) * rng.random((2000, 1))
+    means, errors = [], []
+    for _ in range(300):
+        chosen = rng.choice(2000, 400, replace=False)
+        scorer = Scorer(split)
+        scorer.update(population[chosen], answers[chosen])
+        found, error = scorer.errors().r2, scorer.sampling_error(2000)
+        means.append((found.mean, found.mean_excl_categorical, found.factors["x-axis"]))
+        errors.append((error.mean, error.mean_excl_categorical, error.factors["x-axis"]))
+        assert scorer.sampling_error(400).mean == 0
+    assert np.mean(errors, axis=0) == pytest.approx(np.std(means, axis=0), rel=0.12)

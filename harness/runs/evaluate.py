@@ -54,4 +54,5 @@ def evaluate(
     cells = kept_cells(split.grid, kept)
     answered = np.concatenate([each for _, each in answers(predict, data, cells, settings.batch, device)])
     finished = {side: maps[side].finished() for side in SIDES}
-    return Evaluation(scorers["test"], scorers["train"], RunMaps(data.spec, split.kind, finished, kept, half(answered)))
+    sampling = scorers["test"].sampling_error(split.counts.test)
+    return Evaluation(scorers["test"], scorers["train"], RunMaps(data.spec, split.kind, finished, kept, half(answered), sampling))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from harness.io.atomic import write_atomically
 from harness.scoring.maps import SideMaps, cells_of, groups_of, kept_cells
+from harness.scoring.records import PerFactor
 from harness.scoring.scores import Side
 from splits import Split, SplitSpec, spec_from_dict
 from splits.errors import DamagedError, InputError
@@ -35,6 +36,7 @@ class RunMaps:
         sides: the error maps of test and of train.
         kept: of each factor, the values whose combinations are the kept cells.
         answers: (K, F) float16, what the network answers on the kept cells, in their order.
+        sampling: the standard error of R² on test that comes from scoring a sample; 0 where all was scored.
     """
 
     spec: SplitSpec
@@ -42,6 +44,7 @@ class RunMaps:
     sides: dict[Side, SideMaps]
     kept: tuple[tuple[int, ...], ...]
     answers: NDArray[np.float16]
+    sampling: PerFactor
 
     @property
     def split(self) -> Split:
@@ -52,7 +55,8 @@ class RunMaps:
         tensors: dict[str, NDArray[Any]] = {"answers": self.answers}
         for side, maps in self.sides.items():
             tensors |= {f"{side}.{name}": getattr(maps, name) for name in ("n", "rms", "bias")}
-        about = {"format": FORMAT, "kind": self.kind, "spec": self.spec.to_dict(), "kept": self.kept}
+        about: dict[str, Any] = {"format": FORMAT, "kind": self.kind, "spec": self.spec.to_dict(), "kept": self.kept}
+        about["sampling"] = self.sampling.to_dict()
         write_atomically(path, safetensors.numpy.save(tensors, {"maps": json.dumps(about)}))
 
     @classmethod
@@ -80,10 +84,11 @@ class RunMaps:
             kept = tuple(tuple(values) for values in about["kept"])
             cells = len(kept_cells(spec.grid, kept))
             _check_shapes(tensors, spec, cells)
+            sampling = PerFactor.model_validate(about["sampling"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is not consistent with itself ({error}): {ADVICE}") from error
         sides = {side: SideMaps(*(tensors[f"{side}.{name}"] for name in ("n", "rms", "bias"))) for side in SIDES}
-        return cls(spec, kind, sides, kept, tensors["answers"])
+        return cls(spec, kind, sides, kept, tensors["answers"], sampling)
 
 
 def _check_shapes(tensors: dict[str, NDArray[Any]], spec: SplitSpec, kept: int) -> None:

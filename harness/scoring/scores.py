@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.scoring.baselines import baselines
 from harness.scoring.maps import ErrorMaps
 from harness.scoring.r2 import finite, finite_mean, grid_variance, per_factor
-from harness.scoring.records import CountGroup, DistanceError, Errors, Groups, Modularity
+from harness.scoring.records import CountGroup, DistanceError, Errors, Groups, Modularity, PerFactor
 from splits import FactorGrid, Split
 from splits.errors import InputError, NumericalError, shown
 
@@ -40,6 +40,8 @@ class Scorer:
         self.n = 0
         self.squared_error = np.zeros(factors)
         self.target_sum, self.target_squares = np.zeros(factors), np.zeros(factors)
+        # Of each sample's share of 1 − R²: of every factor, of their mean, of the mean without categorical factors. Sums of squares.
+        self.loss_squares = np.zeros(factors + 2)
         self.any = split.test_if == "any"
         if self.any:  # what follows only makes sense where any held-out value makes a sample test
             self._steps = [split.steps(name) for name in self.grid.names]
@@ -64,6 +66,7 @@ class Scorer:
         self.squared_error += squares.sum(axis=0)
         self.target_sum += targets.sum(axis=0)
         self.target_squares += (targets**2).sum(axis=0)
+        self.loss_squares += (self._losses(squares) ** 2).sum(axis=0)
         if self.any:
             self._update_groups(self.grid.factors(indices), squares)
 
@@ -100,6 +103,23 @@ class Scorer:
             r2_sklearn=per_factor(self.grid, sklearn),
             mse=per_factor(self.grid, mse),
         )
+
+    def sampling_error(self, population: int) -> PerFactor:
+        """The standard error of R² that comes from scoring a sample of so many samples: 0 where all were scored, None of fewer than two."""
+        mse = self.squared_error / max(self.n, 1)
+        variance = np.maximum(self.loss_squares / max(self.n, 1) - self._losses(mse) ** 2, 0)
+        left = 1 - self.n / population
+        errors = np.sqrt(variance * left / max(self.n - 1, 1)) if self.n > 1 else np.full(len(variance), np.nan)
+        *factors, mean, ordinal = (finite(error) for error in errors)
+        return PerFactor(mean=mean, mean_excl_categorical=ordinal, factors=dict(zip(self.grid.names, factors, strict=True)))
+
+    def _losses(self, squares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(…, F + 2) from squared errors (…, F)."""
+        losses = squares / grid_variance(self.grid)
+        varies = np.array(self.grid.sizes) > 1
+        ordinal = varies & np.array([kind == "ordinal" for kind in self.grid.kinds])
+        means = [losses[..., chosen].sum(axis=-1, keepdims=True) / max(chosen.sum(), 1) for chosen in (varies, ordinal)]
+        return np.concatenate([losses, *means], axis=-1)
 
     def groups(self) -> Groups:
         """The scores of all samples so far, by how many factors are held out, which one alone, and how far."""
