@@ -189,4 +189,4 @@ def test_the_sampling_error_is_how_much_samples_differ() -> None:
         means.append((found.mean, found.mean_excl_categorical, found.factors["x-axis"]))
         errors.append((error.mean, error.mean_excl_categorical, error.factors["x-axis"]))
         assert scorer.sampling_error(400).mean == 0
-    assert np.mean(errors, axis=0) == pytest.approx(np.std(means, axis=0), rel=0.12)
+    assert np.mean(np.array(errors, dtype=float), axis=0) == pytest.approx(np.std(np.array(means, dtype=float), axis=0), rel=0.12)

@@ -83,7 +83,7 @@ def leaderboard(rows: Sequence[LeaderboardRow]) -> Figure:
         axes.set_xlim(left=least - 0.05, right=1.02)
         for place, value in zip(places, test, strict=True):
             if value < FLOOR:
-                axes.text(least, place, f"◀ {_brief(value)}", va="center", color="white", fontsize=8)
+                axes.text(least, float(place), f"◀ {_brief(value)}", va="center", color="white", fontsize=8)
         axes.set_xlabel("R² (the benchmark's), mean over factors; bars: test")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
         return figure
@@ -105,7 +105,8 @@ def heat_map(rows: Sequence[LeaderboardRow]) -> Figure:
         for (row, column), value in np.ndenumerate(np.array(values)):
             shown = "–" if math.isnan(value) else _brief(value)
             shown += " ▲" if row < len(rows) and value > values[-1][column] else ""
-            color = "white" if image.norm(lost[row, column]) > 0.65 else "black"
+            strong = math.log(lost[row, column] / LOSSES[0]) > 0.65 * math.log(LOSSES[1] / LOSSES[0])
+            color = "white" if strong else "black"
             axes.text(column, row, shown, ha="center", va="center", color=color, fontsize=8)
         bar = figure.colorbar(image, fraction=0.05)
         marks = (0.99, 0.9, 0.5, 0, -1, -5)

@@ -80,6 +80,8 @@ def _add_split(made: Payload, rows: list[LeaderboardRow], data: Path | None, she
         "factors": list(rows[0].first.r2.factors),
         "reference": {name: each.factors | {"": each.mean} for name, each in rows[0].first.reference.items()},
     }
+    constant = rows[0].first.reference["train_mean"].train  # R² of a constant on train; not in scores of before
+    about["constant"] = constant.factors if constant else {}
     intervals = [interval(row, each) for row, each in zip(rows, maps, strict=True)]
     described = [
         _row(row, number) | {"half": _number(own.half), "how": own.how, "rank": rank}
@@ -222,7 +224,7 @@ def _pairs(maps: RunMaps) -> bytes:
     return b"".join(part.tobytes() for part in parts)
 
 
-def _bytes(numbers: NDArray[np.float16], scale: int, least: int) -> NDArray[np.int8] | NDArray[np.uint8]:
+def _bytes(numbers: NDArray[np.float16], scale: int, least: int) -> NDArray[Any]:
     scaled = np.round(numbers.astype(np.float32).clip(least, 1) * scale)
     return scaled.astype(np.int8 if least < 0 else np.uint8)
 

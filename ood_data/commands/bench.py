@@ -285,9 +285,12 @@ def _answer(report: Report, as_json: bool) -> None:
 @click.option(
     "--out", default="report/", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Where the report goes."
 )
+@data_option
 @json_option
-def report_command(runs: Path, out: Path, as_json: bool) -> None:
+def report_command(runs: Path, out: Path, data: Path, as_json: bool) -> None:
     """Sum up the run folders, or the records, in RUNS: tables (CSV), pictures (PNG) and one self-contained page, index.html.
+
+    The page shows where models fail, as far as the runs kept that; pictures of datasets other than dSprites are taken from --data.
 
     \b
     Example:
@@ -306,7 +309,7 @@ def report_command(runs: Path, out: Path, as_json: bool) -> None:
     from splits.formatting import table
 
     rows = collect(runs)
-    files = report(rows, out)
+    files = report(rows, out, data if data.is_dir() else None)
     if as_json:
         click.echo(json.dumps({"files": [str(file) for file in files]}))
     else:
