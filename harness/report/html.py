@@ -85,7 +85,7 @@ def _notes(rows: Sequence[LeaderboardRow]) -> list[str]:
 
 def _section(dataset: str, kind: str, rows: Sequence[LeaderboardRow], pictures: Iterable[tuple[str, bytes]]) -> str:
     title = html.escape(f"{dataset}, {kind}")
-    parts = [f'<details id="{html.escape(f"{dataset}-{kind}")}"><summary>{title}</summary>', _html_table(rows)]
+    parts = [f'<details id="{html.escape(f"{dataset}-{kind}")}"><summary>{title}</summary>', _html_table(rows, title)]
     others = {name: value for name, value in PUBLISHED.get((dataset, kind), {}).items() if name not in {row.model for row in rows}}
     if others:
         numbers = ", ".join(f"{html.escape(name)} {value / 100:.3f}" for name, value in others.items())
@@ -99,7 +99,7 @@ def _section(dataset: str, kind: str, rows: Sequence[LeaderboardRow], pictures: 
     return "".join(parts) + "</details>"
 
 
-def _html_table(rows: Sequence[LeaderboardRow]) -> str:
+def _html_table(rows: Sequence[LeaderboardRow], label: str) -> str:
     header, *lines = (line[2:] for line in score_table(list(rows)))  # the title says dataset and kind
     body = "".join(
         f"<tr{' class=baseline' if line[0].startswith('(') else ''}>"
@@ -108,7 +108,7 @@ def _html_table(rows: Sequence[LeaderboardRow]) -> str:
         for line in lines
     )
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="wide" tabindex="0" role="region" aria-label="{label}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _score_rows(rows: Sequence[LeaderboardRow]) -> list[list[str]]:

@@ -26,6 +26,7 @@ from harness.report.leaderboard import LeaderboardRow, Source
 from harness.report.sprites import is_dsprites, sheet
 from harness.runs.maps import MAPS, SIDES, RunMaps
 from harness.runs.records import SCORES
+from harness.scoring.baselines import baselines
 from harness.scoring.maps import groups_of, kept_cells
 from splits import KINDS
 from splits.errors import InputError
@@ -80,7 +81,8 @@ def _add_split(made: Payload, rows: list[LeaderboardRow], data: Path | None, she
         "factors": list(rows[0].first.r2.factors),
         "reference": {name: each.factors | {"": each.mean} for name, each in rows[0].first.reference.items()},
     }
-    constant = rows[0].first.reference["train_mean"].train  # R² of a constant on train; not in scores of before
+    reference = baselines(first.split) if first else rows[0].first.reference
+    constant = reference["train_mean"].train  # R² of a constant on train; scores of before do not have it
     about["constant"] = constant.factors if constant else {}
     intervals = [interval(row, each) for row, each in zip(rows, maps, strict=True)]
     described = [

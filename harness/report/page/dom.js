@@ -23,6 +23,12 @@ function h(tag, attributes = {}, ...children) {
 /** @param {string} id @returns {any} */
 const byId = (id) => document.getElementById(id);
 
+/** A table that scrolls by itself where it is too wide, by keyboard too. @param {string} label @param {any[]} head @param {any[]} body */
+function wide(label, head, body) {
+  const cells = head.map((text) => h("th", {}, text));
+  return h("div", { class: "wide", tabindex: 0, role: "region", "aria-label": label }, h("table", {}, h("thead", {}, h("tr", {}, ...cells)), h("tbody", {}, ...body)));
+}
+
 /**
  * A labelled choice.
  * @param {string} label

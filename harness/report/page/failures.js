@@ -1,7 +1,7 @@
 // @ts-check
 // The cells where a model errs most, and how often it falls back to what train has.
 
-const CARDS = 6;
+const CARDS = innerWidth < 640 ? 3 : 6; // of a group
 
 /** @param {Opened} now */
 function drawFailures(now) {
@@ -67,5 +67,5 @@ function collapseTable(now, row) {
   });
   return h("div", { class: "group" }, h("h3", {}, "Falling back to seen values"),
     h("p", { class: "quiet" }, "Pulled back: the share of kept cells with a held-out value of the factor whose answer lies nearer to the nearest value of train than to the truth. Beyond: as far off on the other side. Noise alone does both alike; a model that collapses to what it saw does the first."),
-    h("div", { class: "wide" }, h("table", {}, h("thead", {}, h("tr", {}, ...["factor", "cells", "pulled back", "beyond", "pulled back, by steps from train"].map((text) => h("th", {}, text)))), h("tbody", {}, ...body))));
+    wide("How often answers fall back to seen values", ["factor", "cells", "pulled back", "beyond", "pulled back, by steps from train"], body));
 }

@@ -21,8 +21,7 @@ function overview() {
     });
     const references = /** @type {[string, string][]} */ ([["train_mean", "(train-mean)"], ["clip", "(clip)"]]).map(([name, label]) =>
       h("tr", { class: "reference" }, h("td", {}, label), ...splits.map((split) => h("td", {}, split.reference[name][""] > 0.9995 ? "" : number(split.reference[name][""])))));
-    element.append(h("div", {}, h("h3", {}, dataset), h("div", { class: "wide" }, h("table", {},
-      h("thead", {}, h("tr", {}, h("th", {}, ""), ...splits.map((split) => h("th", {}, split.kind)))), h("tbody", {}, ...body, ...references)))));
+    element.append(h("div", {}, h("h3", {}, dataset), wide(`${dataset}, R² by kind of split`, ["", ...splits.map((split) => split.kind)], [...body, ...references])));
   }
 }
 

@@ -23,7 +23,7 @@ function show(row, where) {
 /** The leaderboard of the chosen split alone. */
 function onlySplit() {
   const about = INDEX.splits[state.split];
-  [board.dataset, board.kind, board.sort, board.down] = [about.dataset, about.kind, "rank", false];
+  Object.assign(board, { dataset: about.dataset, kind: about.kind, family: "", preset: "", text: "", sort: "rank", down: false });
   buildFilters();
   drawLeaderboard();
 }

@@ -56,7 +56,7 @@ function factorTable(row, now) {
       any && now && h("td", {}, !learned(row, axis) ? "not learned" : start === null || !now ? "–" : now.grid.label(axis, start)),
       back && h("td", {}, collapsed ? percent(collapsed.back) : "–"));
   });
-  return h("div", { class: "wide" }, h("table", {}, h("thead", {}, h("tr", {}, ...head.map((text) => h("th", {}, /** @type {string} */ (text))))), h("tbody", {}, ...body)));
+  return wide(`The factors of ${row.label}`, head, body);
 }
 
 /** The ground of a cell that shows an R²: the more is lost, the stronger. @param {number | null} r2 */
