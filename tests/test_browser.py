@@ -51,7 +51,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
         def answer(targets: np.ndarray, scale: float = 0.05 * (number + 1)) -> np.ndarray:
             seen = np.minimum(targets, [1, 0.6, 31 / 39, 24 / 31, 24 / 31])
-            return seen + 0.3 * (targets - seen) + rng.normal(0, scale, targets.shape)
+            answers: np.ndarray = seen + 0.3 * (targets - seen) + rng.normal(0, scale, targets.shape)
+            return answers
 
         write_run(folder, "dsprites", "extrapolation", model, answer)
         write_run(folder, "dsprites", "random", model, answer)

@@ -148,7 +148,7 @@ def test_every_model_has_a_colour_of_its_own() -> None:
 
 
 def test_the_page_is_made_of_files_that_are_all_in_it() -> None:
-    assert {path.name for path in PARTS.iterdir()} == {*SCRIPTS, "page.css", "body.html"}  # type: ignore[attr-defined]
+    assert {path.name for path in PARTS.iterdir()} == {*SCRIPTS, "page.css", "body.html"}
     code = script()
     assert "</script" not in code
     assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|fetch\(", code)

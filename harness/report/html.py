@@ -108,7 +108,8 @@ def _html_table(rows: Sequence[LeaderboardRow], label: str) -> str:
         for line in lines
     )
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    return f'<div class="wide" tabindex="0" role="region" aria-label="{label}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide" tabindex="0" role="region" aria-label="{label}">{table}</div>'
 
 
 def _score_rows(rows: Sequence[LeaderboardRow]) -> list[list[str]]:

@@ -25,9 +25,9 @@ function story(row, now) {
     const start = now && row.answers !== undefined && about.test_if === "any" ? now.answers.leaves(row.answers, axis) : null;
     if (start === null || !now) return "";
     const first = spans(now.grid.held[axis]).some(([value]) => value === start);
-    return `: its answers leave the truth at ${now.grid.label(axis, start)}${first ? ", the first value that train lacks" : ""}`;
+    return `: its answers leave the truth at ${about.factors[axis]} ${now.grid.label(axis, start)}${first ? ", the first value that train lacks" : ""}`;
   };
-  const unknown = never.length ? [" ", name(never[0]), ` it has not learned on train either: R² ${number(row.train_factors[never[0]])}, where a constant has ${number(about.constant[about.factors[never[0]]])}.`] : [];
+  const unknown = never.length ? [" It has not learned ", name(never[0]), ` on train either (R² ${number(row.train_factors[never[0]])}, and a constant has ${number(about.constant[about.factors[never[0]]])}).`] : [];
   if (!held.length) return [...parts, name(order[0]), ` most (${scores(order[0])}).`, ...unknown];
   parts.push(name(held[0]), ` most of what is held out (${scores(held[0])})${begin(held[0])}.`);
   const spoiled = about.test_if === "any" ? order.find((axis) => !about.held[axis].length) : undefined;
