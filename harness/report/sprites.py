@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ class Sheet:
 
 def sheet(data: Dataset, cells: NDArray[np.int64]) -> Sheet:
     """The pictures of some cells, in their order."""
-    pictures = [_picture(pixels) for pixels in data[cells][0]]
+    pictures = [_picture(pixels) for pixels in _pixels(data, cells)]
     for side, quality in QUALITIES:
         side = min(side, pictures[0].width, NOT_DRAWN // max(WIDTH, math.ceil(len(cells) / WIDTH)))
         whole = Image.new(pictures[0].mode, (WIDTH * side, math.ceil(len(cells) / WIDTH) * side))
@@ -43,6 +44,14 @@ def sheet(data: Dataset, cells: NDArray[np.int64]) -> Sheet:
         if buffer.tell() <= MOST_BYTES:
             break
     return Sheet(buffer.getvalue(), side, WIDTH)
+
+
+def _pixels(data: Dataset, cells: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    """The images of cells, ascending, each shard read once and one at a time."""
+    for shard in np.unique(cells // data.store.rows):
+        first = int(shard) * data.store.rows
+        images = data.store.read(first, min(len(data), first + data.store.rows))
+        yield from images[cells[cells // data.store.rows == shard] - first]
 
 
 def _picture(pixels: NDArray[np.uint8]) -> Image.Image:
