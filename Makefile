@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow gauntlet test-lowest coverage check lint types imports leaderboard docs format clean
+.PHONY: demo test test-slow test-browser gauntlet test-lowest coverage check lint types imports leaderboard docs format clean
 
 demo: $(VENV)/installed
 	$(BIN)/ood-data generate celebglow --out demo/ --persons 24
@@ -17,7 +17,11 @@ test: $(VENV)/dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 test-slow: $(VENV)/dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "not browser"
+
+# The report's page in the system's Chromium (Debian: apt-get install chromium); screenshots stay in build/browser/.
+test-browser: $(VENV)/browser
+	BROWSER_ARTEFACTS=build/browser $(BIN)/pytest -m browser tests/test_browser.py
 
 # Kills, flipped bits, strange files, lying servers, full disks at random, for under an hour. GAUNTLET_SEED=… repeats it.
 gauntlet: $(VENV)/dev
@@ -63,6 +67,10 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+$(VENV)/browser: $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --editable '.[dev,browser]'
 	@touch $@
 
 $(VENV)/docs: $(VENV)/installed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ from splits.grid import Factor
 from splits.spec import SplitSpec
 from splits.split import Split
 
-TRAIN, TEST, INK = "#c9d3de", "#d1495b", "#22303c"
-_LABELLED = 6  # up to so many values, a factor's ticks name each
+TRAIN, TEST, BOTH, INK = "#c9d3de", "#d1495b", "#8f2537", "#22303c"
+_LABELLED = 8  # up to so many values, a factor's ticks name each; of more, the ends and where held-out values begin and end
 MOST_FACTORS, MOST_VALUES = 12, 1000  # that are drawn: panels and cells of more can't be read
 MOST_LETTERS = 24  # of a value's name
 
@@ -82,18 +83,36 @@ def _inches(factor: Factor) -> float:
 def _draw_pair(axes: Axes, split: Split, row: Factor, column: Factor, *, last_row: bool, first_column: bool) -> None:
     mask = pair_mask(split, row.name, column.name)
     line_width = 1.6 if max(mask.shape) <= 12 else 0.5
-    axes.pcolormesh(mask, cmap=ListedColormap([TRAIN, TEST]), vmin=0, vmax=1, edgecolors="white", linewidth=line_width)
+    held_out = [np.isin(np.arange(factor.size), split.held_out.get(factor.name, ())) for factor in (row, column)]
+    shade = mask.astype(np.int64) + (mask & np.outer(*held_out) if split.test_if == "any" else 0)
+    axes.pcolormesh(shade, cmap=ListedColormap([TRAIN, TEST, BOTH]), vmin=0, vmax=2, edgecolors="white", linewidth=line_width)
+    axes.invert_yaxis()  # the first value on top, as in a list
     for axis, factor, outer in ((axes.xaxis, column, last_row), (axes.yaxis, row, first_column)):
-        marked = range(factor.size) if factor.size <= _LABELLED else (0, factor.size - 1)
+        marked = _marked(factor, split.held_out.get(factor.name, ()))
         axis.set_ticks([value + 0.5 for value in marked], labels=[_plain(factor.label(value)) for value in marked] if outer else [])
-        axis.set_tick_params(length=0, labelsize=7, labelcolor=INK)
+        axis.set_tick_params(length=0, labelsize=7 if len(marked) <= _LABELLED else 5, labelcolor=INK)
     if last_row:
-        axes.set_xlabel(_plain(column.name), fontsize=9, color=INK)
+        axes.set_xlabel(_titled(column), fontsize=9, color=INK)
         if column.values is not None and column.size <= _LABELLED:
             axes.xaxis.set_tick_params(rotation=45)
     if first_column:
-        axes.set_ylabel(_plain(row.name), fontsize=9, color=INK)
+        axes.set_ylabel(_titled(row), fontsize=9, color=INK)
     axes.spines[:].set_visible(False)
+
+
+def _marked(factor: Factor, held_out: Sequence[int]) -> Sequence[int]:
+    """The values whose ticks are labelled: all of a few; of many the ends, and the first and last held-out value of each run of them."""
+    if factor.size <= _LABELLED:
+        return range(factor.size)
+    out = set(held_out)
+    edges = [value for value in out if value - 1 not in out or value + 1 not in out]
+    apart = [value for value in sorted(edges) if 1 < value < factor.size - 2]  # of labels that would touch, the ends'
+    return [0, *apart, factor.size - 1]
+
+
+def _titled(factor: Factor) -> str:
+    """A factor's name; where its values have no names, that numbers are indices."""
+    return _plain(factor.name) + ("" if factor.values is not None else " (index)")
 
 
 def _plain(name: str) -> str:
@@ -109,5 +128,7 @@ def _caption(figure: Figure, split: Split, left_out: int) -> None:
         Patch(color=TRAIN, label=f"train, {train:,} ({1 - split.test_ratio:.0%})"),
         Patch(color=TEST, label=f"test, {test:,} ({split.test_ratio:.0%})"),
     ]
+    if split.test_if == "any":
+        handles.append(Patch(color=BOTH, label="test, both factors held out"))
     title = f"one cell per pair of values, the other factors {fixed}" + (f"; {left_out} more factors not drawn" if left_out else "")
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8, title=title, title_fontsize=7)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8, title=title, title_fontsize=7)

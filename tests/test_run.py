@@ -33,7 +33,14 @@ from splits.errors import InputError, OodDataError
 
 BEFORE = Path(__file__).parent / "golden/before"
 CPU = torch.device("cpu")
-FINISHED = ["config.json", "log.jsonl", "model.safetensors", "scores.json", "trained.pt"]  # the files of a finished run
+FINISHED = [
+    "config.json",
+    "log.jsonl",
+    "maps.safetensors",
+    "model.safetensors",
+    "scores.json",
+    "trained.pt",
+]  # the files of a finished run
 TINY = ("train.steps=6", "train.batch=16", "train.log_every=3", "readout.steps=6", "readout.batch=16", "train.precision=fp32")
 
 

@@ -9,26 +9,29 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from harness.report.colors import colors_of
 from harness.report.leaderboard import LeaderboardRow
 from harness.scoring.baselines import BASELINES, label
 from harness.scoring.records import DistanceError
 
-COLORS = {"supervised": "#2a78d6", "pretrained": "#eb6834", "representation": "#1baf7a", "user": "#4a3aa7"}
 BASELINE_STYLES = dict(zip(BASELINES, (":", "--", "-."), strict=True))
-GREY = "#77777c"
+INK = "#5b5b61"  # of lines and letters; in an SVG, what a dark page shows is `DARK_INK`
+DARK_INK = "#b9b9c0"
 DPI, MOST_PIXELS = 150, 2**15  # of a PNG; along a side, of which matplotlib draws less than 2^16
-FLOOR = -4.0  # of an R² that is drawn: below, only that it is bad matters
+FLOOR = -1.0  # of an R² that is drawn: below, only that it is bad matters; ◀ and ▼ mark what lies there
+LOSSES = (0.005, 8.0)  # 1 − R² that heat maps tell apart: .99 from .90 as well as .9 from 0
 STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": GREY,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "text.color": GREY,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
     "legend.frameon": False,
     "font.size": 9,
     "text.parse_math": False,  # a $ in a name is a $
@@ -44,7 +47,14 @@ def render(figure: Figure, kind: str) -> bytes:
         metadata = {"Date": None} if kind == "svg" else None
         dpi = min(DPI, MOST_PIXELS / max(figure.get_size_inches()))
         figure.savefig(buffer, format=kind, bbox_inches="tight", dpi=dpi, transparent=kind == "svg", metadata=metadata)
-    return buffer.getvalue()
+    return _in_the_dark_too(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
+
+
+def _in_the_dark_too(svg: bytes) -> bytes:
+    """An SVG whose ink follows the reader's colour scheme, as it does where it is an image of a page."""
+    style = f"<style>:root{{--ink:{INK}}}@media(prefers-color-scheme:dark){{:root{{--ink:{DARK_INK}}}}}</style>"
+    head, tag, rest = svg.replace(INK.encode(), b"var(--ink)").partition(b"<defs>")
+    return head + style.encode() + tag + rest
 
 
 def leaderboard(rows: Sequence[LeaderboardRow]) -> Figure:
@@ -52,27 +62,28 @@ def leaderboard(rows: Sequence[LeaderboardRow]) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 1.0 + 0.3 * len(rows)))
         axes = figure.subplots()
-        families = {row.model: row.family for row in rows}
-        test = [row.r2 for row in rows]
+        test = np.array([row.r2 for row in rows])
         deviations = np.array([row.deviation(lambda run: run.r2.mean) for row in rows])
         several, spread = ~np.isnan(deviations), np.nan_to_num(deviations)
         places = np.arange(len(rows))
-        axes.barh(places, test, 0.6, color=[COLORS[families[row.model]] for row in rows])
-        axes.errorbar(np.array(test)[several], places[several], xerr=spread[several], fmt="none", ecolor=GREY, capsize=2)
+        axes.barh(places, np.nan_to_num(test.clip(min=FLOOR)), 0.6, color=colors_of(rows))
+        axes.errorbar(test[several], places[several], xerr=spread[several], fmt="none", ecolor=INK, capsize=2)
         train = [row.mean(lambda run: run.train.r2.mean) for row in rows]
-        axes.plot(train, places, "o", ms=5, mfc=GREY, mec="white", mew=0.8, label="train")
+        axes.plot(train, places, "o", ms=5, mfc=INK, mec="white", mew=0.8, label="train")
         published = [(row.published, place) for row, place in zip(rows, places, strict=True) if row.published is not None]
         if published:
-            axes.plot(*zip(*published, strict=True), "D", ms=5, mfc="none", mec=GREY, label="published")
+            axes.plot(*zip(*published, strict=True), "D", ms=5, mfc="none", mec=INK, label="published")
         for name, style in BASELINE_STYLES.items():
             value = _value(rows[0].first.reference[name].mean)
-            axes.axvline(value, ls=style, color=GREY, lw=1, label=label(name).strip("()"))
-        for family in dict.fromkeys(families.values()):
-            axes.bar(0, 0, color=COLORS[family], label=family)
+            if value < 1:  # perfect it is on every model's split, and says nothing
+                axes.axvline(value, ls=style, color=INK, lw=1, label=label(name).strip("()"))
         axes.set_yticks(places, [row.label for row in rows])
         axes.invert_yaxis()
-        least = min(0, _value(rows[0].first.reference["train_mean"].mean), *(t - s for t, s in zip(test, spread, strict=True)))
-        axes.set_xlim(left=max(-1.0, least) - 0.05, right=1.02)
+        least = min(0, _value(rows[0].first.reference["train_mean"].mean), *(test - spread).clip(min=FLOOR))
+        axes.set_xlim(left=least - 0.05, right=1.02)
+        for place, value in zip(places, test, strict=True):
+            if value < FLOOR:
+                axes.text(least, float(place), f"◀ {_brief(value)}", va="center", color="white", fontsize=8)
         axes.set_xlabel("R² (the benchmark's), mean over factors; bars: test")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
         return figure
@@ -87,14 +98,22 @@ def heat_map(rows: Sequence[LeaderboardRow]) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(1.8 + 0.9 * len(factors), 0.9 + 0.28 * len(names)))
         axes = figure.subplots()
-        image = axes.imshow(values, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+        lost = np.clip(1 - np.array(values), *LOSSES)
+        image = axes.imshow(lost, cmap="OrRd", norm=LogNorm(*LOSSES), aspect="auto")
         axes.set_xticks(range(len(factors)), factors, rotation=30, ha="right")
         axes.set_yticks(range(len(names)), names)
         for (row, column), value in np.ndenumerate(np.array(values)):
-            shown = "–" if math.isnan(value) else f"{value:z.2f}" if abs(value) < 1000 else f"{value:.0e}"
+            shown = "–" if math.isnan(value) else _brief(value)
             shown += " ▲" if row < len(rows) and value > values[-1][column] else ""
-            axes.text(column, row, shown, ha="center", va="center", color="white" if abs(value) > 0.6 else "black", fontsize=8)
-        figure.colorbar(image, label="R² (below −1: as −1)", fraction=0.05)
+            strong = math.log(lost[row, column] / LOSSES[0]) > 0.65 * math.log(LOSSES[1] / LOSSES[0])
+            color = "white" if strong else "black"
+            axes.text(column, row, shown, ha="center", va="center", color=color, fontsize=8)
+        bar = figure.colorbar(image, fraction=0.05)
+        marks = (0.99, 0.9, 0.5, 0, -1, -5)
+        bar.set_ticks([1 - mark for mark in marks], labels=[f"{mark:g}" for mark in marks])
+        bar.ax.minorticks_off()
+        bar.ax.invert_yaxis()
+        bar.set_label("R²: the colour is 1 − R², logarithmic")
         return figure
 
 
@@ -107,21 +126,22 @@ def modularity(rows: Sequence[LeaderboardRow]) -> Figure | None:
         axes = figure.subplots()
         factors = list(rows[0].first.modularity)
         markers = dict(zip(factors, "osD^vP*X<>", strict=False))
-        colors = _colors(rows)
-        lowest = -1.0
+        colors = colors_of(rows)
+        below = False
         for color, row in zip(colors, rows, strict=True):
             for factor in factors:
                 alone = [(run.modularity or {}).get(factor) for run in row.runs]
                 inside, outside = (max(_mean(getattr(each, side, None) for each in alone), FLOOR) for side in ("id", "ood"))
-                axes.plot(inside, outside, markers.get(factor, "."), color=color, ms=6, alpha=0.85)
-                lowest = min(lowest, *(value for value in (inside, outside) if not math.isnan(value)), lowest)
+                cut = FLOOR in (inside, outside)
+                below = below or cut
+                axes.plot(inside, outside, markers.get(factor, "."), color=color, mfc="none" if cut else color, ms=6, alpha=0.85)
         for color, row in zip(colors, rows, strict=True):
             axes.plot([], [], "s", color=color, label=row.label)
         for factor in factors:
-            axes.plot([], [], markers.get(factor, "."), color=GREY, label=factor)
-        axes.plot([lowest, 1], [lowest, 1], ":", color=GREY, lw=1, label="as good on both")
-        axes.set(xlim=(lowest - 0.08, 1.05), ylim=(lowest - 0.08, 1.05))
-        floor = f" (below {FLOOR:.0f}: as {FLOOR:.0f})" if lowest == FLOOR else ""
+            axes.plot([], [], markers.get(factor, "."), color=INK, label=factor)
+        axes.plot([FLOOR, 1], [FLOOR, 1], ":", color=INK, lw=1, label="as good on both")
+        axes.set(xlim=(FLOOR - 0.08, 1.05), ylim=(FLOOR - 0.08, 1.05))
+        floor = f" (hollow: below {FLOOR:.0f})" if below else ""
         axes.set_xlabel("mean R² of the other factors (in distribution)")
         axes.set_ylabel(f"R² of the held-out factor{floor}")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8)
@@ -135,7 +155,7 @@ def distance(rows: Sequence[LeaderboardRow]) -> Figure | None:
         return None
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.4 * len(factors) + 1.4, 2.6))
-        colors = _colors(rows)
+        colors = colors_of(rows)
         all_axes = figure.subplots(1, len(factors), sharey=True, squeeze=False)[0]
         for axes, factor in zip(all_axes, factors, strict=True):
             for color, row in zip(colors, rows, strict=True):
@@ -143,7 +163,7 @@ def distance(rows: Sequence[LeaderboardRow]) -> Figure | None:
                 axes.plot(steps, errors, "o-", ms=3, lw=1, color=color, label=row.label)
             for name, style in BASELINE_STYLES.items():
                 steps, errors = _errors_by_steps([rows[0].first.reference[name].by_distance], factor)
-                axes.plot(steps, errors, style, color=GREY, lw=1, label=label(name))
+                axes.plot(steps, errors, style, color=INK, lw=1, label=label(name))
             axes.set_title(factor, fontsize=9)
             axes.set_xlabel("steps from train")
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -152,9 +172,8 @@ def distance(rows: Sequence[LeaderboardRow]) -> Figure | None:
         return figure
 
 
-def _colors(rows: Sequence[LeaderboardRow]) -> list[Any]:
-    palette = matplotlib.colormaps["tab10" if len(rows) <= 10 else "tab20"]  # tab20's neighbours are shades of one colour
-    return [palette(position % palette.N) for position in range(len(rows))]
+def _brief(value: float) -> str:
+    return f"{value:z.2f}" if abs(value) < 1000 else f"{value:.0e}"
 
 
 def _errors_by_steps(runs: Sequence[Sequence[DistanceError]], factor: str) -> tuple[list[int], list[float]]:

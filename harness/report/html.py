@@ -15,6 +15,8 @@ from harness.io.atomic import write_atomically
 from harness.io.locks import locked
 from harness.report import figures
 from harness.report.leaderboard import PUBLISHED, LeaderboardRow, Number, mixtures
+from harness.report.page import page
+from harness.report.payload import payload
 from harness.report.tables import score_table
 from harness.scoring.baselines import label
 from splits import KINDS
@@ -28,38 +30,9 @@ PICTURES = {  # how each is drawn, its title, and of how many rows at most: no m
 LOCK = ".lock"
 MADE_BY = b"Software\0Matplotlib version"  # in the head of its PNGs
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell begins with that a spreadsheet calculates
-STYLE = """
-:root { color-scheme: light dark; --text: #1c1c1e; --quiet: #66666b; --line: #d9d9de; --page: #fff; --panel: #f6f6f8 }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #ececef; --quiet: #a0a0a8; --line: #3a3a40; --page: #161618; --panel: #202024 } }
-* { box-sizing: border-box }
-body { margin: 0 auto; padding: 2rem 1rem 4rem; max-width: 62rem; font: 15px/1.5 system-ui, sans-serif;
-  color: var(--text); background: var(--page) }
-h1 { font-size: 1.6rem } h2 { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem } h3 { margin-bottom: .3rem }
-p, li, caption, figcaption { color: var(--quiet) }
-nav a { margin-right: 1rem } a { color: inherit }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }
-th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line) }
-th { color: var(--quiet); font-weight: 500 } td:first-child, th:first-child { text-align: left }
-tr.baseline td { color: var(--quiet); background: var(--panel) }
-figure { margin: 1.5rem 0 } figure img { max-width: 100%; min-width: 38rem; height: auto }
-"""
-INTRODUCTION = """
-<p>R² is the benchmark's: one minus the mean squared error over the variance of the factor on the full grid, averaged over factors.
-It is not scikit-learn's. Each section ranks by its own split; the benchmark ranks models on extrapolation.</p>
-<ul>
-<li><b>(train-mean)</b> answers the mean over train; <b>(ood-to-mean)</b> is perfect where train has the value and answers that mean
-elsewhere; <b>(clip)</b> is perfect but answers only values that train has. A factor on which a model beats clip is marked ▲ in
-the table of factors: only there has it shown that it extrapolates. A mean can lie below clip's although single factors beat it.</li>
-<li><b>excl. cat.</b> leaves out categorical factors, whose order means nothing. ± is the standard deviation over seeds.</li>
-<li><b>published</b> numbers are from the benchmark's README of July 2021, for extrapolation; it does not state seeds or selection.
-They stand beside runs of the preset full without overrides.</li>
-</ul>
-"""
 
 
-def report(rows: list[LeaderboardRow], out: Path) -> list[Path]:
+def report(rows: list[LeaderboardRow], out: Path, data: Path | None = None) -> list[Path]:
     """Write scores.csv, factors.csv, a PNG per picture and index.html into `out`; returns their paths.
 
     Pictures that an earlier report left there, of splits that these rows have no more, are removed.
@@ -67,20 +40,24 @@ def report(rows: list[LeaderboardRow], out: Path) -> list[Path]:
     Args:
         rows: of `harness.report.leaderboard.collect`, at least one.
         out: made if it is not there.
+        data: folder of the stores, for the pictures of datasets other than dSprites; None: without.
     """
     files: dict[str, bytes] = {"scores.csv": _csv(_score_rows(rows)), "factors.csv": _csv(_factor_rows(rows))}
     sections = []
-    for (dataset, kind), group in itertools.groupby(rows, key=lambda row: (row.dataset, row.kind)):
+    order = sorted(rows, key=lambda row: (row.dataset, -KINDS.index(row.kind)))  # extrapolation, the headline, first
+    for (dataset, kind), group in itertools.groupby(order, key=lambda row: (row.dataset, row.kind)):
         members = list(group)
         pictures = []
         for name, (draw, title, most) in PICTURES.items():
             figure = draw(members[:most])
             if figure is not None:
                 files[f"{dataset}-{kind}-{name}.png"] = figures.render(figure, "png")
+                if name == "leaderboard":  # the page's own table shows it
+                    continue
                 best = f", the best {most} of {len(members):,} rows" if len(members) > most else ""
                 pictures.append((f"{title}{best}", figures.render(figure, "svg")))
         sections.append(_section(dataset, kind, members, pictures))
-    files["index.html"] = _page(rows, sections).encode()
+    files["index.html"] = page(payload(rows, data), _notes(rows), "".join(sections)).encode()
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / LOCK):  # two reports into one folder: the second one's files
         for name, content in files.items():
@@ -98,22 +75,17 @@ def _pictures(out: Path) -> list[Path]:
     return [*drawn, *(path for path in named if path.name.endswith(".png.partial"))]
 
 
-def _page(rows: Sequence[LeaderboardRow], sections: Iterable[str]) -> str:
-    splits = dict.fromkeys((row.dataset, row.kind) for row in rows)
-    links = "".join(f'<a href="#{html.escape(f"{d}-{k}")}">{html.escape(f"{d}, {k}")}</a> ' for d, k in splits)
+def _notes(rows: Sequence[LeaderboardRow]) -> list[str]:
     quick = any(row.first.preset == "quick" for row in rows)
-    note = "<p><b>Some runs are of the preset quick</b>: few steps, and a sample of the images scored.</p>" if quick else ""
-    note += "".join(f"<p>{html.escape(line)}</p>" for line in mixtures(rows))
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>ood-data report</title><style>{STYLE}</style><h1>Out-of-distribution generalisation</h1>"
-        f"{INTRODUCTION}{note}<nav>{links}</nav>{''.join(sections)}</html>"
-    )
+    return [
+        *(["Some runs are of the preset quick: few steps, and a sample of the images scored."] if quick else []),
+        *mixtures(rows),
+    ]
 
 
 def _section(dataset: str, kind: str, rows: Sequence[LeaderboardRow], pictures: Iterable[tuple[str, bytes]]) -> str:
     title = html.escape(f"{dataset}, {kind}")
-    parts = [f'<section id="{html.escape(f"{dataset}-{kind}")}"><h2>{title}</h2>', _html_table(rows)]
+    parts = [f'<details id="{html.escape(f"{dataset}-{kind}")}"><summary>{title}</summary>', _html_table(rows, title)]
     others = {name: value for name, value in PUBLISHED.get((dataset, kind), {}).items() if name not in {row.model for row in rows}}
     if others:
         numbers = ", ".join(f"{html.escape(name)} {value / 100:.3f}" for name, value in others.items())
@@ -121,13 +93,13 @@ def _section(dataset: str, kind: str, rows: Sequence[LeaderboardRow], pictures: 
     for caption, svg in pictures:
         data = base64.b64encode(svg).decode()
         parts.append(
-            f'<h3>{caption}</h3><figure class="wide"><img alt="{html.escape(caption)}: {title}" src="data:image/svg+xml;base64,{data}">'
+            f'<h3>{caption}</h3><figure><img loading="lazy" alt="{html.escape(caption)}: {title}" src="data:image/svg+xml;base64,{data}">'
             "</figure>"
         )
-    return "".join(parts) + "</section>"
+    return "".join(parts) + "</details>"
 
 
-def _html_table(rows: Sequence[LeaderboardRow]) -> str:
+def _html_table(rows: Sequence[LeaderboardRow], label: str) -> str:
     header, *lines = (line[2:] for line in score_table(list(rows)))  # the title says dataset and kind
     body = "".join(
         f"<tr{' class=baseline' if line[0].startswith('(') else ''}>"
@@ -136,7 +108,8 @@ def _html_table(rows: Sequence[LeaderboardRow]) -> str:
         for line in lines
     )
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide" tabindex="0" role="region" aria-label="{label}">{table}</div>'
 
 
 def _score_rows(rows: Sequence[LeaderboardRow]) -> list[list[str]]:

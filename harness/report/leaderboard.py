@@ -33,6 +33,19 @@ Number = Callable[[RunScores], float | None]
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where the scores of one seed were read.
+
+    Attributes:
+        path: of scores.json in a run's folder, or of a record.
+        setup: its config, None if that can't be read.
+    """
+
+    path: Path
+    setup: RunSetup | None
+
+
+@dataclass(frozen=True)
 class LeaderboardRow:
     """A model on one split under one config.
 
@@ -42,6 +55,7 @@ class LeaderboardRow:
         runs: the scores of each seed.
         differs: what tells it from the model's other configs on that dataset: settings, and that it was not trained at all.
         plain: whether it is of a preset without overrides.
+        sources: of each seed, in the order of `runs`; empty of runs that were not read from files.
     """
 
     dataset: str
@@ -51,6 +65,7 @@ class LeaderboardRow:
     runs: tuple[RunScores, ...]
     differs: str = ""
     plain: bool = False
+    sources: tuple[Source, ...] = ()
 
     @property
     def label(self) -> str:
@@ -111,6 +126,7 @@ def collect(out: Path) -> list[LeaderboardRow]:
         FileNotFoundError: if there is no finished run.
     """
     found: dict[tuple[object, ...], RunScores] = {}
+    sources: dict[tuple[object, ...], Source] = {}
     configs: dict[str, dict[str, str]] = {}
     plain: set[str] = set()
     for path in sorted([*(run / SCORES for run in runs_in(out)), *records_in(out)]):
@@ -123,7 +139,7 @@ def collect(out: Path) -> list[LeaderboardRow]:
         if key in found:
             logger.warning("left out: %s is a copy of another run of the same seed", path)
             continue
-        found[key] = scores
+        found[key], sources[key] = scores, Source(path, setup)
         if setup is not None:
             configs[scores.fingerprint] = setup.settings()
             if scores.model in MODELS and is_plain(MODELS[scores.model], setup.config):
@@ -132,7 +148,10 @@ def collect(out: Path) -> list[LeaderboardRow]:
         raise MissingError(
             f"no finished run in {out}: give the folder of your runs, or make some with `ood-data bench --model cnn`"
         )
-    return leaderboard(found.values(), plain, configs)
+    return [
+        replace(row, sources=tuple(sources[row.dataset, row.kind, row.model, row.fingerprint, run.seed] for run in row.runs))
+        for row in leaderboard(found.values(), plain, configs)
+    ]
 
 
 def _read(path: Path) -> tuple[RunScores, RunSetup | None]:
@@ -178,13 +197,15 @@ def _with_differences(rows: list[LeaderboardRow], configs: Mapping[str, dict[str
 
     On all kinds of split, so that a config has one label, and is one row of a table over kinds.
     """
-    alike: dict[tuple[str, str], set[str]] = {}
+    alike: dict[tuple[str, str, bool], set[str]] = {}
     for row in rows:
-        alike.setdefault((row.dataset, row.model), set()).add(row.fingerprint)
+        alike.setdefault((row.dataset, row.model, not row.first.steps), set()).add(row.fingerprint)  # UNTRAINED tells enough
     labelled = []
     for row in rows:
         own = configs.get(row.fingerprint, {})
-        others = [configs.get(other, {}) for other in sorted(alike[row.dataset, row.model] - {row.fingerprint})]
+        others = [
+            configs.get(other, {}) for other in sorted(alike[row.dataset, row.model, not row.first.steps] - {row.fingerprint})
+        ]
         differs = [row.differs, _difference(own, others, row.fingerprint)]
         labelled.append(replace(row, differs=", ".join(filter(None, differs))))
     return labelled

@@ -8,13 +8,18 @@ from collections.abc import Iterable, Sequence
 
 from harness.report.leaderboard import LeaderboardRow
 from harness.scoring import baselines
-from harness.scoring.records import BaselineName
+from harness.scoring.records import Baseline, BaselineName
 from splits import KINDS
+
+HEADER = ("dataset", "kind", "model", "R² test", "excl. cat.", "R² train", "published", "seeds", "steps", "n test", "preset")
 
 
 def score_table(rows: list[LeaderboardRow]) -> list[list[str]]:
-    """Header and rows of text: R² of each model, and of the baselines below the models of their split."""
-    lines = [["dataset", "kind", "model", "R² test", "excl. cat.", "R² train", "published", "seeds", "steps", "n test", "preset"]]
+    """Header and rows of text: R² of each model, and of the baselines below the models of their split, but those that are perfect there.
+
+    The column `published` is left out where it would be empty.
+    """
+    lines = [list(HEADER)]
     for position, row in enumerate(rows):
         first = row.first
         shown = [
@@ -29,10 +34,20 @@ def score_table(rows: list[LeaderboardRow]) -> list[list[str]]:
         if following is None or (following.dataset, following.kind) != (row.dataset, row.kind):
             for name in baselines.BASELINES:
                 baseline = first.reference[name]
+                if is_perfect(baseline):
+                    continue
                 both = [score_text(baseline.mean), score_text(baseline.mean_excl_categorical)]
                 train = "" if baseline.train is None else score_text(baseline.train.mean)
                 lines.append([row.dataset, row.kind, baselines.label(name), *both, train, "", "", "", "", ""])
+    if not any(row.published is not None for row in rows):
+        place = HEADER.index("published")
+        return [line[:place] + line[place + 1 :] for line in lines]
     return lines
+
+
+def is_perfect(baseline: Baseline) -> bool:
+    """Whether a baseline is always right, as one is where train has every value: it says nothing about a model then."""
+    return baseline.mean is not None and f"{baseline.mean:.3f}" == "1.000"
 
 
 def score_text(value: float | None, deviation: float = math.nan) -> str:
@@ -66,8 +81,11 @@ def overviews(rows: Iterable[LeaderboardRow]) -> list[tuple[str, list[list[str]]
         references = {row.kind: row.first.reference for row in members}
         names: Sequence[BaselineName] = baselines.BASELINES
         for name in names:
-            numbers = [score_text(references[kind][name].mean) for kind in kinds]
-            lines.append([baselines.label(name), *("" if number == "1.000" else number for number in numbers), "", ""])
+            found_names = {kind: references[kind][name] for kind in kinds}
+            if all(is_perfect(baseline) for baseline in found_names.values()):
+                continue
+            numbers = ["" if is_perfect(baseline) else score_text(baseline.mean) for baseline in found_names.values()]
+            lines.append([baselines.label(name), *numbers, "", ""])
         tables.append((dataset, lines))
     return tables
 

@@ -1,8 +1,8 @@
 """One run, model × dataset × kind × seed, and its folder: self-contained, idempotent, resumable, with one owner at a time.
 
 `<out>/<dataset>/<kind>/<model>/<seed>-<fingerprint>/` holds config.json, log.jsonl, checkpoint.pt while it trains,
-model.safetensors, trained.pt, where a longer training continues, and scores.json, written last and atomically: a folder without it
-is not done.
+model.safetensors, trained.pt, where a longer training continues, maps.safetensors (`harness.runs.maps`), and scores.json, written
+last and atomically: a folder without it is not done.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,10 +30,12 @@ from harness.models.backbones import pretrained_file
 from harness.models.lookup import code_hash
 from harness.runs import networks
 from harness.runs.config import Config, images_of, lineage, scoring_protocol
+from harness.runs.evaluate import evaluate
+from harness.runs.maps import MAPS
 from harness.runs.records import CONFIG, SCORES, Protocol, RunScores, RunSetup, Seconds, Weights
 from harness.runs.trainer import RunTrainer, State, seed_all
 from harness.scoring.baselines import baselines
-from harness.scoring.scores import scored
+from harness.scoring.maps import MOST_KEPT
 from splits import Kind
 from splits.errors import BusyError, InputError
 
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
-SAMPLE_SEED = 0  # of the images that are scored: the same for all runs, which are compared
 PACKAGES = ("ood-data", "torch", "numpy", "timm")
 RunState = Literal["done", "resumable", "new"]
 
@@ -152,22 +154,10 @@ class Run:
         return Protocol(model=find(self.model).protocol, score=scoring_protocol(self.config, images_of(data)))
 
     def _scores(self, trainer: RunTrainer, state: State, meter: Meter) -> RunScores:
-        network, settings = trainer.network.eval(), self.config.score
-        start, batches = time.monotonic(), 0
-
-        def predict(images: torch.Tensor) -> torch.Tensor:
-            nonlocal batches
-            meter("score", batches)
-            batches += 1
-            outputs: torch.Tensor = network(images)
-            return outputs
-
-        test, train = (
-            scored(
-                predict, trainer.data, trainer.split, side, settings.samples or None, SAMPLE_SEED, settings.batch, trainer.device
-            )
-            for side in ("test", "train")
-        )
+        start = time.monotonic()
+        evaluation = evaluate(trainer.network, trainer.data, trainer.split, self.config, trainer.device, partial(meter, "score"))
+        test, train = evaluation.test, evaluation.train
+        evaluation.maps.write(self.folder / MAPS)
         errors = test.errors()
         return RunScores(
             dataset=self.dataset,
@@ -241,7 +231,8 @@ def phases(config: Config, readout: bool, counts: tuple[int, int]) -> dict[str, 
         counts: images of train and of test.
     """
     limit = config.score.samples or max(counts)
-    score = sum(-(-min(count, limit) // config.score.batch) for count in counts)
+    scored = (*(min(count, limit) for count in counts), min(sum(counts), MOST_KEPT))
+    score = sum(-(-count // config.score.batch) for count in scored)
     return {"train": config.train.steps, "readout": config.readout.steps if readout else 0, "score": score}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from harness.scoring.baselines import baselines
+from harness.scoring.maps import ErrorMaps
 from harness.scoring.r2 import finite, finite_mean, grid_variance, per_factor
-from harness.scoring.records import CountGroup, DistanceError, Errors, Groups, Modularity
-from splits import Split
+from harness.scoring.records import CountGroup, DistanceError, Errors, Groups, Modularity, PerFactor
+from splits import FactorGrid, Split
 from splits.errors import InputError, NumericalError, shown
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Scorer:
         self.n = 0
         self.squared_error = np.zeros(factors)
         self.target_sum, self.target_squares = np.zeros(factors), np.zeros(factors)
+        # Of each sample's share of 1 − R²: of every factor, of their mean, of the mean without categorical factors. Sums of squares.
+        self.loss_squares = np.zeros(factors + 2)
         self.any = split.test_if == "any"
         if self.any:  # what follows only makes sense where any held-out value makes a sample test
             self._steps = [split.steps(name) for name in self.grid.names]
@@ -56,22 +59,14 @@ class Scorer:
             ValueError: for predictions of another shape.
             FloatingPointError: for predictions that are not finite, or beyond ±1e70.
         """
-        predicted = np.asarray(predictions, dtype=np.float64)
-        if predicted.shape != (len(indices), len(self.grid.sizes)):
-            raise InputError(
-                f"predictions of shape {(len(indices), len(self.grid.sizes))} are expected "
-                f"({', '.join(self.grid.names)}), got {predicted.shape}"
-            )
-        fine = np.abs(predicted) <= LARGEST_PREDICTION  # False for nan
-        if not fine.all():
-            reason = "not finite" if not np.isfinite(predicted).all() else f"beyond ±{LARGEST_PREDICTION:g}"
-            raise NumericalError(f"predictions are {reason}, first for sample {indices[~fine.all(axis=1)][0]}")
+        predicted = checked(self.grid, indices, predictions)
         targets = self.grid.targets(indices)
         squares = (predicted - targets) ** 2
         self.n += len(indices)
         self.squared_error += squares.sum(axis=0)
         self.target_sum += targets.sum(axis=0)
         self.target_squares += (targets**2).sum(axis=0)
+        self.loss_squares += (self._losses(squares) ** 2).sum(axis=0)
         if self.any:
             self._update_groups(self.grid.factors(indices), squares)
 
@@ -109,6 +104,23 @@ class Scorer:
             mse=per_factor(self.grid, mse),
         )
 
+    def sampling_error(self, population: int) -> PerFactor:
+        """The standard error of R² that comes from scoring a sample of so many samples: 0 where all were scored, None of fewer than two."""
+        mse = self.squared_error / max(self.n, 1)
+        variance = np.maximum(self.loss_squares / max(self.n, 1) - self._losses(mse) ** 2, 0)
+        left = 1 - self.n / population
+        errors = np.sqrt(variance * left / max(self.n - 1, 1)) if self.n > 1 else np.full(len(variance), np.nan)
+        *factors, mean, ordinal = (finite(error) for error in errors)
+        return PerFactor(mean=mean, mean_excl_categorical=ordinal, factors=dict(zip(self.grid.names, factors, strict=True)))
+
+    def _losses(self, squares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(…, F + 2) from squared errors (…, F)."""
+        losses = squares / grid_variance(self.grid)
+        varies = np.array(self.grid.sizes) > 1
+        ordinal = varies & np.array([kind == "ordinal" for kind in self.grid.kinds])
+        means = [losses[..., chosen].sum(axis=-1, keepdims=True) / max(chosen.sum(), 1) for chosen in (varies, ordinal)]
+        return np.concatenate([losses, *means], axis=-1)
+
     def groups(self) -> Groups:
         """The scores of all samples so far, by how many factors are held out, which one alone, and how far."""
         if not self.any:
@@ -133,6 +145,25 @@ class Scorer:
 
     def _r2(self, mse: NDArray[np.float64]) -> NDArray[np.float64]:
         return 1 - mse / grid_variance(self.grid)
+
+
+def checked(grid: FactorGrid, indices: NDArray[np.int64], predictions: ArrayLike) -> NDArray[np.float64]:
+    """The predictions (B, F) of the samples `indices` (B,), in float64.
+
+    Raises:
+        ValueError: for predictions of another shape.
+        FloatingPointError: for predictions that are not finite, or beyond ±1e70.
+    """
+    predicted = np.asarray(predictions, dtype=np.float64)
+    if predicted.shape != (len(indices), len(grid.sizes)):
+        raise InputError(
+            f"predictions of shape {(len(indices), len(grid.sizes))} are expected ({', '.join(grid.names)}), got {predicted.shape}"
+        )
+    fine = np.abs(predicted) <= LARGEST_PREDICTION  # False for nan
+    if not fine.all():
+        reason = "not finite" if not np.isfinite(predicted).all() else f"beyond ±{LARGEST_PREDICTION:g}"
+        raise NumericalError(f"predictions are {reason}, first for sample {indices[~fine.all(axis=1)][0]}")
+    return predicted
 
 
 def sample(indices: NDArray[np.int64], limit: int | None, seed: int) -> NDArray[np.int64]:
@@ -192,12 +223,28 @@ def scored(
     seed: int,
     batch_size: int,
     device: str | torch.device,
+    maps: ErrorMaps | None = None,
 ) -> Scorer:
-    """A scorer that has seen one side of the split; arguments as `score`."""
+    """A scorer that has seen one side of the split, as have `maps`; the other arguments as `score`."""
     if split.grid.sizes != data.spec.grid.sizes:
         raise InputError(f"the split is of a grid of {split.grid.sizes}, but {data.name} has {data.spec.grid.sizes}")
-    indices = sample(split.test if side == "test" else split.train, limit, seed)
     scorer = Scorer(split)
+    indices = sample(split.test if side == "test" else split.train, limit, seed)
+    for part, predictions in answers(predict, data, indices, batch_size, device):
+        scorer.update(part, predictions)
+        if maps is not None:
+            maps.update(part, predictions)
+    return scorer
+
+
+def answers(
+    predict: Callable[[Tensor], ArrayLike | Tensor],
+    data: Dataset,
+    indices: NDArray[np.int64],
+    batch_size: int,
+    device: str | torch.device,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """The samples `indices`, a batch at a time, with what is predicted for them; errors as of `checked`."""
     batches = IMAGES_HELD // (max(1, batch_size) * math.prod(data.images.shape[1:]))  # that are held at a time
     some = max(1, batches) * max(1, batch_size)
     with torch.inference_mode():
@@ -208,6 +255,6 @@ def scored(
                 predictions = predict(images)
                 if isinstance(predictions, Tensor):
                     predictions = predictions.double().cpu().numpy()
-                scorer.update(part[start : start + len(images)], predictions)
+                batch = part[start : start + len(images)]
+                yield batch, checked(data.spec.grid, batch, predictions)
                 start += len(images)
-    return scorer

@@ -1,4 +1,4 @@
-"""`ood-data bench` and `ood-data report`: train, score, sum up."""
+"""`ood-data bench`: train and score."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from click.core import ParameterSource
 from harness.bench.names import check_asked, models_named
 from harness.models.lookup import is_own
 from harness.models.names import NAMES
-from harness.report.finished import records_in, runs_in
 from harness.runs.presets import check_overrides
 from ood_data.commands.options import (
     Preset,
@@ -30,7 +29,8 @@ from ood_data.commands.options import (
     pick_device,
     stores_there,
 )
-from ood_data.commands.policy import FAILED, Command, Group, as_options
+from ood_data.commands.policy import FAILED, Group, as_options
+from ood_data.commands.rescore import rescore
 from splits.errors import InputError, MissingError
 
 if TYPE_CHECKING:
@@ -247,6 +247,9 @@ def replay(files: tuple[Path, ...], data: Path, out: Path, device: str, as_json:
         sys.exit(FAILED)
 
 
+bench.add_command(rescore)
+
+
 def _carried_out(planned: Plan, out: Path, where: torch.device, jobs: int | None, dry_run: bool) -> Report:
     """What came of a plan, or what would."""
     from harness.bench.estimate import time_in_words
@@ -274,39 +277,3 @@ def _answer(report: Report, as_json: bool) -> None:
     click.echo(json.dumps(report.data) if as_json else as_options("\n".join(report.lines)))
     if not report.ok:
         sys.exit(FAILED)
-
-
-@click.command("report", cls=Command)
-@click.argument("runs", default="runs/", type=click.Path(path_type=Path))
-@click.option(
-    "--out", default="report/", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Where the report goes."
-)
-@json_option
-def report_command(runs: Path, out: Path, as_json: bool) -> None:
-    """Sum up the run folders, or the records, in RUNS: tables (CSV), pictures (PNG) and one self-contained page, index.html.
-
-    \b
-    Example:
-      ood-data report runs/ --out report/
-    """
-    if not runs_in(runs) and not records_in(runs):
-        raise MissingError(
-            f"no finished run in {runs}: give the folder of your runs, or make some with `ood-data bench --model cnn`"
-        )
-
-    # Only now what imports torch and matplotlib.
-    from harness.report.html import report
-    from harness.report.leaderboard import collect, mixtures
-    from harness.report.tables import overviews, score_table
-    from harness.scoring.baselines import EXPLAINED
-    from splits.formatting import table
-
-    rows = collect(runs)
-    files = report(rows, out)
-    if as_json:
-        click.echo(json.dumps({"files": [str(file) for file in files]}))
-    else:
-        for dataset, lines in overviews(rows):
-            click.echo("\n".join([f"{dataset}, R² on test:", *table(lines), ""]))
-        click.echo("\n".join([*table(score_table(rows)), EXPLAINED, *mixtures(rows)]))
-        click.echo(f"open {out / 'index.html'}")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from splits.errors import InputError
+from harness.report.finished import runs_in
+from splits.errors import InputError, MissingError
 
 if TYPE_CHECKING:
     import torch
@@ -187,6 +188,14 @@ def factors(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
             found[key] = float(value)
         except ValueError:
             raise click.BadParameter(f"{key}={value}: a number is expected", ctx, param) from None
+    return found
+
+
+def finished_runs(run: Path) -> list[Path]:
+    """The folders of finished runs that a path names."""
+    found = runs_in(run)
+    if not found:
+        raise MissingError(f"{run} is neither a finished run nor a folder of them: runs/DATASET/KIND/MODEL/… has a scores.json")
     return found
 
 

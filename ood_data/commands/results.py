@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from harness.report.finished import runs_in
-from ood_data.commands.options import json_option
+from ood_data.commands.options import finished_runs, json_option
 from ood_data.commands.policy import FAILED, Group
 from splits.errors import MissingError
 
@@ -46,7 +45,7 @@ def submit(runs: tuple[Path, ...], folder: Path, as_json: bool) -> None:
       ood-data results submit runs/dsprites/random/cnn/0-1f2e3d4c
       ood-data results submit runs/ --to results/
     """
-    folders = [found for run in runs for found in _finished(run)]
+    folders = [found for run in runs for found in finished_runs(run)]
 
     from harness.report.result_record import ResultRecord  # torch
 
@@ -57,14 +56,6 @@ def submit(runs: tuple[Path, ...], folder: Path, as_json: bool) -> None:
         record.write(path)
     written = [str(folder / record.path) for record in records]
     click.echo(json.dumps({"files": written}) if as_json else "\n".join(written))
-
-
-def _finished(run: Path) -> list[Path]:
-    """The folders of finished runs that a path names."""
-    found = runs_in(run)
-    if not found:
-        raise MissingError(f"{run} is neither a finished run nor a folder of them: runs/DATASET/KIND/MODEL/… has a scores.json")
-    return found
 
 
 @results.command("check")

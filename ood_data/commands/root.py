@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from ood_data.commands import bench, data, flow, generate, results, show, split
+from ood_data.commands import bench, data, flow, generate, report, results, show, split
 from ood_data.commands.policy import Commands, InOptions
 
 
@@ -34,5 +34,5 @@ def main(debug: bool) -> None:
 
 
 data.data.add_command(show.show)
-for command in (split.split, generate.generate, data.data, bench.bench, bench.report_command, results.results, flow.flow):
+for command in (split.split, generate.generate, data.data, bench.bench, report.report_command, results.results, flow.flow):
     main.add_command(command)

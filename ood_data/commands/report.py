@@ -1,0 +1,52 @@
+"""`ood-data report`: sum up what was trained and scored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from harness.report.finished import records_in, runs_in
+from ood_data.commands.options import data_option, json_option
+from ood_data.commands.policy import Command
+from splits.errors import MissingError
+
+
+@click.command("report", cls=Command)
+@click.argument("runs", default="runs/", type=click.Path(path_type=Path))
+@click.option(
+    "--out", default="report/", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Where the report goes."
+)
+@data_option
+@json_option
+def report_command(runs: Path, out: Path, data: Path, as_json: bool) -> None:
+    """Sum up the run folders, or the records, in RUNS: tables (CSV), pictures (PNG) and one self-contained page, index.html.
+
+    The page shows where models fail, as far as the runs kept that; pictures of datasets other than dSprites are taken from --data.
+
+    \b
+    Example:
+      ood-data report runs/ --out report/
+    """
+    if not runs_in(runs) and not records_in(runs):
+        raise MissingError(
+            f"no finished run in {runs}: give the folder of your runs, or make some with `ood-data bench --model cnn`"
+        )
+
+    # Only now what imports torch and matplotlib.
+    from harness.report.html import report
+    from harness.report.leaderboard import collect, mixtures
+    from harness.report.tables import overviews, score_table
+    from harness.scoring.baselines import EXPLAINED
+    from splits.formatting import table
+
+    rows = collect(runs)
+    files = report(rows, out, data if data.is_dir() else None)
+    if as_json:
+        click.echo(json.dumps({"files": [str(file) for file in files]}))
+    else:
+        for dataset, lines in overviews(rows):
+            click.echo("\n".join([f"{dataset}, R² on test:", *table(lines), ""]))
+        click.echo("\n".join([*table(score_table(rows)), EXPLAINED, *mixtures(rows)]))
+        click.echo(f"open {out / 'index.html'}")
