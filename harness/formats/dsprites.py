@@ -1,7 +1,8 @@
-"""The dSprites images (Matthey et al., 2017), rendered exactly: 737,280 binary pictures without a download.
+"""The dSprites images (Matthey et al., 2017), rendered by recovered rules: 737,280 binary pictures without a download.
 
 The rules were recovered from real images: they give all 4,096 pixels of 401 of 401 of them, and a sum over all images two white
-pixels from the published mean. Call the result "re-rendered", not "the original file"; `ood-data data convert` takes that.
+pixels from the published mean. Call the result "re-rendered", not "the original file"; `ood-data data convert` takes that. Some pixels of
+a few images differ from it: docs/explanation/reconstruction.md has what is known of them.
 
 Units are pixels, x to the right, y down; the centre of pixel (row, column) is (column + ½, row + ½). A picture is a polygon on a
 lattice of 1/256 pixel, filled by the even-odd rule without antialiasing, so everything after the vertices is whole numbers.

@@ -158,7 +158,7 @@ def generate_celebglow(
 @overwrite_option("First remove a store of that name that is already there.")
 @json_option
 def generate_dsprites(root: Path, orientations: int, overwrite: bool, as_json: bool) -> None:
-    """Render all 737,280 images of dSprites exactly, without a download.
+    """Render all 737,280 images of dSprites by recovered rules, without a download.
 
     After an interruption, run the same command again to continue.
 
