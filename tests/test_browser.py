@@ -151,9 +151,9 @@ def test_every_control_does_something(opened: Callable[..., Any]) -> None:
     page.keyboard.press("ArrowRight")
     page.locator(".track input").nth(2).focus()
     page.keyboard.press("ArrowRight")
-    assert "No answers were kept" in page.locator(".note").inner_text()
+    assert "No answers were kept" in page.locator(".panel .note").inner_text()
     page.locator(".check input").uncheck()
-    assert page.locator(".note").inner_text() == ""
+    assert page.locator(".panel .note").inner_text() == ""
     choice(page, "Beside it").select_option(label="mlp")
     assert page.locator(".maps canvas").count() == 2
     choice(page, "Walk along").select_option(label="x-position")
@@ -199,7 +199,7 @@ def test_a_link_restores_the_view(opened: Callable[..., Any]) -> None:
     again = opened("#" + page.url.partition("#")[2])
     for one in (page, again):
         one.wait_for_timeout(100)
-    for selector in (".side", ".sliders", ".key", ".story"):
+    for selector in (".side", ".sliders", ".key", ".views > .story"):
         assert page.locator(selector).inner_text() == again.locator(selector).inner_text()
     chosen = "[...document.querySelectorAll('.explorer select')].map(select => select.value)"
     assert page.evaluate(chosen) == again.evaluate(chosen)

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from harness.bench.execute import execute
 from harness.bench.plan import plan as plan_bench
 from harness.report import figures, html
+from harness.report.colors import colors_of
 from harness.report.html import report
 from harness.report.leaderboard import PUBLISHED, collect, leaderboard, mixtures
 from harness.report.tables import overviews, score_table, score_text
@@ -208,6 +209,32 @@ def test_a_model_that_was_not_trained_says_so() -> None:
     (row,) = leaderboard([scores.model_copy(update={"steps": 0})])
     assert row.label == "mlp (untrained)"
     assert score_table([row])[1][2] == "mlp (untrained)"
+
+
+def test_a_row_that_was_not_trained_renames_no_other() -> None:
+    scores = RunScores.read(next(BEFORE.glob("blocks/extrapolation/mlp/*/scores.json")))
+    untrained = scores.model_copy(update={"steps": 0, "fingerprint": "bbbb"})
+    settings = {scores.fingerprint: {"train.steps": "3"}, "bbbb": {"train.steps": "0"}}
+    assert {row.label for row in leaderboard([scores, untrained], configs=settings)} == {"mlp", "mlp (untrained)"}
+
+
+def test_references_that_are_always_right_and_an_empty_column_take_no_room() -> None:
+    rows = [row for row in collect(BEFORE) if row.kind == "composition"]
+    header, *lines = score_table(rows)
+    assert "published" not in header
+    assert [line[2] for line in lines if line[2].startswith("(")] == ["(train-mean)"]
+    assert all(len(line) == len(header) for line in lines)
+
+
+def test_a_models_colour_is_its_own_and_what_is_cut_is_marked() -> None:
+    scores = RunScores.read(next(BEFORE.glob("blocks/extrapolation/mlp/*/scores.json")))
+    far = scores.model_copy(update={"r2": scores.r2.model_copy(update={"mean": -7.5}), "model": "pcl"})
+    alone, both = leaderboard([scores]), leaderboard([scores, far])
+    assert colors_of(alone)[0] == colors_of(both)[[row.model for row in both].index("mlp")]
+    drawn = figures.render(figures.leaderboard(both), "svg").decode()
+    assert "◀ -7.50" in drawn
+    assert "prefers-color-scheme:dark" in drawn
+    assert figures.INK not in drawn.replace(f"--ink:{figures.INK}", "")
 
 
 def test_a_copy_of_a_run_is_no_second_seed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

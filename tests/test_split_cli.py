@@ -18,7 +18,7 @@ from cli import main
 from helpers.hostile import npy_header, npz, peak_of, zeros
 from helpers.specs import COUNTS, GOOD
 from splits.export import write, written_whole
-from splits.plot import plot
+from splits.plot import _marked, plot
 from splits.published import compare, labels_file
 
 ROOT = Path(splits.__file__).parents[1]
@@ -338,3 +338,10 @@ def test_check_names_what_is_missing_or_torn(published: Path) -> None:
     absent = ood_data("celebglow", "--kind", "composition", "--check", published)
     assert absent.returncode == 1
     assert f"celebglow, composition: not compared with the published labels in {published}" in absent.stdout
+
+
+def test_a_plot_labels_where_held_out_values_begin_and_end() -> None:
+    axis = splits.load_spec("dsprites").grid["x-position"]
+    assert list(_marked(axis, range(25, 32))) == [0, 25, 31]
+    assert list(_marked(axis, (7, 15))) == [0, 7, 15, 31]
+    assert list(_marked(splits.load_spec("mpi3d").grid["height"], (2,))) == [0, 1, 2]

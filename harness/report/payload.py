@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +144,16 @@ def _row(row: LeaderboardRow, split: int) -> dict[str, Any]:
         "device": first.device,
         "seconds": [first.seconds.train, first.seconds.score],
         "settings": setup.settings() if setup else {},
-        "made": {} if setup is None else setup.versions | {"commit": setup.commit},
+        "made": {} if setup is None else setup.versions | {"commit": setup.commit, "finished": _finished(source)},
         "log": _log(source),
     }
+
+
+def _finished(source: Source | None) -> str:
+    """When a run's scores were written, which tells versions of a user's code apart; "" for a record, which does not say."""
+    if source is None or source.path.name != SCORES:
+        return ""
+    return datetime.fromtimestamp(source.path.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _log(source: Source | None) -> list[list[Any]]:

@@ -71,7 +71,7 @@ function pdf(jpeg, width, height) {
     `<</Length ${draw.length}>>`,
   ];
   /** @type {(string | Uint8Array)[]} */ const parts = ["%PDF-1.4\n"];
-  const places = [];
+  /** @type {number[]} */ const places = [];
   let at = parts[0].length;
   const put = (/** @type {string | Uint8Array} */ part) => (parts.push(part), (at += part.length));
   objects.forEach((object, index) => {

@@ -40,6 +40,7 @@ class Explorer {
     this.maps = h("div", { class: "maps" });
     this.key = h("p", { class: "key" });
     this.story = h("p", { class: "story" });
+    this.pair = h("p", { class: "note" });
     /** @type {[string, string][]} */ const models = rows.map((row) => [row.key, row.label]);
     const pick = (/** @type {"a" | "b"} */ side) => (/** @type {string} */ key) => {
       state[side] = rows.find((row) => row.key === key) ?? null;
@@ -67,7 +68,7 @@ class Explorer {
       "div", { class: "explorer" },
       h("div", { class: "panel" }, this.models, this.picture, this.said, h("div", { class: "sliders" }, ...this.sliders.map((slider) => slider.element)),
         grid.split.draws && h("label", { class: "check" }, every, "also cells without kept answers"), this.note),
-      h("div", { class: "views" }, this.story,
+      h("div", { class: "views" }, this.story, this.pair,
         h("h3", {}, "A walk across the border of train"), this.walkChoices, h("div", { class: "frame" }, this.strip), this.key,
         takeaway(() => `${named(state.split)}-walk-${grid.names[state.walk]}`, () => this.strip, () => stripLines(now)),
         h("h3", {}, "Where the error is"), this.mapChoices, this.maps),
@@ -102,6 +103,7 @@ class Explorer {
       h("span", { class: "quiet" }, "Lines: the mean over everything scored with that value. Dots: the answers to these pictures."),
     );
     this.story.replaceChildren(...(state.a ? story(state.a, this.now) : []));
+    this.pair.textContent = state.a && state.b && state.a !== state.b ? pairedStory(this.now, state.a, state.b) : "";
     void this.buildMaps(grid);
     this.draw();
   }
@@ -204,7 +206,9 @@ class Slider {
   /** @param {Explorer} explorer @param {number} axis */
   constructor(explorer, axis) {
     const { grid } = explorer.now;
-    [this.explorer, this.axis, this.grid] = [explorer, axis, grid];
+    this.explorer = explorer;
+    this.axis = axis;
+    this.grid = grid;
     this.value = h("b", {});
     this.input = h("input", { type: "range", min: 0, max: Math.max(1, grid.sizes[axis] - 1), step: 1, disabled: grid.sizes[axis] < 2, "aria-label": grid.names[axis] });
     this.input.addEventListener("input", () => {

@@ -2,7 +2,7 @@
 // All rows, sorted and filtered; each opens to what is known of it.
 
 const board = { dataset: "", kind: "", family: "", preset: "", text: "", sort: "rank", down: false, open: /** @type {Set<number>} */ (new Set()) };
-const MOST_ROWS = 300; // that are shown at once
+const MOST_ROWS = 300, MOST_MODELS = 12; // that are shown at once, of the leaderboard and of the overview
 
 /** A table of models by kinds of split for each dataset. */
 function overview() {
@@ -15,13 +15,14 @@ function overview() {
     const lines = [...models.values()].map((rows) => splits.map((split) => rows.find((row) => row.split === split.number)));
     lines.sort((p, q) => splits.reduce((sum, _, at) => sum || (q[at]?.r2 ?? -Infinity) - (p[at]?.r2 ?? -Infinity) || 0, 0));
     const cell = (/** @type {RowData | undefined} */ row) => h("td", {}, row ? h("button", { type: "button", class: "number", style: { background: shade(row.r2) }, title: `${row.label} on ${dataset}, ${INDEX.splits[row.split].kind}`, onclick: () => show(row, "leaderboard") }, number(row.r2)) : "–");
-    const body = lines.slice(0, 40).map((rows) => {
+    const body = lines.slice(0, MOST_MODELS).map((rows) => {
       const one = /** @type {RowData} */ (rows.find(Boolean));
       return h("tr", {}, h("td", {}, h("i", { class: "dot", style: { background: one.color } }), one.label), ...rows.map(cell));
     });
     const references = /** @type {[string, string][]} */ ([["train_mean", "(train-mean)"], ["clip", "(clip)"]]).map(([name, label]) =>
       h("tr", { class: "reference" }, h("td", {}, label), ...splits.map((split) => h("td", {}, split.reference[name][""] > 0.9995 ? "" : number(split.reference[name][""])))));
-    element.append(h("div", {}, h("h3", {}, dataset), wide(`${dataset}, R² by kind of split`, ["", ...splits.map((split) => split.kind)], [...body, ...references])));
+    element.append(h("div", {}, h("h3", {}, dataset), wide(`${dataset}, R² by kind of split`, ["", ...splits.map((split) => split.kind)], [...body, ...references]),
+      lines.length > MOST_MODELS && h("p", { class: "quiet" }, `The best ${MOST_MODELS} of ${lines.length}.`)));
   }
 }
 

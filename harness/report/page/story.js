@@ -65,3 +65,37 @@ function shade(r2) {
   const part = Math.log(Math.min(8, Math.max(0.02, 1 - r2)) / 0.02) / Math.log(400);
   return `color-mix(in srgb, var(--test) ${Math.round(55 * part)}%, transparent)`;
 }
+
+/**
+ * Two models on the same cells: on how many test cells the first errs less, and by how much, paired by cell. An error of the mean that
+ * takes cells as independent would be too small, as neighbours fail alike: it is taken over the values of the factor that varies most.
+ * @param {Opened} now @param {RowData} a @param {RowData} b
+ */
+function paired(now, a, b) {
+  const { grid, answers } = now, factors = grid.sizes.length;
+  const variance = grid.sizes.map((size) => (size > 1 ? (size + 1) / (12 * (size - 1)) : Infinity));
+  const loss = (/** @type {RowData} */ row, /** @type {number} */ place, /** @type {number[]} */ cell) =>
+    cell.reduce((sum, value, axis) => sum + (answers.at(row.answers, place, axis) - grid.target(axis, value)) ** 2 / variance[axis], 0) / factors;
+  const most = grid.kept.reduce((best, values, axis) => (values.length > grid.kept[best].length ? axis : best), 0);
+  /** @type {Map<number, number[]>} */ const groups = new Map();
+  let n = 0, wins = 0;
+  for (let place = 0; place < grid.keptCount; place++) {
+    const cell = grid.cell(place);
+    if (!grid.isTest(cell)) continue;
+    const gain = loss(b, place, cell) - loss(a, place, cell);
+    n++;
+    wins += Number(gain > 0);
+    groups.set(cell[most], [...(groups.get(cell[most]) ?? []), gain]);
+  }
+  const means = [...groups.values()].map((gains) => gains.reduce((sum, gain) => sum + gain, 0) / gains.length);
+  const mean = means.reduce((sum, each) => sum + each, 0) / means.length;
+  const error = Math.sqrt(means.reduce((sum, each) => sum + (each - mean) ** 2, 0) / Math.max(1, means.length - 1) / means.length);
+  return { n, wins, mean, error, groups: means.length, by: grid.names[most] };
+}
+
+/** The same in words. @param {Opened} now @param {RowData} a @param {RowData} b */
+function pairedStory(now, a, b) {
+  const found = paired(now, a, b);
+  if (!found.n) return "";
+  return `On the same ${found.n.toLocaleString("en")} kept test cells ${a.label} errs less than ${b.label} on ${percent(found.wins / found.n)}; its R² there is ${number(Math.abs(found.mean), 3)} ${found.mean < 0 ? "lower" : "higher"} (standard error ${number(found.error, 3)}, over ${found.groups} values of ${found.by}).`;
+}

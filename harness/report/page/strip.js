@@ -11,7 +11,7 @@ function drawStrip(opened, canvas) {
   const { grid, answers, pictures } = opened, { walk, of, cell } = state;
   const size = grid.sizes[walk], width = Math.max(300, canvas.parentElement.clientWidth);
   const room = width - STRIP.left - STRIP.right, step = room / size;
-  const thumb = pictures.any ? Math.min(56, Math.max(30, step)) : 0, top = thumb ? thumb + 12 : 8;
+  const thumb = pictures.any ? Math.min(56, Math.max(30, step - 4)) : 0, top = thumb ? thumb + 12 : 8;
   const context = sized(canvas, width, top + STRIP.chart + STRIP.bottom);
   const x = (/** @type {number} */ value) => STRIP.left + (value + 0.5) * step;
   const low = -0.2, high = 1.2, y = (/** @type {number} */ target) => top + STRIP.chart * (1 - (Math.min(high, Math.max(low, target)) - low) / (high - low));
