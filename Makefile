@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow test-browser gauntlet test-lowest coverage check lint types imports leaderboard docs format clean
+.PHONY: demo test test-slow test-cluster test-browser gauntlet test-lowest coverage check lint types imports leaderboard docs format clean
 
 demo: $(VENV)/installed
 	$(BIN)/ood-data generate celebglow --out demo/ --persons 24
@@ -17,11 +17,15 @@ test: $(VENV)/dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 test-slow: $(VENV)/dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "not browser"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "not browser and not cluster"
 
 # The report's page in the system's Chromium (Debian: apt-get install chromium); screenshots stay in build/browser/.
 test-browser: $(VENV)/browser
 	BROWSER_ARTEFACTS=build/browser $(BIN)/pytest -m browser tests/test_browser.py
+
+# SLURM, of Debian's packages slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge, and Dask: each started and ended by the tests.
+test-cluster: $(VENV)/dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m cluster tests/test_engines.py
 
 # Kills, flipped bits, strange files, lying servers, full disks at random, for under an hour. GAUNTLET_SEED=… repeats it.
 gauntlet: $(VENV)/dev

@@ -132,7 +132,7 @@ def test_where_processes_cannot_work_together_one_run_goes_at_a_time(
         raise OSError(errno.EROFS, "Read-only file system")  # as where /dev/shm is: it names no file
 
     monkeypatch.setattr(type(multiprocessing.get_context("spawn")), "Lock", lock)
-    monkeypatch.setattr("harness.bench.execute.ProcessPoolExecutor", None)
+    monkeypatch.setattr("harness.bench.processes.ProcessPoolExecutor", None)
     with caplog.at_level(logging.WARNING):
         outcomes = execute(planned(blocks_root, tmp_path, "mlp", kinds=["random", "composition"]).runs, CPU, jobs=2, progress=False)
     assert [outcome.error for outcome in outcomes] == ["", ""]

@@ -17,7 +17,7 @@ from celebglow.info import BUNDLED
 from celebglow.pipeline import CelebGlowPipeline
 from cli import main
 from harness import machine
-from harness.bench.execute import attempt
+from harness.bench.outcome import attempt
 from harness.runs.run import Run
 from helpers.commands import ROOT
 from helpers.files import no_file_above

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,7 +40,18 @@ class Estimate:
 
 
 def estimate(runs: Iterable[Run], out: Path, device: torch.device) -> Estimate:
-    """The time that runs will take, from the seconds a step that finished runs in `out` took.
+    """The time that runs will take, one after the other; see `seconds_of`."""
+    total, unknown = 0.0, dict[str, None]()
+    for run, seconds in seconds_of(runs, out, device):
+        if seconds is None:
+            unknown[run.model] = None
+        else:
+            total += seconds
+    return Estimate(total, tuple(unknown))
+
+
+def seconds_of(runs: Iterable[Run], out: Path, device: torch.device) -> Iterator[tuple[Run, float | None]]:
+    """The time that each run will take, from the seconds a step that finished runs in `out` took.
 
     Only runs of the same model, batch and precision on a CPU, or on a GPU, are compared with; of what has none, nothing is said.
 
@@ -50,7 +61,6 @@ def estimate(runs: Iterable[Run], out: Path, device: torch.device) -> Estimate:
         device: where they will run.
     """
     measured = _measured(out)
-    total, unknown = 0.0, []
 
     @cache
     def counts(data: Path, dataset: str, kind: str) -> tuple[int, ...]:
@@ -60,11 +70,10 @@ def estimate(runs: Iterable[Run], out: Path, device: torch.device) -> Estimate:
         train, readout, score = (measured.get((*_key(run.model, run.config, device.type), phase)) for phase in PHASES)
         steps = run.steps - run.config.train.steps
         if train is None or score is None or (steps and readout is None):
-            unknown.append(run.model)
+            yield run, None
             continue
         images = sum(min(count, run.config.score.samples or count) for count in counts(run.data, run.dataset, run.kind))
-        total += run.config.train.steps * train + steps * (readout or 0.0) + images * score
-    return Estimate(total, tuple(dict.fromkeys(unknown)))
+        yield run, run.config.train.steps * train + steps * (readout or 0.0) + images * score
 
 
 def _key(model: str, config: Config, device: str) -> tuple[Any, ...]:

@@ -1,54 +1,56 @@
-"""Carry out runs, several at once on the cores of one machine: one that fails, or a process that dies, stops no other."""
+"""Carry out runs, several at once: on the cores of one machine, or wherever an executor has them done. One that fails stops no other.
+
+This is the one place that knows about executors. An executor is any `concurrent.futures.Executor`: those of SLURM and Dask are in
+`harness.bench.slurm` and `harness.bench.dask`. What a task does is `carry_out`, and what came of it is in the folders of its runs, so
+that a task has no result, and may be done twice, in part, or not at all.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import multiprocessing
-import os
-import signal
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from harness.io.failures import in_words
+from harness.bench.outcome import Outcome, attempt, failed, outcome_of
+from harness.bench.processes import in_processes, why_not
 from harness.io.progress import Bar, progress_bar
-from harness.machine import cores, keep_freed_memory, lacking
-from harness.models import find
-from harness.models.lookup import is_own
+from harness.machine import cores
 from harness.report.tables import score_text
-from harness.runs.records import RunScores
+from harness.runs.records import FAILURE
 from harness.runs.run import Run
-from splits.errors import OodDataError
 
 logger = logging.getLogger(__name__)
 
-REPORT_SECONDS = 0.5  # between a run's messages about its progress
+TRIES = 3  # of a task, or of a run's process in it, that dies
+LOOK_SECONDS = 5.0  # between looks into the folders of runs that are done elsewhere
+BUSY_SECONDS = 10.0  # between tries of a run that another process is at
+
+Pack = Callable[[Sequence[Run]], Sequence[Sequence[Run]]]  # the runs of each task
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A run and its scores, or why it has none; `defect`: that is nothing that a user can cause."""
-
-    run: Run
-    scores: RunScores | None
-    error: str = ""
-    defect: bool = False
+def singly(runs: Sequence[Run]) -> Sequence[Sequence[Run]]:
+    """Each run is a task."""
+    return [[run] for run in runs]
 
 
 def execute(
-    runs: Iterable[Run], device: str | torch.device = "cpu", jobs: int | None = None, progress: bool = True
+    runs: Iterable[Run],
+    device: str | torch.device = "cpu",
+    jobs: int | None = None,
+    progress: bool = True,
+    executor: Executor | None = None,
+    pack: Pack = singly,
 ) -> list[Outcome]:
     """Execute runs; one that fails doesn't stop the others.
 
@@ -56,20 +58,22 @@ def execute(
         runs: whichever; those that are done cost nothing.
         device: where to compute.
         jobs: processes at the same time; None: one per core on a CPU, as small networks gain little from a second thread, else one.
+            With an executor, in each task; None: one.
         progress: show a bar on stderr.
+        executor: whose tasks do the runs, on machines that see the same folders; None: this machine does them.
+        pack: which runs make a task of the executor's.
 
     Returns:
         the outcomes in the order of `runs`.
     """
     runs, device = list(runs), torch.device(device)
     todo = [run for run in runs if run.state != "done"]
-    jobs = jobs_of(len(todo), device, jobs)
-    if jobs > 1 and (reason := _no_processes()):
-        logger.warning("one run at a time, as processes cannot work together here: %s (is /dev/shm writable?)", reason)
-        jobs = 1
     outcomes = {run.folder: attempt(run, device) for run in runs if run.state == "done"}
     with _Bar(len(todo), progress) as bar:
-        finished = _in_processes(todo, device, jobs, bar) if jobs > 1 else _in_turn(todo, device, bar)
+        if executor is None:
+            finished = _here(todo, device, jobs, bar)
+        else:
+            finished = _elsewhere(todo, device, jobs, bar, executor, pack)
         for position, outcome in enumerate(finished, start=1):
             outcomes[outcome.run.folder] = outcome
             result = outcome.error if outcome.scores is None else f"R² {score_text(outcome.scores.r2.mean)}"
@@ -83,33 +87,79 @@ def jobs_of(runs: int, device: torch.device, jobs: int | None) -> int:
     return min(jobs or (cores() if device.type == "cpu" else 1), max(runs, 1))
 
 
-def _no_processes() -> str:
-    """Why several processes cannot work together here, which takes semaphores of the system's; "" if they can."""
-    try:
-        multiprocessing.get_context("spawn").Lock()
-    except (OSError, ImportError) as error:  # which names no file; ImportError where there are none at all
-        return str(error)
-    return ""
+def _here(runs: list[Run], device: torch.device, jobs: int | None, bar: _Bar) -> Iterator[Outcome]:
+    jobs = jobs_of(len(runs), device, jobs)
+    if jobs > 1 and (reason := why_not()):
+        logger.warning("one run at a time, as processes cannot work together here: %s (is /dev/shm writable?)", reason)
+        jobs = 1
+    if jobs > 1:
+        yield from in_processes(runs, device, jobs, bar.at)
+        return
+    for run in runs:
+        outcome = attempt(run, device, partial(bar.at, run.folder))
+        bar.at(run.folder, 1)
+        yield outcome
 
 
-def attempt(run: Run, device: torch.device, progress: Callable[[float], None] = lambda part: None) -> Outcome:
-    """Execute one run and keep its error."""
-    code: tuple[Path, ...] = ()
-    try:
-        code = find(run.model).code
-        return Outcome(run, run.execute(device, progress))
-    except (Exception, SystemExit) as error:  # whatever a user's model raises, the other runs go on
-        logger.debug("%s", run, exc_info=True)
-        text = " ".join((in_words(error) if isinstance(error, OSError) else str(error)).split())
-        where = next((frame for frame in reversed(traceback.extract_tb(error.__traceback__)) if Path(frame.filename) in code), None)
-        if where is not None:  # in the user's code
-            return Outcome(run, None, f"{type(error).__name__}: {text} ({where.filename}:{where.lineno})")
-        if lack := lacking(error):
-            return Outcome(run, None, f"{lack}; run the same command again to continue it, perhaps with fewer `jobs`")
-        if isinstance(error, OodDataError | OSError):
-            return Outcome(run, None, text)
-        whose = f"a mistake in your {run.model}, or a defect" if is_own(run.model) else "a defect, please report it"
-        return Outcome(run, None, f"{whose}: {type(error).__name__}: {text}", defect=True)
+def submit(
+    runs: Sequence[Run], device: torch.device, jobs: int | None, executor: Executor, pack: Pack
+) -> dict[Future[None], Sequence[Run]]:
+    """Hand tasks to an executor, all at once if it has a `batch`; what each holds."""
+    with getattr(executor, "batch", contextlib.nullcontext)():
+        return {executor.submit(carry_out, _anywhere(part), device, jobs or 1): part for part in pack(runs)}
+
+
+def _anywhere(runs: Iterable[Run]) -> list[Run]:
+    """The runs, with paths that hold in whichever folder a task is."""
+    return [replace(run, data=run.data.absolute(), out=run.out.absolute()) for run in runs]
+
+
+def carry_out(runs: list[Run], device: torch.device, jobs: int) -> None:
+    """What a task does, on whatever machine: its runs, in processes of their own, so that one that dies is not the end of the task.
+
+    A run that another process is at is tried again: that process may be dying, with the task that had the run before.
+    """
+    multiprocessing.current_process().daemon = False  # as Dask's workers are, which then could have no processes
+    for busy in range(TRIES):
+        if busy:
+            time.sleep(BUSY_SECONDS)
+        runs = [outcome.run for outcome in in_processes(runs, device, jobs, tries=TRIES) if outcome.busy]
+        if not runs:
+            break
+
+
+def _elsewhere(
+    runs: list[Run], device: torch.device, jobs: int | None, bar: _Bar, executor: Executor, pack: Pack
+) -> Iterator[Outcome]:
+    """The outcomes of runs that an executor has done, each when its task ends. A task that dies is tried again."""
+    for run in runs:
+        (run.folder / FAILURE).unlink(missing_ok=True)
+    for tries in range(1, TRIES + 1):
+        tasks, left = submit(runs, device, jobs, executor, pack), []
+        running = set(tasks)
+        while running:
+            ended, running = wait(running, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
+            for task in ended:
+                for run in tasks[task]:
+                    if not run.is_done and not (run.folder / FAILURE).exists() and tries < TRIES:
+                        left.append(run)
+                        continue
+                    bar.at(run.folder, 1)
+                    yield _outcome(run, task)
+            for run in (run for task in running for run in tasks[task] if run.is_done):
+                bar.at(run.folder, 1)
+        if not left:
+            break
+        runs = left
+
+
+def _outcome(run: Run, task: Future[None]) -> Outcome:
+    """What came of a run whose task has ended and is not tried again."""
+    outcome = outcome_of(run)
+    if outcome.scores is None and not outcome.error:
+        error = "it was cancelled" if task.cancelled() else task.exception() or "another process may be at it"
+        return failed(run, f"{TRIES} tasks ended without it: {' '.join(str(error).split())}")
+    return outcome
 
 
 class _Bar:
@@ -153,94 +203,3 @@ class _Bar:
 
     def __exit__(self, *_: object) -> None:
         self._bar.__exit__(None, None, None)
-
-
-def _in_turn(runs: list[Run], device: torch.device, bar: _Bar) -> Iterator[Outcome]:
-    for run in runs:
-        outcome = attempt(run, device, partial(bar.at, run.folder))
-        bar.at(run.folder, 1)
-        yield outcome
-
-
-def _in_processes(runs: list[Run], device: torch.device, jobs: int, bar: _Bar) -> Iterator[Outcome]:
-    """One process that dies takes a pool with it. Which of its runs was at fault isn't known until there is but one process."""
-    most = jobs
-    while runs:
-        jobs, broken = min(jobs, len(runs)), []
-        for run, outcome in _in_pool(runs, device, jobs, bar):
-            if outcome is None:
-                broken.append(run)
-                continue
-            bar.at(run.folder, 1)
-            yield outcome
-        runs = sorted(broken, key=runs.index)
-        if runs and jobs == 1:
-            bar.at(runs[0].folder, 1)
-            yield Outcome(
-                runs.pop(0), None, "its process died, perhaps for lack of memory: run the same command again to continue it"
-            )
-            jobs = most
-        elif runs:
-            jobs //= 2
-            logger.warning("a process died, perhaps for lack of memory: going on with %d at a time", jobs)
-
-
-def _in_pool(runs: list[Run], device: torch.device, jobs: int, bar: _Bar) -> Iterator[tuple[Run, Outcome | None]]:
-    """The runs as they end; None for those that were running or waiting when a process died."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
-
-    def listen() -> None:
-        while True:
-            bar.at(*queue.get())
-
-    # Never written to from here, and not waited for: a worker that was killed may hold the queue's lock for ever.
-    threading.Thread(target=listen, daemon=True).start()
-    level = logging.getLogger().level
-    pool = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(queue, level))
-    try:
-        futures = {pool.submit(_work, run, device): run for run in runs}
-        for future in as_completed(futures):
-            try:
-                yield futures[future], future.result()
-            except BrokenProcessPool:
-                yield futures[future], None
-    except BaseException:
-        for process in list(pool._processes.values()):
-            process.terminate()  # a run continues from its checkpoint
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_queue: Any = None
-
-
-def _start_worker(queue: Any, level: int) -> None:
-    global _queue
-    _queue = queue
-    logging.basicConfig(level=logging.DEBUG if level <= logging.DEBUG else logging.WARNING, format="%(message)s")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
-    keep_freed_memory()
-    sys.stdout = sys.stderr  # what a user's model prints
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)  # killed without a word: a worker must not go on by itself
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _work(run: Run, device: torch.device) -> Outcome:
-    last = time.monotonic()
-
-    def report(done: float) -> None:
-        nonlocal last
-        if time.monotonic() - last > REPORT_SECONDS:
-            last = time.monotonic()
-            with contextlib.suppress(OSError):
-                _queue.put((run.folder, done))
-
-    return attempt(run, device, report)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.bench.estimate import lacking
-from harness.bench.execute import Outcome
+from harness.bench.outcome import Outcome
 from harness.bench.plan import Gap, Plan
 from harness.models import MODELS, families
 from harness.report.leaderboard import leaderboard, mixtures

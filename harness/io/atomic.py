@@ -8,20 +8,27 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from splits.errors import DamagedError
+from splits.errors import DamagedError, OodDataError
+
+PARTIAL = ".partial"  # the end of the name of a file that is being written
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, writer: str = "", check: Callable[[], None] = lambda: None) -> None:
     """Write, sync and rename: `path` holds its old content or all of `data`, whatever happens.
+
+    Args:
+        path, data: what to write.
+        writer: a name of its own, where two may write at once: then neither writes into the other's half.
+        check: called when all is written, before the file is put in place; what it raises prevents that.
 
     Raises:
         OSError: naming `path` and, if the disk is full, the bytes that it needs; nothing half-written is left.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + (f".{writer}" if writer else "") + PARTIAL)
     try:
         with contextlib.suppress(FileNotFoundError):
             if not _is_own(partial.lstat()):
@@ -30,11 +37,14 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        check()
         partial.replace(path)
         sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+        if isinstance(error, OodDataError):  # which says all there is to say
+            raise
         raise OSError(error.errno, f"{error.strerror} ({len(data):,} bytes to write)", str(path)) from error
 
 

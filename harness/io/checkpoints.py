@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from harness.io.atomic import write_atomically
+from harness.io.locks import Owner
 from splits.errors import DamagedError, InputError, OodDataError
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
@@ -30,9 +31,12 @@ class Journal:
     Args:
         folder: of the training.
         every: seconds between checkpoints, at least.
+        owner: of the folder, where another process may want to be it.
     """
 
-    def __init__(self, folder: Path, every: float) -> None:
+    def __init__(self, folder: Path, every: float, owner: Owner | None = None) -> None:
+        self._owner = owner
+        self._write = write_atomically if owner is None else owner.write
         self.folder, self.checkpoint, self.lines = folder, folder / CHECKPOINT, folder / LOG
         self.every = every
         self._saved, self._cost = time.monotonic(), 0.0
@@ -61,6 +65,8 @@ class Journal:
 
     def log(self, line: dict[str, Any]) -> None:
         """Add a line."""
+        if self._owner is not None:
+            self._owner.check()
         with self.lines.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -74,7 +80,7 @@ class Journal:
         buffer = io.BytesIO()
         size = self.lines.stat().st_size if self.lines.exists() else 0
         torch.save(state | {"log_bytes": size}, buffer)
-        write_atomically(self.folder / name, buffer.getvalue())
+        self._write(self.folder / name, buffer.getvalue())
         self._saved = time.monotonic()
         self._cost = self._saved - start
 
@@ -89,8 +95,8 @@ class Journal:
             torch.load(io.BytesIO(kept), map_location="cpu", weights_only=True)
         except Exception as error:  # whatever a damaged file makes the reader raise
             raise DamagedError(f"{other / TRAINED} is damaged") from error
-        write_atomically(self.lines, lines.read_bytes() if lines.exists() else b"")
-        write_atomically(self.checkpoint, kept)
+        self._write(self.lines, lines.read_bytes() if lines.exists() else b"")
+        self._write(self.checkpoint, kept)
 
     def _cut(self, size: int) -> None:
         if self.lines.exists():

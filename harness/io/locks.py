@@ -10,12 +10,14 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from harness.io.atomic import open_own
+from harness.io.atomic import PARTIAL, naming, open_own, write_atomically
 from splits.errors import BusyError
 
 PROBES = 10  # tries without waiting: `is_held` of another process has the lock for an instant
@@ -41,6 +43,56 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
         finally:
             with contextlib.suppress(OSError):  # an empty file that stays behind hinders no one
                 path.unlink()
+
+
+class Owner:
+    """Whoever holds the lock of a folder, and the only one to write there, even after a network file system has lost the lock.
+
+    A machine that the file server does not reach for a while loses its locks, and is not told. So the lock's file holds its owner's
+    name, which is looked up before each file is put in place.
+
+    Args:
+        lock: the lock's file, held.
+    """
+
+    def __init__(self, lock: Path) -> None:
+        self.lock, self.name = lock, f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+    def holds(self) -> bool:
+        """Whether the lock's file still has this owner's name."""
+        try:
+            return self.lock.read_text(encoding="utf-8") == self.name
+        except (FileNotFoundError, ValueError):
+            return False
+
+    def check(self) -> None:
+        """Raise BusyError if the lock is another's now."""
+        if not self.holds():
+            raise BusyError(f"{self.lock.parent} was taken over by another process, so this one stops")
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a file of the folder, as `write_atomically` does, but put it in place only if the folder is still one's own."""
+        write_atomically(path, data, self.name, self.check)
+
+
+@contextlib.contextmanager
+def owned(path: Path, busy: str) -> Iterator[Owner]:
+    """Own the folder in which the lock `path` is, as `locked`, and remove what owners that were killed had half-written."""
+    with acquire(path, busy) as file:
+        owner = Owner(path)
+        with naming(path, len(owner.name)):
+            file.truncate(0)
+            file.write(owner.name.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            for partial in path.parent.glob(f"*{PARTIAL}"):
+                partial.unlink(missing_ok=True)
+            yield owner
+        finally:
+            with contextlib.suppress(OSError):
+                if owner.holds():
+                    path.unlink()
 
 
 def acquire(path: Path, busy: str | None = None) -> BinaryIO:

@@ -62,9 +62,9 @@ class Document(Record):
         except ValidationError as error:
             raise InputError(f"{path}: {explained(error)}: {cls.ADVICE}") from error
 
-    def write(self, path: Path) -> None:
-        """Replace the file, or make it, atomically."""
-        write_atomically(path, self.model_dump_json(indent=1).encode())
+    def write(self, path: Path, write: Callable[[Path, bytes], None] = write_atomically) -> None:
+        """Replace the file, or make it, atomically; as an owner of the folder by `Owner.write`."""
+        write(path, self.model_dump_json(indent=1).encode())
 
     @classmethod
     def _upgraded(cls, document: Any, path: Path) -> dict[str, Any]:

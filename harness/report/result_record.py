@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -82,10 +83,10 @@ class ResultRecord(Document):
         scores = self.scores
         return Path(scores.dataset, scores.kind, scores.model.replace(":", "."), f"{scores.seed}-{scores.fingerprint}.json")
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, write: Callable[[Path, bytes], None] = write_atomically) -> None:
         """Replace the file, or make it, atomically: a line for each part, which is what a diff of two then shows."""
         parts = (f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in self.to_dict().items())
-        write_atomically(path, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
+        write(path, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
 
     @classmethod
     def _upgraded(cls, document: Any, path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,14 +51,14 @@ class RunMaps:
     def split(self) -> Split:
         return self.spec.split(self.kind)
 
-    def write(self, path: Path) -> None:
-        """Replace the file, or make it, atomically."""
+    def write(self, path: Path, write: Callable[[Path, bytes], None] = write_atomically) -> None:
+        """Replace the file, or make it, atomically; as an owner of the folder by `Owner.write`."""
         tensors: dict[str, NDArray[Any]] = {"answers": self.answers}
         for side, maps in self.sides.items():
             tensors |= {f"{side}.{name}": getattr(maps, name) for name in ("n", "rms", "bias")}
         about: dict[str, Any] = {"format": FORMAT, "kind": self.kind, "spec": self.spec.to_dict(), "kept": self.kept}
         about["sampling"] = self.sampling.to_dict()
-        write_atomically(path, safetensors.numpy.save(tensors, {"maps": json.dumps(about)}))
+        write(path, safetensors.numpy.save(tensors, {"maps": json.dumps(about)}))
 
     @classmethod
     def read(cls, path: Path) -> RunMaps:

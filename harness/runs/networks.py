@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from harness.io.atomic import write_atomically
+from harness.io.locks import Owner
 from harness.machine import lacking
 from harness.models import Model, find
 from harness.models.lookup import code_hash, code_of, is_own
@@ -68,10 +68,10 @@ def _told_of_own(model: Model, where: str) -> Iterator[None]:
         raise InputError(f"your {model.name} fails {where}: {type(error).__name__}: {reason}{place}") from error
 
 
-def save(network: nn.Module, folder: Path) -> None:
+def save(network: nn.Module, folder: Path, owner: Owner) -> None:
     """Write the weights, once each: safetensors takes no two names for the same memory, which is what tied weights are."""
     tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in network.state_dict().items()}
-    write_atomically(folder / WEIGHTS, safetensors.torch.save(tensors))
+    owner.write(folder / WEIGHTS, safetensors.torch.save(tensors))
 
 
 def load(folder: str | Path, trust_code: bool = False) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The documents of a run folder: config.json, what was asked for and on what; scores.json, what came of it."""
+"""The documents of a run folder: config.json, what was asked for and on what; scores.json, what came of it, or failure.json."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from harness.scoring.records import (
 from splits import Kind
 from splits.names import check_name, check_text
 
-SCORES, CONFIG = "scores.json", "config.json"
+SCORES, CONFIG, FAILURE = "scores.json", "config.json", "failure.json"
 MOST_FACTORS = 100  # int64 holds the size of no grid of more, were each of but two values
 
 DatasetName = Annotated[str, AfterValidator(lambda name: check_name("the dataset", name))]
@@ -188,6 +188,25 @@ def settings(config: Config) -> dict[str, str]:
     for section, values in sections.items():
         flat |= {f"{section}.{name}": value for name, value in values.items()}
     return {_printable(name): _printable(value) for name, value in flat.items()}
+
+
+class Failure(Document):
+    """The document failure.json: why a run has no scores. The next try removes it.
+
+    Attributes:
+        error: in a line.
+        machine: where it was tried, by its name.
+        log: the last lines of the traceback, none where the process died.
+    """
+
+    FORMAT: ClassVar[int] = 1
+    UPGRADES: ClassVar[dict[int, Upgrade]] = {}
+    ADVICE: ClassVar[str] = "delete it"
+
+    format: int = FORMAT
+    error: str
+    machine: str
+    log: tuple[str, ...]
 
 
 def _printable(value: Any) -> str:

@@ -23,7 +23,7 @@ import torch
 import harness
 from harness.io.atomic import sha256
 from harness.io.checkpoints import CHECKPOINT, TRAINED, Journal
-from harness.io.locks import locked
+from harness.io.locks import Owner, owned
 from harness.machine import cores, device_name, source_commit
 from harness.models import MODELS, Representation, find
 from harness.models.backbones import pretrained_file
@@ -32,7 +32,7 @@ from harness.runs import networks
 from harness.runs.config import Config, images_of, lineage, scoring_protocol
 from harness.runs.evaluate import evaluate
 from harness.runs.maps import MAPS
-from harness.runs.records import CONFIG, SCORES, Protocol, RunScores, RunSetup, Seconds, Weights
+from harness.runs.records import CONFIG, FAILURE, SCORES, Protocol, RunScores, RunSetup, Seconds, Weights
 from harness.runs.trainer import RunTrainer, State, seed_all
 from harness.scoring.baselines import baselines
 from harness.scoring.maps import MOST_KEPT
@@ -118,26 +118,29 @@ class Run:
         shape = data.images.shape[1:]
         network = networks.built(find(self.model), shape, len(data.spec.grid.sizes), self.config.model).to(device)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with locked(self.folder / LOCK, busy=f"{self.folder} is being run by another process"):
+        with owned(self.folder / LOCK, busy=f"{self.folder} is being run by another process") as owner:
             if not self.is_done:  # by another process, a moment ago
-                self._train(network, data, device, progress)
+                self._train(network, data, device, progress, owner)
         return RunScores.read(self.folder / SCORES)
 
-    def _train(self, network: torch.nn.Module, data: Dataset, device: torch.device, progress: Callable[[float], None]) -> None:
+    def _train(
+        self, network: torch.nn.Module, data: Dataset, device: torch.device, progress: Callable[[float], None], owner: Owner
+    ) -> None:
         """Train, score and write scores.json, in a folder that no other process writes."""
         setup = self._setup(data, device)
-        setup.write(self.folder / CONFIG)
+        setup.write(self.folder / CONFIG, owner.write)
+        (self.folder / FAILURE).unlink(missing_ok=True)
         if not (self.folder / CHECKPOINT).exists() and (before := self._shorter(setup)):
             try:
-                Journal(self.folder, 0).begin_with(before)
+                Journal(self.folder, 0, owner).begin_with(before)
             except OSError as error:
                 logger.warning("%s: the training begins at step 0", error)
         split = data.split(self.kind)
         meter = Meter(phases(self.config, isinstance(network, Representation), split.counts), progress)
-        trainer = RunTrainer(network, data, split, self.config, self.seed, self.folder, device, meter)
+        trainer = RunTrainer(network, data, split, self.config, self.seed, self.folder, device, meter, owner)
         state = trainer.run()
-        networks.save(trainer.network, self.folder)
-        self._scores(trainer, state, meter).write(self.folder / SCORES)
+        networks.save(trainer.network, self.folder, owner)
+        self._scores(trainer, state, meter, owner).write(self.folder / SCORES, owner.write)
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
 
     def _shorter(self, setup: RunSetup) -> Path | None:
@@ -153,11 +156,11 @@ class Run:
     def _protocol(self, data: Dataset) -> Protocol:
         return Protocol(model=find(self.model).protocol, score=scoring_protocol(self.config, images_of(data)))
 
-    def _scores(self, trainer: RunTrainer, state: State, meter: Meter) -> RunScores:
+    def _scores(self, trainer: RunTrainer, state: State, meter: Meter, owner: Owner) -> RunScores:
         start = time.monotonic()
         evaluation = evaluate(trainer.network, trainer.data, trainer.split, self.config, trainer.device, partial(meter, "score"))
         test, train = evaluation.test, evaluation.train
-        evaluation.maps.write(self.folder / MAPS)
+        evaluation.maps.write(self.folder / MAPS, owner.write)
         errors = test.errors()
         return RunScores(
             dataset=self.dataset,
@@ -209,7 +212,7 @@ class Run:
         """Remove what a process leaves that was killed after it wrote the scores."""
         if not any((self.folder / name).exists() for name in (CHECKPOINT, LOCK)):
             return
-        with contextlib.suppress(BusyError, OSError), locked(self.folder / LOCK, busy=""):
+        with contextlib.suppress(BusyError, OSError), owned(self.folder / LOCK, busy=""):
             (self.folder / CHECKPOINT).unlink(missing_ok=True)
 
 

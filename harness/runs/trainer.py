@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from harness.io.checkpoints import CHECKPOINT, TRAINED, Journal, interrupted_between_steps
+from harness.io.locks import Owner
 from harness.models import Representation
 from harness.models.backbones import Normalized
 from harness.runs.config import Config
@@ -73,6 +74,7 @@ class RunTrainer:
         folder: of the run.
         device: where to compute.
         progress: called at every step.
+        owner: of the folder.
     """
 
     def __init__(
@@ -85,10 +87,11 @@ class RunTrainer:
         folder: Path,
         device: torch.device,
         progress: Progress = lambda phase, done: None,
+        owner: Owner | None = None,
     ) -> None:
         self.network, self.data, self.split, self.config = network, data, split, config
         self.seed, self.device, self.progress = seed, device, progress
-        self.journal = Journal(folder, config.train.checkpoint_seconds)
+        self.journal = Journal(folder, config.train.checkpoint_seconds, owner)
         self.train = split.train
         # An uncompressed store is mapped, so that several runs share its pages.
         self.place = "auto" if data.store.compressed else "mapped"

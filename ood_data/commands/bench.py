@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ from splits.errors import InputError, MissingError
 if TYPE_CHECKING:
     import torch
 
+    from harness.bench.cluster import Cluster
     from harness.bench.plan import Plan
     from splits.formatting import Report
 
@@ -60,6 +61,13 @@ jobs_option = click.option(
     metavar="N",
     help="How many runs go at the same time.  [default: one per CPU core, 1 on a GPU]",
 )
+cluster_option = click.option(
+    "--cluster",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Hand the runs to the cluster in this TOML file, and end; --jobs is then per task, 1 by default.",
+)
+wait_option = click.option("--wait", is_flag=True, help="With --cluster: wait for the runs, and show their scores.")
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Only show the plan: the runs, what is missing, and an estimate of the time."
 )
@@ -103,6 +111,8 @@ dry_run_option = click.option(
 @out_option
 @device_option
 @jobs_option
+@cluster_option
+@wait_option
 @dry_run_option
 @click.option("--list", "listed", is_flag=True, help="Only list the models and what each one is.")
 @click.option("--settings", "shown", metavar="MODEL", help="Only list the keys that --set takes, with their values for MODEL.")
@@ -120,6 +130,8 @@ def bench(
     out: Path,
     device: str,
     jobs: int | None,
+    cluster: Path | None,
+    wait: bool,
     dry_run: bool,
     listed: bool,
     shown: str | None,
@@ -135,6 +147,7 @@ def bench(
       ood-data bench --model cnn,my_module:build --kind extrapolation --seeds 3
       ood-data bench --model all --dry-run
       ood-data bench studies/laptop.toml
+      ood-data bench --model all --cluster cluster.toml
       ood-data bench --settings pcl
     """
     if ctx.invoked_subcommand is not None:
@@ -162,10 +175,10 @@ def bench(
         elif shown:
             report = settings_of(shown, preset, overrides)  # type: ignore[arg-type,unused-ignore]
         else:
-            where = pick_device(device)
-            settings = Settings(preset, overrides, where)  # type: ignore[arg-type,unused-ignore]
+            place = _place(device, cluster, wait)
+            settings = Settings(preset, overrides, place.device)  # type: ignore[arg-type,unused-ignore]
             planned = plan(models, data, out, datasets=datasets, kinds=kinds, seeds=seeds, settings=settings)
-            report = _carried_out(planned, out, where, jobs, dry_run)
+            report = _carried_out(planned, out, place, jobs, dry_run)
     _answer(report, as_json)
 
 
@@ -175,9 +188,21 @@ def bench(
 @out_option
 @device_option
 @jobs_option
+@cluster_option
+@wait_option
 @dry_run_option
 @json_option
-def study(file: Path, data: Path, out: Path, device: str, jobs: int | None, dry_run: bool, as_json: bool) -> None:
+def study(
+    file: Path,
+    data: Path,
+    out: Path,
+    device: str,
+    jobs: int | None,
+    cluster: Path | None,
+    wait: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Make every run of a study: groups of models, datasets, kinds and settings, written down in a TOML file.
 
     `ood-data bench FILE.toml` does the same. What is done is skipped, what was killed continues. A study may name models of your own,
@@ -193,9 +218,43 @@ def study(file: Path, data: Path, out: Path, device: str, jobs: int | None, dry_
     written = read_study(file)
     written.check(data)
     with contextlib.redirect_stdout(sys.stderr):
-        where = pick_device(device)
-        report = _carried_out(plan_study(written, data, out, where), out, where, jobs, dry_run)
+        place = _place(device, cluster, wait)
+        report = _carried_out(plan_study(written, data, out, place.device), out, place, jobs, dry_run)
     _answer(report, as_json)
+
+
+@bench.command("status")
+@out_option
+@json_option
+def status(out: Path, as_json: bool) -> None:
+    """Say how far the runs are that were handed to a cluster: done, running, queued, failed and why, or left, and how long they take.
+
+    Exits with 1 if a run has failed, or is left: neither done nor queued.
+
+    \b
+    Example:
+      ood-data bench status --out runs/
+    """
+    from harness.bench.queue import status
+
+    _answer(status(out), as_json)
+
+
+@bench.command("cancel")
+@out_option
+@json_option
+def cancel(out: Path, as_json: bool) -> None:
+    """Cancel the tasks that were handed to a cluster and are not over. The same `bench` submits their runs again, and they continue.
+
+    A task that a Dask worker has begun goes on until that worker is stopped.
+
+    \b
+    Example:
+      ood-data bench cancel --out runs/
+    """
+    from harness.bench.queue import cancel
+
+    _answer(cancel(out), as_json)
 
 
 @bench.command("replay", continues=True)
@@ -250,7 +309,39 @@ def replay(files: tuple[Path, ...], data: Path, out: Path, device: str, as_json:
 bench.add_command(rescore)
 
 
-def _carried_out(planned: Plan, out: Path, where: torch.device, jobs: int | None, dry_run: bool) -> Report:
+@dataclass(frozen=True)
+class Place:
+    """Where runs are carried out.
+
+    Attributes:
+        device: of the machines.
+        cluster: None for this machine.
+        wait: for the runs on a cluster.
+    """
+
+    device: torch.device
+    cluster: Cluster | None = None
+    wait: bool = False
+
+
+def _place(device: str, file: Path | None, wait: bool) -> Place:
+    """Where to carry runs out. Of a cluster's device, this machine, which may have no GPU, is not asked."""
+    if file is None:
+        if wait:
+            raise click.UsageError("--wait is for --cluster")
+        return Place(pick_device(device))
+
+    import torch
+
+    from harness.bench.cluster import read_cluster
+
+    cluster = read_cluster(file)
+    if device == "auto":
+        device = "cuda" if cluster.has_gpus else "cpu"
+    return Place(torch.device(device), cluster, wait)
+
+
+def _carried_out(planned: Plan, out: Path, place: Place, jobs: int | None, dry_run: bool) -> Report:
     """What came of a plan, or what would."""
     from harness.bench.estimate import time_in_words
     from harness.bench.execute import execute
@@ -258,16 +349,24 @@ def _carried_out(planned: Plan, out: Path, where: torch.device, jobs: int | None
     from harness.machine import keep_freed_memory, warn_if_bf16_is_slow
 
     report = summarize_plan(planned, in_full=dry_run)
-    if any(run.config.train.precision == "bf16" for run in planned.runs):
-        warn_if_bf16_is_slow(where)
+    if place.cluster is None and any(run.config.train.precision == "bf16" for run in planned.runs):
+        warn_if_bf16_is_slow(place.device)
     if dry_run:
-        return report.with_line(time_in_words(planned.runs, out, where, jobs))
+        together = place.cluster.workers * (jobs or 1) if place.cluster else jobs
+        return report.with_line(time_in_words(planned.runs, out, place.device, together))
     for line in report.lines:
         click.echo(as_options(line), err=True)
     if any(gap.state == "absent" and not gap.asked for gap in planned.gaps):
         click.echo("ood-data bench … --dry-run says how to get these", err=True)
     keep_freed_memory()
-    outcomes = execute(planned.runs, where, jobs)
+    if place.cluster is None:
+        outcomes = execute(planned.runs, place.device, jobs)
+    else:
+        from harness.bench.queue import execute_there, submit_runs
+
+        if not place.wait:
+            return submit_runs(planned.runs, place.cluster, out, place.device, jobs)
+        outcomes = execute_there(planned.runs, place.cluster, out, place.device, jobs)
     defects = any(outcome.defect for outcome in outcomes)
     return summarize_outcomes(planned, outcomes).with_line("ood-data --debug bench … shows where a defect is" if defects else "")
 

@@ -1,0 +1,230 @@
+"""A cluster, written down in a TOML file, and its engine: an executor that a scheduler of many machines stands behind.
+
+::
+
+    engine = "slurm"             # or "dask"
+    workers = 64                 # tasks at the same time
+    minutes_per_task = 20        # short runs are packed together
+    [slurm]                      # submitit's parameters, passed on as they are
+    partition = "gpu"
+    timeout_min = 240
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from harness.bench.study import MOST_BYTES, Strict
+from harness.runs.run import Run
+from splits.errors import InputError, MissingError, SpecError
+from splits.mistakes import dotted, in_our_words
+
+FOLDER = ".cluster"  # in the folder of runs: what was submitted, and the scheduler's files
+TASKS_PER_WORKER = 4  # where nobody knows how long runs take
+
+Call = Callable[[], object]
+State = Literal["queued", "running"]
+
+
+class DaskCluster(Strict):
+    """A scheduler that is running, or a class that starts one.
+
+    Attributes:
+        scheduler: "tcp://host:8786", or the path of a scheduler file.
+        cluster: a class, "dask_jobqueue.PBSCluster", called with `arguments`; it lives as long as the command, which waits.
+        arguments: of the class.
+    """
+
+    scheduler: str | None = None
+    cluster: str | None = None
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.scheduler is None) == (self.cluster is None):
+            raise ValueError("either scheduler or cluster is expected")
+        if self.cluster is not None and not all(part.isidentifier() for part in self.cluster.split(".")):
+            raise ValueError("cluster: a class is expected, such as dask_jobqueue.PBSCluster")
+        return self
+
+
+class Cluster(Strict):
+    """What a cluster file says.
+
+    Attributes:
+        engine: "slurm" or "dask".
+        workers: tasks at the same time; a running Dask scheduler has as many as it has.
+        minutes_per_task: runs are packed until a task takes about so long.
+        slurm: submitit's parameters.
+        dask: where Dask's scheduler is.
+    """
+
+    engine: Literal["slurm", "dask"]
+    workers: Annotated[int, Field(ge=1)]
+    minutes_per_task: Annotated[float, Field(gt=0)] = 20.0
+    slurm: dict[str, Any] = Field(default_factory=dict)
+    dask: DaskCluster | None = None
+
+    @model_validator(mode="after")
+    def _of_its_engine(self) -> Self:
+        if self.engine == "dask" and self.dask is None:
+            raise ValueError("engine dask needs a table [dask] with its scheduler")
+        return self
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether SLURM is asked for GPUs."""
+        return any(value and ("gpus" in key or (key == "gres" and "gpu" in str(value))) for key, value in self.slurm.items())
+
+
+def read_cluster(path: Path) -> Cluster:
+    """The cluster in a TOML file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is none; in a line that says where and what is wrong.
+    """
+    if not path.is_file():
+        raise MissingError(f"{path} is not a file: a cluster in TOML is expected")
+    if path.stat().st_size > MOST_BYTES:
+        raise InputError(f"{path} has {path.stat().st_size:,} bytes: a cluster file of at most {MOST_BYTES:,} is expected")
+    try:
+        return Cluster.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise SpecError(str(path), [_mistake(details) for details in error.errors(include_url=False)]) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+
+
+def _mistake(details: Any) -> str:
+    """A line about one: where it is, and what."""
+    place = dotted(details["loc"]) or "the file"
+    if details["type"] == "value_error":  # of ours
+        return f"{place}: {details['msg'].removeprefix('Value error, ')}"
+    return f"{place}: {in_our_words(details, (DaskCluster if 'dask' in details['loc'] else Cluster).model_fields)}"
+
+
+def packed(
+    runs: Sequence[Run], seconds: Mapping[Path, float | None], workers: int, minutes: float, most: int | None = None
+) -> list[list[Run]]:
+    """The runs of each task, those that take longest first: a long task that begins last would be waited for by all others.
+
+    Args:
+        runs: whichever.
+        seconds: what each is expected to take, by its folder; of what nobody knows, the mean of the others.
+        workers: tasks at the same time.
+        minutes: of a task, about; a longer run is a task of its own. Where nothing is known, each worker gets `TASKS_PER_WORKER` tasks.
+        most: tasks, at most.
+    """
+    known = [value for value in seconds.values() if value is not None]
+    mean = sum(known) / len(known) if known else 1.0
+    cost = {run.folder: seconds.get(run.folder) or mean for run in runs}
+    total = sum(cost.values())
+    room = 60 * minutes if known else total / (TASKS_PER_WORKER * workers)
+    while True:
+        tasks, used = list[list[Run]](), room
+        for run in sorted(runs, key=lambda run: -cost[run.folder]):
+            if not tasks or used + cost[run.folder] > room * (1 + 1e-9):
+                tasks.append([])
+                used = 0.0
+            tasks[-1].append(run)
+            used += cost[run.folder]
+        if most is None or len(tasks) <= most:
+            return tasks
+        room *= 1.1  # as many as may be
+
+
+@dataclass
+class Task:
+    """Something to be done elsewhere; its future ends when it does, without a result.
+
+    Attributes:
+        call: it.
+        future: of it.
+    """
+
+    call: Call
+    future: Future[Any] = field(default_factory=Future)
+
+
+class Engine(Executor, abc.ABC):
+    """An executor whose tasks outlive it: each has an id, by which another process finds it.
+
+    Args:
+        cluster: it.
+        folder: for the files of its tasks, which all machines see.
+        submitted: told the ids of tasks and what they call, as soon as they are handed over.
+    """
+
+    most_tasks: int | None = None  # at once
+
+    def __init__(
+        self, cluster: Cluster, folder: Path, submitted: Callable[[Mapping[str, Call]], None] = lambda tasks: None
+    ) -> None:
+        self.cluster, self.folder, self._submitted = cluster, folder.absolute(), submitted
+        self._batch: list[Task] | None = None
+
+    @property
+    def reached(self) -> Cluster:
+        """The cluster, as another process finds it."""
+        return self.cluster
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """What is submitted within is handed over at its end, together."""
+        self._batch = []
+        try:
+            yield
+            tasks = self._batch
+        finally:
+            self._batch = None
+        if tasks:
+            self._submitted(dict(zip(self.start(tasks), (task.call for task in tasks), strict=True)))
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if self._batch is None:
+            with self.batch():
+                return self.submit(fn, *args, **kwargs)
+        self._batch.append(Task(partial(fn, *args, **kwargs)))
+        return self._batch[-1].future
+
+    @abc.abstractmethod
+    def start(self, tasks: Sequence[Task]) -> list[str]:
+        """Hand tasks over, and see to it that their futures end; their ids."""
+
+    @abc.abstractmethod
+    def states(self) -> dict[str, State]:
+        """Every task of the scheduler's that is not over, by its id.
+
+        Raises:
+            OSError: if the scheduler does not answer.
+        """
+
+    @abc.abstractmethod
+    def cancel(self, ids: Sequence[str]) -> None:
+        """End tasks."""
+
+
+def engine_of(cluster: Cluster, out: Path, submitted: Callable[[Mapping[str, Call]], None] = lambda tasks: None) -> Engine:
+    """The engine of a cluster, for the runs in a folder.
+
+    Raises:
+        ImportError: if what it needs is not installed.
+        OSError: if its scheduler does not answer.
+        ValueError: for a parameter that it does not have.
+    """
+    if cluster.engine == "slurm":
+        from harness.bench.slurm import Slurm as engine
+    else:
+        from harness.bench.dask import Dask as engine  # type: ignore[assignment]
+    return engine(cluster, out / FOLDER, submitted)
