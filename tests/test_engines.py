@@ -1,0 +1,217 @@
+"""`bench --cluster` on the real engines: whatever is killed, every run ends once, with the weights that one machine gives."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers import slurm
+from helpers.commands import ROOT, CommandLine, assert_one_clear_line
+from helpers.files import contents
+
+pytestmark = pytest.mark.cluster
+
+SETTINGS = [
+    argument
+    for setting in ("train.steps=1500", "train.batch=16", "train.checkpoint_seconds=0.2", "score.samples=50", "train.log_every=500")
+    for argument in ("--set", setting)
+]
+TASK, CHILD = "submitit.core._submit", "spawn_main"  # in the commands of a task, and of a process that carries out a run
+BENCH = ["bench", "--model", "mlp", "--kind", "random,extrapolation", *SETTINGS]
+
+
+def weights(out: Path) -> dict[str, bytes]:
+    return {name: data for name, data in contents(out).items() if name.endswith("model.safetensors")}
+
+
+def scores(out: Path) -> list[Path]:
+    return sorted(path for path in out.rglob("scores.json"))
+
+
+def checkpoints(out: Path) -> list[Path]:
+    return list(out.rglob("checkpoint.pt"))
+
+
+def eventually(condition: Callable[[], object], seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def workers(word: str) -> list[int]:
+    """The Python processes whose command has that word."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            command = path.read_bytes().decode(errors="replace").split("\0")
+            if Path(command[0]).name.startswith("python") and any(word in each for each in command):
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def serial(ood_data: CommandLine, blocks_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight runs, one after the other, on this machine."""
+    out = tmp_path_factory.mktemp("serial")
+    done = ood_data(*BENCH, "--seeds", 4, "--data", blocks_root, "--out", out, "--jobs", 1)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def a_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    pytest.importorskip("submitit")
+    if not slurm.is_there():
+        pytest.skip("SLURM's daemons are not here, or not for us to start")
+    with slurm.slurm(tmp_path_factory.mktemp("slurm")):
+        yield
+
+
+@pytest.fixture
+def slurm_file(tmp_path: Path) -> Path:
+    path = tmp_path / "cluster.toml"
+    path.write_text('engine = "slurm"\nworkers = 4\nminutes_per_task = 1\n[slurm]\npartition = "low"\ntimeout_min = 30\n')
+    return path
+
+
+def test_slurm_whatever_happens_to_tasks(
+    ood_data: CommandLine, blocks_root: Path, serial: Path, a_slurm: None, slurm_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    command = [*BENCH, "--seeds", 4, "--data", blocks_root, "--out", out, "--cluster", slurm_file]
+    done = ood_data(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    tasks = json.loads(done.stdout)["tasks"]
+    assert sum(len(runs) for runs in tasks.values()) == 8
+    assert len(tasks) <= 6  # MaxArraySize
+
+    again = json.loads(ood_data(*command, "--json").stdout)
+    assert again["tasks"] == {}  # all are queued
+
+    eventually(lambda: checkpoints(out))
+    slurm.said("scancel", next(iter(tasks)))
+    high = subprocess.Popen(["srun", "--quiet", "--partition=high", "--nodes=2", "--ntasks=2", "--cpus-per-task=2", "sleep", "3"])
+    assert high.wait(120) == 0  # all that ran in `low` was preempted
+    for word, number in (
+        (TASK, signal.SIGUSR2),  # as when a time limit is near
+        (CHILD, signal.SIGKILL),
+        (TASK, signal.SIGKILL),
+    ):
+        before = len(scores(out))
+        eventually(lambda before=before: checkpoints(out) or len(scores(out)) > before)  # type: ignore[misc]
+        with contextlib.suppress(ProcessLookupError):
+            for process in workers(word)[-1:]:
+                os.kill(process, number)
+
+    told = json.loads(ood_data("bench", "status", "--out", out, "--json").stdout)
+    assert sum(told["counts"].values()) == 8
+    done = ood_data(*command, "--wait", "--json")
+    assert done.returncode == 0, done.stdout
+    assert len(scores(out)) == 8
+    assert weights(out) == weights(serial)
+    assert ood_data("bench", "status", "--out", out).stdout == "8 runs: 8 done\n"
+    assert not list(out.glob("*/*/*/*/*.partial"))
+
+
+def test_slurm_cancel_and_what_is_left(
+    ood_data: CommandLine, blocks_root: Path, a_slurm: None, slurm_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    command = ["bench", "--model", "mlp", "--kind", "random", "--set", "train.steps=10000000", "--data", blocks_root, "--out", out]
+    assert ood_data(*command, "--cluster", slurm_file).returncode == 0
+    assert json.loads(ood_data("bench", "cancel", "--out", out, "--json").stdout) == {"cancelled": 1}
+    eventually(lambda: not slurm.said("squeue", "--noheader"))
+    told = ood_data("bench", "status", "--out", out)
+    assert told.returncode == 1
+    assert "1 runs: 1 left" in told.stdout
+
+
+def test_slurm_wrong_parameters_are_told_in_a_line(
+    ood_data: CommandLine, blocks_root: Path, a_slurm: None, slurm_file: Path, tmp_path: Path
+) -> None:
+    command = ["bench", "--model", "mlp", "--data", blocks_root, "--out", tmp_path, "--cluster", slurm_file]
+    text = slurm_file.read_text()
+    slurm_file.write_text(text.replace("partition", "partitoin"))
+    assert_one_clear_line(ood_data(*command, "--kind", "random", "--json"), 2, "partitoin", "did you mean 'partition'")
+    slurm_file.write_text(text.replace('"low"', '"none"'))
+    told = ood_data(*command, "--kind", "random", "--json")
+    assert told.returncode == 1
+    assert "invalid partition specified: none" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+@pytest.fixture
+def dask_file(tmp_path: Path) -> Iterator[Path]:
+    """A cluster file for a scheduler with two workers, of one thread each."""
+    pytest.importorskip("distributed")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    file = tmp_path / "scheduler.json"
+    scheduler = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    worker = ["worker", "--nthreads", "1", "--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
+    log = (tmp_path / "dask.log").open("w")
+    processes = [
+        subprocess.Popen([sys.executable, "-m", "dask", *arguments], env=environment, cwd=tmp_path, stderr=log)
+        for arguments in (scheduler, worker, worker)
+    ]
+    try:
+        eventually(lambda: (tmp_path / "dask.log").read_text().count("Registered to") == 2, 90)
+        address = json.loads(file.read_text())["address"]
+        path = tmp_path / "dask.toml"
+        path.write_text(f'engine = "dask"\nworkers = 2\nminutes_per_task = 1\n[dask]\nscheduler = "{address}"\n')
+        yield path
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            process.wait(60)
+
+
+def test_dask_a_worker_is_killed_and_another_goes_on(
+    ood_data: CommandLine, blocks_root: Path, serial: Path, dask_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    command = [*BENCH, "--seeds", 4, "--data", blocks_root, "--out", out, "--cluster", dask_file]
+    done = ood_data(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    assert sum(len(runs) for runs in json.loads(done.stdout)["tasks"].values()) == 8
+    assert json.loads(ood_data(*command, "--json").stdout)["tasks"] == {}
+    eventually(lambda: checkpoints(out))
+    children = workers(CHILD)
+    parents = {pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in children}
+    holders = [parents[pid] for pid in children if parents[pid] in children]  # a worker, whose child carries a run out
+    assert holders
+    os.kill(holders[0], signal.SIGKILL)
+    done = ood_data(*command, "--wait", "--json")
+    assert done.returncode == 0, done.stdout
+    assert len(scores(out)) == 8
+    assert weights(out) == weights(serial)
+
+
+def test_dask_cancels_what_is_queued(ood_data: CommandLine, blocks_root: Path, dask_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    command = ["bench", "--model", "mlp", "--kind", "random", "--seeds", 4, "--data", blocks_root, "--out", out]
+    assert ood_data(*command, "--set", "train.steps=10000000", "--cluster", dask_file).returncode == 0
+    assert json.loads(ood_data("bench", "cancel", "--out", out, "--json").stdout) == {"cancelled": 4}
+    told = json.loads(ood_data("bench", "status", "--out", out, "--json").stdout)
+    assert told["counts"]["queued"] == 0
+
+
+def test_no_scheduler_is_told_in_a_line(ood_data: CommandLine, blocks_root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    file = tmp_path / "dask.toml"
+    file.write_text('engine = "dask"\nworkers = 2\n[dask]\nscheduler = "tcp://127.0.0.1:1"\n')
+    command = ["bench", "--model", "mlp", "--kind", "random", "--data", blocks_root, "--out", tmp_path / "runs", "--cluster", file]
+    told = ood_data(*command)
+    assert told.returncode == 1
+    assert "no Dask scheduler answers at tcp://127.0.0.1:1" in told.stderr
+    assert "Traceback" not in told.stderr
