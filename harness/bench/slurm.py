@@ -20,6 +20,7 @@ except ImportError as error:
     raise DependencyError(message) from error
 
 LOOK_SECONDS = 5.0  # between questions to the scheduler
+MOST_SAID = 300  # characters of what sbatch says: the end of it tells why
 TIMEOUTS = 1000  # a task continues after its time limit as often as it takes
 # Without sacct, submitit takes a job that was cancelled for one that goes on: so states are squeue's, and results are in run folders.
 
@@ -50,8 +51,11 @@ class Slurm(Engine):
         self._executor.update_parameters(**self._executor._convert_parameters(parameters))
 
     def start(self, tasks: Sequence[Task]) -> list[str]:
-        with self._executor.batch():
-            jobs = [self._executor.submit(Requeued(task.call)) for task in tasks]
+        try:
+            with self._executor.batch():
+                jobs = [self._executor.submit(Requeued(task.call)) for task in tasks]
+        except RuntimeError as error:  # submitit's, of what sbatch says
+            raise MissingError(f"SLURM does not take the tasks: {' '.join(str(error).split())[-MOST_SAID:]}") from error
         futures = {job: task.future for job, task in zip(jobs, tasks, strict=True)}
         threading.Thread(target=self._follow, args=[futures], daemon=True).start()
         return [str(job.job_id) for job in jobs]
