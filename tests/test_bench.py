@@ -326,7 +326,7 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(blocks_root: Path, t
     assert last.wait(300) == 0
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
     left = {path.name for path in (tmp_path / "killed").rglob("*") if path.is_file()}
-    assert left == {"config.json", "log.jsonl", "model.safetensors", "scores.json", "trained.pt"}
+    assert left == {"config.json", "log.jsonl", "maps.safetensors", "model.safetensors", "scores.json", "trained.pt"}
 
 
 @pytest.fixture
@@ -377,8 +377,8 @@ def test_every_run_counts_the_same_in_the_bar(blocks_root: Path, tmp_path: Path)
     (run,) = planned(blocks_root, tmp_path, "pcl", overrides=[*TINY, "score.batch=10"]).runs
     seen: list[float] = []
     run.execute(CPU, seen.append)
-    # 20 steps of training, 20 of the readout, 21 batches of 10, of test and of train
-    assert seen == pytest.approx([*(step / 61 for step in range(1, 41)), *(step / 61 for step in range(40, 61))])
+    # 20 steps of training, 20 of the readout, 21 batches of 10, of test and of train, and 20 of the cells whose answers are kept
+    assert seen == pytest.approx([*(step / 81 for step in range(1, 41)), *(step / 81 for step in range(40, 81))])
 
 
 def test_what_is_missing_is_named_and_the_rest_is_done(ood_data: CommandLine, blocks_root: Path, tmp_path: Path) -> None:

@@ -44,7 +44,12 @@ def smaller(arguments: list[str]) -> list[str]:
         return arguments if asked <= PERSONS else [*arguments, "--persons", "2"]
     if arguments[:2] == ["flow", "train"]:
         return [*arguments, "--resolution", "16", "--steps", "5", "--flow-steps", "1,1", "--widths", "8"]
-    if arguments[0] == "bench" and "--list" not in arguments and "--dry-run" not in arguments:
+    if (
+        arguments[0] == "bench"
+        and arguments[1] not in ("rescore", "status", "cancel")
+        and "--list" not in arguments
+        and "--dry-run" not in arguments
+    ):
         return [*arguments, "--set", "train.steps=10", "--set", "readout.steps=10", "--jobs", "1"]
     return arguments
 

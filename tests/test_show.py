@@ -80,7 +80,7 @@ def test_the_command(blocks_root: Path, data: Dataset, tmp_path: Path) -> None:
     [
         ("ood-data bench --model", "cnn,coord", {"cnn,coordconv", "cnn,coordinate-based"}),
         ("ood-data bench --data {root} --dataset", "", {"blocks"}),
-        ("ood-data split", "mpi3d_", {"mpi3d_toy", "mpi3d_realistic"}),
+        ("ood-data split", "mpi3d_", {"mpi3d_toy", "mpi3d_realistic", "mpi3d_complex"}),
         ("ood-data split mpi3d --kind", "in", {"interpolation"}),
         ("ood-data data show --data {root}", "b", {"blocks"}),
     ],

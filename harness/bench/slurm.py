@@ -76,7 +76,7 @@ class Slurm(Engine):
                     future.set_exception(MissingError(f"see {job.paths.stderr}"))
 
     def states(self) -> dict[str, State]:
-        lines = (line.split() for line in _said("squeue", "--noheader", "--array", "--format=%i %T").splitlines())
+        lines = (line.split() for line in _said("squeue", "-h", "-r", "-o", "%i %T").splitlines())
         return {line[0]: "queued" if line[1] == "PENDING" else "running" for line in lines}
 
     def cancel(self, ids: Sequence[str]) -> None:
