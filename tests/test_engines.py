@@ -160,11 +160,11 @@ def dask_file(tmp_path: Path) -> Iterator[Path]:
     file = tmp_path / "scheduler.json"
     scheduler = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
     worker = ["worker", "--nthreads", "1", "--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
-    log = (tmp_path / "dask.log").open("w")
-    processes = [
-        subprocess.Popen([sys.executable, "-m", "dask", *arguments], env=environment, cwd=tmp_path, stderr=log)
-        for arguments in (scheduler, worker, worker)
-    ]
+    with (tmp_path / "dask.log").open("w") as log:
+        processes = [
+            subprocess.Popen([sys.executable, "-m", "dask", *arguments], env=environment, cwd=tmp_path, stderr=log)
+            for arguments in (scheduler, worker, worker)
+        ]
     try:
         eventually(lambda: (tmp_path / "dask.log").read_text().count("Registered to") == 2, 90)
         address = json.loads(file.read_text())["address"]
