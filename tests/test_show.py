@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import harness
 from cli import main
 from harness.data.dataset import Dataset
 from harness.data.show import animation, picture, save, walk
-from helpers.commands import assert_one_clear_line, invoke
+from helpers.commands import CommandLine, assert_one_clear_line, invoke
 
 NAME = "blocks"
 
@@ -91,3 +92,13 @@ def test_a_shell_completes_names(blocks_root: Path, words: str, incomplete: str,
     environment = {"_OOD_DATA_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split(" ")) - 1)}
     told = CliRunner().invoke(main, [], env=environment, prog_name="ood-data")
     assert {line.removeprefix("plain,") for line in told.stdout.splitlines()} == offered
+
+
+def test_a_missing_shard_is_one_clear_line(ood_data: CommandLine, blocks_root: Path, tmp_path: Path) -> None:
+    """And nothing of what an interrupted reading of several shards at once would leave on stderr."""
+    shutil.copytree(blocks_root, tmp_path / "data")
+    data = harness.open(NAME, tmp_path / "data")
+    data.store.shard(int(walk(data, ["shape", "x-position"], {}).min()) // data.store.rows).unlink()
+    done = ood_data("data", "show", NAME, "--walk", "shape,x-position", "--data", tmp_path / "data", "--out", tmp_path / "x.png")
+    assert_one_clear_line(done, 1, "is missing", f"ood-data data verify {NAME} --data {tmp_path / 'data'}")
+    assert not (tmp_path / "x.png").exists()

@@ -27,8 +27,12 @@ function story(row, now) {
     const first = spans(now.grid.held[axis]).some(([value]) => value === start);
     return `: its answers leave the truth at ${about.factors[axis]} ${now.grid.label(axis, start)}${first ? ", the first value that train lacks" : ""}`;
   };
-  const unknown = never.length ? [" It has not learned ", name(never[0]), ` on train either (R² ${number(row.train_factors[never[0]])}, and a constant has ${number(about.constant[about.factors[never[0]]])}).`] : [];
-  if (!held.length) return [...parts, name(order[0]), ` most (${scores(order[0])}).`, ...unknown];
+  const all = never.flatMap((/** @type {number} */ axis, /** @type {number} */ at) => [at === 0 ? "" : at === never.length - 1 ? " and " : ", ", name(axis)]);
+  const constant = never.length ? ` (R² of ${about.factors[never[0]]} ${number(row.train_factors[never[0]])}, and a constant has ${number(about.constant[about.factors[never[0]]])})` : "";
+  const unknown = never.length ? [" It has not learned ", ...all, ` on train either${constant}.`] : [];
+  const gone = held.length ? held : order.filter((axis) => learned(row, axis));
+  if (!gone.length) return [h("b", {}, row.label), " has not learned ", ...all, ` even on train${constant}: of them it has nothing to lose.`];
+  if (!held.length) return [...parts, name(gone[0]), ` most (${scores(gone[0])}).`, ...unknown];
   parts.push(name(held[0]), ` most of what is held out (${scores(held[0])})${begin(held[0])}.`);
   const spoiled = about.test_if === "any" ? order.find((axis) => !about.held[axis].length) : undefined;
   if (spoiled !== undefined && lossOf(row, spoiled) > 0.1) parts.push(" New values of others also spoil ", name(spoiled), ` (${scores(spoiled)}), of which train has every value.`);
