@@ -77,7 +77,9 @@ def _write_parquet(split: Split, path: Path) -> None:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise DependencyError("parquet files need pyarrow: pip install 'ood-data[parquet]'") from None
+        raise DependencyError(
+            "parquet files need pyarrow: pip install 'ood-data[parquet]', or '.[parquet]' in its checkout"
+        ) from None
     clash = {"index", "is_test"} & set(split.grid.names)
     if clash:
         raise InputError(f"in parquet, {', '.join(sorted(clash))} is a column of its own and can't be a factor's")

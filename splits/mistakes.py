@@ -37,4 +37,5 @@ def in_our_words(details: Any, keys: Iterable[str]) -> str:
             return "at least one is expected"
     wanted = details["msg"].removeprefix("Input should be ").split(" or instance")[0].split(", unable")[0]
     wanted = wanted.replace("valid dictionary", "table").replace("valid integer", "whole number")
+    wanted = wanted.replace("valid tuple", "list").replace("valid list", "list")
     return f"{wanted} is expected, got {shown(details['input'])}"

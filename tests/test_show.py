@@ -57,6 +57,7 @@ def test_an_animation_goes_there_and_back(data: Dataset, tmp_path: Path) -> None
         (["--walk", "x-positon", "--out", "x.png"], "did you mean 'x-position'"),
         (["--walk", "shape", "--at", "shape=0", "--out", "x.png"], "shape is named twice"),
         (["--walk", "shape", "--at", "brightness=4", "--out", "x.png"], "brightness has the values 0 to 3"),
+        (["--at", "shape", "--out", "x.png"], "FACTOR=VALUE is expected, such as shape=0"),
         (["--walk", "shape,brightness", "--out", "x.gif"], "a .png is expected, or, for one factor, a .gif"),
         (["--walk", "shape,brightness,x-position", "--out", "x.png"], "at most two factors"),
     ],

@@ -276,7 +276,7 @@ def replay(files: tuple[Path, ...], data: Path, out: Path, device: str, as_json:
 
     \b
     Example:
-      ood-data bench replay results/dsprites/random/cnn/0-1f2e3d4c.json
+      ood-data bench replay results/dsprites/random/cnn/0-265d0b4c.json
     """
     if absent := [file for file in files if not file.is_file()]:
         raise MissingError(f"{absent[0]} is not a file: a record is expected, results/DATASET/KIND/MODEL/SEED-….json")

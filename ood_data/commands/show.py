@@ -10,6 +10,13 @@ from ood_data.commands.options import completing, data_option, key_values, names
 from ood_data.commands.policy import Command
 
 
+def fixed(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """FACTOR=VALUE of a repeated option."""
+    if wrong := [value for value in values if "=" not in value]:
+        raise click.BadParameter(f"FACTOR=VALUE is expected, such as {wrong[0]}=0", ctx, param)
+    return key_values(ctx, param, values)
+
+
 @click.command("show", cls=Command)
 @click.argument("dataset", shell_complete=completing(stores_there))
 @click.option(
@@ -23,7 +30,7 @@ from ood_data.commands.policy import Command
 @click.option(
     "--at",
     multiple=True,
-    callback=key_values,
+    callback=fixed,
     metavar="FACTOR=VALUE",
     help="The value of another factor, by its name or index; may be repeated.  [default: the middle one]",
 )
