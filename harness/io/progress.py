@@ -80,7 +80,7 @@ class Lines:
     def line(self, seconds: float) -> str:
         """What is done after so many seconds: `celebglow: 5,184 of 216,000 img, 2 %, about 4 min left`."""
         amounts = [self.n] if self.total is None else [self.n, self.total]
-        counted = " of ".join(size(amount) if self.unit == "B" else f"{amount:,.0f}" for amount in amounts)
+        counted = " of ".join(size(amount) if self.unit == "B" else f"{math.floor(amount):,}" for amount in amounts)
         parts = [f"{self.what}: {counted}" if self.unit == "B" else f"{self.what}: {counted} {self.unit}"]
         if self.total:
             parts.append(f"{100 * self.n / self.total:.0f} %")
