@@ -24,7 +24,7 @@ from harness.report.page import PARTS
 from harness.runs.maps import MAPS, RunMaps
 from harness.runs.records import RunScores
 from harness.scoring.maps import kept_cells
-from helpers.finished import write_run
+from helpers.finished import named, write_run
 
 pytestmark = pytest.mark.browser
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
@@ -253,11 +253,7 @@ def test_the_pages_dsprites_are_ours(opened: Callable[..., Any]) -> None:
 def test_a_name_that_is_markup_does_nothing(opened: Callable[..., Any], runs: Path, tmp_path: Path) -> None:
     markup = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
     scores = RunScores.read(next(runs.glob("dsprites/extrapolation/cnn/*/scores.json")))
-    factors = {markup if name == "shape" else name: value for name, value in scores.r2.factors.items()}
-    numbers = scores.r2.model_copy(update={"factors": factors})
-    baselines = {name: each.model_copy(update={"factors": factors}) for name, each in scores.reference.items()}
-    change = {"r2": numbers, "r2_sklearn": numbers, "mse": numbers, "train": scores.train.model_copy(update={"r2": numbers})}
-    hostile = scores.model_copy(update=change | {"model": markup, "reference": baselines})
+    hostile = named(scores, markup)
     report(leaderboard([hostile]), tmp_path)
     page = opened(file=tmp_path / "index.html")
     page.locator("#board button.row").click()

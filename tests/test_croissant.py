@@ -56,11 +56,7 @@ def rows(dataset: Any, name: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of 60 pictures in shards of 7."""
-    folder = tmp_path_factory.mktemp("data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.data.store.SHARD_BYTES", 7 * 8 * 8 * 3)
-        convert(official.mpi3d_npz(folder / "real.npz", official.pictures()), None, folder / "data", official.small_spec(folder))
-    return folder / "data"
+    return official.small_store(tmp_path_factory.mktemp("data"))
 
 
 def test_a_store_says_what_it_is(root: Path) -> None:

@@ -25,6 +25,7 @@ from harness.runs.presets import Settings
 from harness.runs.records import Protocol, RunScores
 from harness.scoring.baselines import baselines
 from helpers.commands import CommandLine, assert_one_clear_line
+from helpers.finished import named
 from splits import load_spec
 
 TINY = ["train.steps=3", "train.batch=16", "readout.steps=3", "train.precision=fp32"]
@@ -174,11 +175,7 @@ MARKUP = '<script>alert(1)</script>"><img src=x onerror=alert(1)>$\\frac{$'
 def test_names_are_escaped_where_they_are_written(tmp_path: Path) -> None:
     """Though the reader refuses such ones: what checks a name and what writes it are two places."""
     scores = RunScores.read(next(BEFORE.glob("blocks/extrapolation/mlp/*/scores.json")))
-    factors = {MARKUP if name == "shape" else name: value for name, value in scores.r2.factors.items()}
-    numbers = scores.r2.model_copy(update={"factors": factors})
-    baselines = {name: each.model_copy(update={"factors": factors}) for name, each in scores.reference.items()}
-    change = {"r2": numbers, "r2_sklearn": numbers, "mse": numbers, "train": scores.train.model_copy(update={"r2": numbers})}
-    hostile = scores.model_copy(update=change | {"model": MARKUP, "reference": baselines})
+    hostile = named(scores, MARKUP)
     formula = scores.model_copy(update={"model": '=HYPERLINK("http://127.0.0.1/","x")'})
     report(leaderboard([hostile, formula]), tmp_path)
     page = (tmp_path / "index.html").read_text()

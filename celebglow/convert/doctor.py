@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from celebglow.convert.checkpoints import Conversion, convert, sample_latents
@@ -32,7 +31,7 @@ from celebglow.decoder import Decoder
 from celebglow.flow import Flow
 from celebglow.glow import Glow
 from harness.io.atomic import sha256
-from harness.io.pictures import png
+from harness.io.pictures import picture_of, png
 from harness.machine import cores
 from splits.errors import InputError
 
@@ -198,7 +197,7 @@ def _sheet(rows: Iterable[np.ndarray]) -> bytes:
     width = max(strip.shape[1] for strip in strips)
     padded = [np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0)), constant_values=255) for strip in strips]
     sheet = np.concatenate(padded)
-    return png(Image.fromarray(sheet.squeeze(2) if sheet.shape[2] == 1 else sheet))
+    return png(picture_of(sheet))
 
 
 def _peak_memory() -> int:

@@ -23,7 +23,7 @@ from celebglow.glow import Glow
 from celebglow.info import check_training
 from harness.io.atomic import write_atomically
 from harness.io.checkpoints import Journal, interrupted_between_steps
-from harness.io.pictures import png
+from harness.io.pictures import picture_of, png
 from harness.io.progress import Bar, progress_bar
 from harness.io.replacing import replacing_folder
 from splits.errors import InputError, NumericalError
@@ -217,4 +217,4 @@ def sample_sheet(flow: Glow, generator: torch.Generator, temperature: float = 0.
     images = flow.sample(side * side, temperature, generator).cpu()
     channels, size = images.shape[1], images.shape[2]
     sheet = images.reshape(side, side, channels, size, size).permute(0, 3, 1, 4, 2).reshape(side * size, side * size, channels)
-    return Image.fromarray(sheet.squeeze(2).numpy() if channels == 1 else sheet.numpy())
+    return picture_of(sheet.numpy())

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
@@ -22,11 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from harness.bench.study import MOST_BYTES, Strict
+from harness.bench.written import Strict, read
 from harness.runs.run import Run
-from splits.errors import InputError, MissingError, SpecError
 from splits.mistakes import dotted, in_our_words
 
 FOLDER = ".cluster"  # in the folder of runs: what was submitted, and the scheduler's files
@@ -94,16 +92,7 @@ def read_cluster(path: Path) -> Cluster:
         FileNotFoundError: if there is none.
         ValueError: if it is none; in a line that says where and what is wrong.
     """
-    if not path.is_file():
-        raise MissingError(f"{path} is not a file: a cluster in TOML is expected")
-    if path.stat().st_size > MOST_BYTES:
-        raise InputError(f"{path} has {path.stat().st_size:,} bytes: a cluster file of at most {MOST_BYTES:,} is expected")
-    try:
-        return Cluster.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        raise SpecError(str(path), [_mistake(details) for details in error.errors(include_url=False)]) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from error
+    return read(path, "a cluster", Cluster, lambda error: [_mistake(details) for details in error.errors(include_url=False)])
 
 
 def _mistake(details: Any) -> str:

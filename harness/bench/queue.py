@@ -103,7 +103,10 @@ class Clusters:
         self.out = out
         self.submissions = list(_submissions(out / FOLDER))
         self.silent: dict[str, str] = {}  # the schedulers that do not answer, and why
-        self._states = {json: self._asked(cluster) for json, cluster in self._each().items()}
+        self._engines: dict[str, Engine] = {}
+        for submission in self.submissions:
+            self._open(submission.cluster)
+        self.look()
         self.runs: dict[Path, Queued] = {}
         for submission in self.submissions:  # the last one that has a run counts
             for task in submission.tasks:
@@ -111,15 +114,24 @@ class Clusters:
                     run = _run(submission, submission.runs[number], out)
                     self.runs[run.folder] = Queued(run, task.id, submission)
 
-    def _each(self) -> dict[str, Cluster]:
-        return {_scheduler(each.cluster): each.cluster for each in self.submissions}
+    def _open(self, cluster: Cluster) -> None:
+        """Reach a scheduler, once."""
+        name = _scheduler(cluster)
+        if name not in self._engines and name not in self.silent:
+            try:
+                self._engines[name] = engine_of(cluster, self.out)
+            except (OSError, DependencyError) as error:
+                self.silent[name] = str(error)
 
-    def _asked(self, cluster: Cluster) -> dict[str, State]:
-        try:
-            return engine_of(cluster, self.out).states()
-        except (OSError, DependencyError) as error:
-            self.silent[_scheduler(cluster)] = str(error)
-            return {}
+    def look(self) -> None:
+        """Ask every scheduler which tasks are not over."""
+        self._states: dict[str, dict[str, State]] = {}
+        for name, engine in self._engines.items():
+            try:
+                self._states[name] = engine.states()
+                self.silent.pop(name, None)
+            except OSError as error:
+                self.silent[name] = str(error)
 
     def state(self, run: Run) -> RunState:
         """How far a run is: "left" is what is neither done nor queued."""
@@ -130,15 +142,15 @@ class Clusters:
         if (run.folder / FAILURE).exists():
             return "failed"
         queued = self.runs.get(run.folder)
-        return "queued" if queued and queued.task in self._states[_scheduler(queued.submission.cluster)] else "left"
+        return "queued" if queued and queued.task in self._states.get(_scheduler(queued.submission.cluster), {}) else "left"
 
     def cancel(self) -> int:
         """End every task that is not over; how many that were."""
         ended = 0
-        for key, cluster in self._each().items():
+        for key, states in self._states.items():
             mine = {task.id for each in self.submissions if _scheduler(each.cluster) == key for task in each.tasks}
-            if ids := [task for task in self._states[key] if task in mine]:
-                engine_of(cluster, self.out).cancel(ids)
+            if ids := [task for task in states if task in mine]:
+                self._engines[key].cancel(ids)
                 ended += len(ids)
         return ended
 
@@ -266,8 +278,10 @@ def execute_there(
     ordered = order(runs, cluster, out, device)
     found = execute(ordered.todo, device, jobs, progress, ordered.engine, ordered.pack)
     outcomes = {outcome.run.folder: outcome for outcome in found}
-    while any(Clusters(out).state(run) in ("queued", "running") for run in runs if run.folder not in outcomes):
+    clusters = Clusters(out)
+    while any(clusters.state(run) in ("queued", "running") for run in runs if run.folder not in outcomes):
         time.sleep(LOOK_SECONDS)
+        clusters.look()
     return [outcomes[run.folder] if run.folder in outcomes else outcome_of(run) for run in runs]
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 
 import harness
-from harness.io.locks import locked
+from harness.io.locks import owned
 from harness.models import find
 from harness.runs import networks
 from harness.runs.config import fingerprint, images_of
 from harness.runs.evaluate import evaluate
 from harness.runs.maps import MAPS
 from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup
-from harness.runs.run import LOCK, Meter
+from harness.runs.run import LOCK, Meter, phases
 from splits.errors import InputError, NumericalError
 
 # How far the mean R² on test may lie from what is in scores.json: another processor rounds in another order, which moved it by less
@@ -53,14 +53,13 @@ def rescore(
             f"{folder} is not of the {setup.dataset} in {data}, or not of today's protocol: the same images, splits and version are expected"
         )
     split = dataset.split(setup.kind)
-    batches = sum(-(-min(count, setup.config.score.samples or count) // setup.config.score.batch) for count in split.counts)
-    meter = Meter({"score": batches + 16}, progress)
-    with locked(folder / LOCK, busy=f"{folder} is being written by another process"):
+    meter = Meter({"score": phases(setup.config, False, split.counts)["score"]}, progress)
+    with owned(folder / LOCK, busy=f"{folder} is being written by another process") as owner:
         found = evaluate(network, dataset, split, setup.config, device, lambda done: meter("score", done))
         mean = found.test.errors().r2.mean
         if mean is None or scores.r2.mean is None or abs(mean - scores.r2.mean) > TOLERANCE * max(1, abs(scores.r2.mean)):
             raise NumericalError(
                 f"{folder}: its weights score R² {mean}, and its scores.json says {scores.r2.mean}: nothing is written"
             )
-        found.maps.write(folder / MAPS)
+        found.maps.write(folder / MAPS, owner.write)
     return folder / MAPS

@@ -19,19 +19,19 @@ from __future__ import annotations
 
 import itertools
 import re
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from harness.bench.names import MOST_RUNS, check_asked
+from harness.bench.written import Strict, read
 from harness.runs.config import Preset
 from harness.runs.presets import Settings, override_value
-from splits.errors import InputError, MissingError, SpecError
+from splits.errors import InputError
 from splits.mistakes import dotted, in_our_words
 
 if TYPE_CHECKING:
@@ -39,18 +39,11 @@ if TYPE_CHECKING:
 
     from harness.bench.plan import Gap, Plan
 
-MOST_BYTES = 2**20  # of a study
 Names = Annotated[tuple[str, ...], Field(max_length=1000)]
 Value = bool | int | float | str | list[Any]
 
 
 UNION = re.compile(r"bool|int|float|str|constrained-\w+|(tuple|list)\[.*\]")  # what pydantic adds to the place of a mistake
-
-
-class Strict(BaseModel):
-    """Typed and frozen; a key that is not known is a mistake."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Shared(Strict):
@@ -119,16 +112,7 @@ def read_study(path: Path) -> Study:
         FileNotFoundError: if there is none.
         ValueError: if it is no study, with a line for each mistake.
     """
-    if not path.is_file():
-        raise MissingError(f"{path} is not a file: a study in TOML is expected")
-    if path.stat().st_size > MOST_BYTES:
-        raise InputError(f"{path} has {path.stat().st_size:,} bytes: a study of at most {MOST_BYTES:,} is expected")
-    try:
-        return Study.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        raise SpecError(str(path), _mistakes(error)) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from error
+    return read(path, "a study", Study, _mistakes)
 
 
 def _mistakes(error: ValidationError) -> list[str]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from harness.data.dataset import Dataset
 from harness.io.atomic import write_atomically
+from harness.io.pictures import picture_of, png
 from splits.errors import InputError
 
 MOST_IMAGES = 4096  # of a picture, or of an animation
@@ -56,13 +57,13 @@ def picture(data: Dataset, factors: Sequence[str] = (), at: Mapping[str, object]
         raise InputError(f"a picture has rows and columns: at most two factors are expected, not {len(factors)}")
     numbers = np.atleast_2d(walk(data, factors, at or {}))
     images = data[numbers.ravel()][0].reshape(*numbers.shape, *data.images.shape[1:])
-    return _image(np.concatenate(np.concatenate(images, axis=1), axis=1))
+    return picture_of(np.concatenate(np.concatenate(images, axis=1), axis=1))
 
 
 def animation(data: Dataset, factor: str, at: Mapping[str, object] | None = None) -> bytes:
     """The bytes of a GIF that walks along a factor and back, for ever; raises ValueError as `walk`."""
     forth = data[walk(data, [factor], at or {})][0]
-    first, *others = map(_image, [*forth, *forth[-2:0:-1]])
+    first, *others = map(picture_of, [*forth, *forth[-2:0:-1]])
     encoded = io.BytesIO()
     first.save(encoded, "GIF", save_all=True, append_images=others, duration=MILLISECONDS, loop=0)
     return encoded.getvalue()
@@ -78,14 +79,8 @@ def save(data: Dataset, path: Path, factors: Sequence[str] = (), at: Mapping[str
         case ".gif" if len(factors) == 1:
             encoded = animation(data, factors[0], at)
         case ".png":
-            buffer = io.BytesIO()
-            picture(data, factors, at).save(buffer, "PNG")
-            encoded = buffer.getvalue()
+            encoded = png(picture(data, factors, at))
         case _:
             raise InputError(f"{path}: a .png is expected, or, for one factor, a .gif")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, encoded)
-
-
-def _image(pixels: NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)

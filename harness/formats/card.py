@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from harness.data.store import Store
 from harness.formats.catalog import CATALOG, LICENSES, DatasetInfo
-from harness.io.pictures import png
+from harness.io.pictures import picture_of, png
 from splits import DATASETS, Factor, FactorGrid, load_spec, spec_from_dict
 
 WALKS, STEPS = 3, 12  # per factor; pictures in each
@@ -47,7 +47,7 @@ def walks(grid: FactorGrid, name: str) -> np.ndarray:
 def preview(store: Store) -> bytes:
     """PNG bytes of the preview sheet: for each factor, a few walks along it."""
     grid = spec_from_dict(store.spec).grid
-    _, side, _, channels = store.images.shape
+    side = store.images.shape[1]
     side = min(side, MOST_SHOWN)
     block = HEADER + WALKS * side
     sheet = Image.new("RGB", (2 * MARGIN + STEPS * side, MARGIN + len(grid.sizes) * block), PAPER)
@@ -58,7 +58,7 @@ def preview(store: Store) -> bytes:
         for row, indices in enumerate(walks(grid, name)):
             pictures = [store.read(int(index), int(index) + 1)[0] for index in indices]
             strip = np.concatenate(pictures, axis=1)
-            drawn = Image.fromarray(strip.squeeze(2) if channels == 1 else strip)
+            drawn = picture_of(strip)
             if drawn.height > side:
                 drawn = drawn.resize((len(pictures) * side, side), Image.Resampling.BOX)
             sheet.paste(drawn, (MARGIN, top + HEADER + row * side))

@@ -6,15 +6,14 @@ are is in each file's metadata, where `datasets` looks for it, and README.md's Y
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from harness.io.pictures import picture_of, png
 from splits import FactorGrid, Split
 from splits.errors import DependencyError, InputError
 
@@ -84,7 +83,7 @@ class Table:
         if not self.waiting:
             return
         indices = np.array([index for index, _ in self.waiting])
-        columns: list[Any] = [[{"bytes": png(image), "path": f"{index}.png"} for index, image in self.waiting]]
+        columns: list[Any] = [[{"bytes": png(picture_of(image)), "path": f"{index}.png"} for index, image in self.waiting]]
         columns += list(self.grid.factors(indices).T)
         arrays = [pa.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self.schema), row_group_size=GROUP_ROWS)
@@ -125,10 +124,3 @@ def schema(grid: FactorGrid) -> pa.Schema:
         categorical = factor.kind == "categorical"
         features[factor.name] = {"names": labels, "_type": "ClassLabel"} if categorical else {"dtype": "int64", "_type": "Value"}
     return pa.schema(fields, {"huggingface": json.dumps({"info": {"features": features}})})
-
-
-def png(image: Images) -> bytes:
-    """The bytes of a PNG; (R, R, C) of 1 or 3 channels."""
-    buffer = io.BytesIO()
-    Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(buffer, "PNG")
-    return buffer.getvalue()

@@ -6,6 +6,8 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from splits.arrays import BadFile, require_regular
@@ -36,6 +38,11 @@ def load_picture(path: Path, check: Callable[[Image.Image], None]) -> Image.Imag
         raise
     except Exception as error:  # whatever a damaged file makes Pillow raise
         raise BadFile(f"{path} is not a readable image: {error}") from None
+
+
+def picture_of(pixels: NDArray[np.uint8]) -> Image.Image:
+    """The picture of an image (H, W, C) uint8: grey where C is 1, else RGB."""
+    return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
 
 
 def png(picture: Image.Image) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.data.dataset import Dataset
+from harness.io.pictures import picture_of
 from splits import SplitSpec
 
 MOST_BYTES = 1_600_000  # of a sheet: 2.1 MB of a page, in base64
@@ -31,7 +31,7 @@ class Sheet:
 
 def sheet(data: Dataset, cells: NDArray[np.int64]) -> Sheet:
     """The pictures of some cells, in their order."""
-    pictures = [_picture(pixels) for pixels in _pixels(data, cells)]
+    pictures = [picture_of(pixels) for pixels in data[cells][0]]
     for side, quality in QUALITIES:
         side = min(side, pictures[0].width, NOT_DRAWN // max(WIDTH, math.ceil(len(cells) / WIDTH)))
         whole = Image.new(pictures[0].mode, (WIDTH * side, math.ceil(len(cells) / WIDTH) * side))
@@ -44,18 +44,6 @@ def sheet(data: Dataset, cells: NDArray[np.int64]) -> Sheet:
         if buffer.tell() <= MOST_BYTES:
             break
     return Sheet(buffer.getvalue(), side, WIDTH)
-
-
-def _pixels(data: Dataset, cells: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-    """The images of cells, ascending, each shard read once and one at a time."""
-    for shard in np.unique(cells // data.store.rows):
-        first = int(shard) * data.store.rows
-        images = data.store.read(first, min(len(data), first + data.store.rows))
-        yield from images[cells[cells // data.store.rows == shard] - first]
-
-
-def _picture(pixels: NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
 
 
 def is_dsprites(spec: SplitSpec) -> bool:

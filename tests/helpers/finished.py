@@ -64,3 +64,12 @@ def write_run(
         device="cpu",
     ).write(folder / SCORES)
     return folder
+
+
+def named(scores: RunScores, name: str) -> RunScores:
+    """Scores whose model, and whose factor "shape", have another name: one that no reader of scores would take."""
+    factors = {name if factor == "shape" else factor: value for factor, value in scores.r2.factors.items()}
+    numbers = scores.r2.model_copy(update={"factors": factors})
+    reference = {key: each.model_copy(update={"factors": factors}) for key, each in scores.reference.items()}
+    change = {"r2": numbers, "r2_sklearn": numbers, "mse": numbers, "train": scores.train.model_copy(update={"r2": numbers})}
+    return scores.model_copy(update=change | {"model": name, "reference": reference})

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 
+from harness.formats.convert import convert
 from splits import SplitSpec
 
 SIDE = 8
@@ -39,6 +41,14 @@ def small_spec(folder: Path, name: str = "toy") -> Path:
     path = folder / f"{name}.toml"
     path.write_text(SPEC.format(name=name))
     return path
+
+
+def small_store(folder: Path) -> Path:
+    """The folder of a store, "toy", of 60 pictures in shards of 7."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.data.store.SHARD_BYTES", 7 * SIDE * SIDE * 3)
+        convert(mpi3d_npz(folder / "real.npz", pictures()), None, folder / "data", small_spec(folder))
+    return folder / "data"
 
 
 def pictures(images: int = 60, channels: int = 3, binary: bool = False, side: int = SIDE) -> np.ndarray:
