@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,12 @@ from safetensors import SafetensorError, deserialize
 
 from splits.errors import InputError, did_you_mean
 
+if TYPE_CHECKING:
+    from celebglow.population import Population
+
 BUNDLED = Path(__file__).parent / "weights"
 INDEX, CONFIG, WEIGHTS = "model_index.json", "config.json", "diffusion_pytorch_model.safetensors"  # diffusers' names
+NAMED = ("bundled", "openai")  # flows that are called by a name
 SHOWN = ("resolution", "channels", "steps", "widths", "coupling", "bits")  # of a flow's config, as far as it has them
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -142,27 +146,30 @@ def resolve(name: str, attributes: Sequence[str], aliases: Mapping[str, str] | N
     return known.index(attribute.lstrip("-")), -1.0 if attribute.startswith("-") else 1.0
 
 
-def check_store(root: Path, source: Mapping[str, Any], flow: SavedFlow | None) -> None:
+def check_store(root: Path, population: Population, flow: SavedFlow | None) -> None:
     """Refuse a CelebGlow that was made from something else, before torch is imported or a flow is downloaded.
 
     Args:
         root: folder of the stores.
-        source: of the population, as far as it is known, see `celebglow.population.Population.source`.
+        population: that is to be made, as far as it is known.
         flow: whose directions are walked; None for one that is to be downloaded, and so is not the bundled one.
 
     Raises:
         InputError: naming each difference.
     """
     from harness.data.description import read_attributes
-    from harness.data.found import check_source  # zarr
+    from harness.data.found import check_length, check_source  # zarr
     from harness.data.manifest import Paths
 
     paths = Paths(root, "celebglow")
     attributes = read_attributes(paths.documents())
     if attributes is None or "flow_sha256" not in attributes["source"]:
         return  # there is none, or it was converted, which the writer refuses
+    source = population.source()
     check_source(paths, source if flow is None else {**source, "flow_sha256": flow.info()["sha256"]})
-    if flow is None and attributes["source"]["flow_sha256"] == SavedFlow.open("bundled").info()["sha256"]:
+    if flow is not None:
+        check_length(paths, population.persons * population.per_person)
+    elif attributes["source"]["flow_sha256"] == SavedFlow.open("bundled").info()["sha256"]:
         raise InputError(f"{paths.group} was made with the bundled flow: choose another `out`, or `overwrite`")
 
 
@@ -197,6 +204,8 @@ def no_flow(path: Path) -> str:
     for folder in (path, path / "flow"):
         if (folder / CONFIG).is_file():
             return f"{folder} has no attribute directions: first run {directions_command(folder)}"
+    if not path.exists() and (meant := did_you_mean(str(path), NAMED, else_all=False)):
+        return f"there is no flow {path}{meant}"
     return (
         f"there is no flow in {path} (no {INDEX}): give `bundled`, `openai` (in Python "
         "`celebglow.openai_flow()`), or a folder made by `ood-data flow`"

@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import pytest
 
+import ood_data
 import splits
 from cli import main
 from harness.data.names import stores_in
@@ -473,7 +474,21 @@ def test_verify_takes_a_name_several_or_none(blocks_root: Path) -> None:
     every = json.loads(invoke("data", "verify", *where, "--json").stdout)
     assert every == {"stores": [{"dataset": "blocks", "problems": []}]}
     told = invoke("data", "verify", "bloks", *where)
-    assert (told.returncode, told.stderr) == (1, f"ood-data: there is no bloks in {blocks_root}; did you mean 'blocks'?\n")
+    assert (told.returncode, told.stderr) == (2, f"ood-data: there is no bloks in {blocks_root}; did you mean 'blocks'?\n")
+    with pytest.raises(FileNotFoundError, match=r"there is no bloks in .*; did you mean 'blocks'"):
+        ood_data.open_dataset("bloks", blocks_root)
+
+
+def test_a_folder_that_is_not_there_is_not_an_empty_one(tmp_path: Path) -> None:
+    told = invoke("data", "list", "--data", tmp_path / "nowhere")
+    assert (told.returncode, told.stdout) == (1, "")
+    assert f"there is no folder {tmp_path / 'nowhere'}" in told.stderr
+    assert invoke("data", "list", "--data", tmp_path, "--json").stdout == '{"stores": []}\n'
+
+
+def test_a_misspelt_flow_is_told(tmp_path: Path) -> None:
+    told = invoke("flow", "info", "bundeld")
+    assert (told.returncode, told.stderr) == (2, "ood-data: there is no flow bundeld; did you mean 'bundled'?\n")
 
 
 def test_zarr_groups_of_somebody_else_are_no_stores(blocks_root: Path, tmp_path: Path) -> None:
@@ -554,6 +569,12 @@ def test_a_dry_run_tells_the_time_once_a_run_has_ended(blocks_root: Path, tmp_pa
     assert "4 runs: 1 done, 3 new" in told.stdout
     assert re.search(r"^time: about \d+ s, estimated from finished runs in .*; unknown for cnn$", told.stdout, re.MULTILINE)
     assert "time: " not in invoke("bench", "--model", "mlp", *where, "--dry-run").stdout
+    scores = next(tmp_path.rglob("scores.json"))
+    scores.write_bytes(scores.read_bytes()[:100])
+    told = invoke("bench", "--model", "mlp", *where, "--dry-run")
+    assert told.returncode == 1
+    assert "1 run: 1 damaged\n" in told.stdout
+    assert re.search(r"^not done: blocks, random, mlp, seed 0: .*scores\.json is not JSON", told.stdout, re.MULTILINE)
 
 
 def test_what_models_lack_is_told_by_a_dry_run(blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def test_interrupted_anywhere_it_is_finished_by_the_same_command(
             export(root, "toy", "composition", layout, out)
         monkeypatch.undo()
         assert not list(out.rglob("*.partial"))
-        assert not [path for path in out.glob("*") if path.is_file()]  # nothing to load
+        assert [path.name for path in out.glob("*") if path.is_file()] == ["toy.toml"]  # nothing to load
         assert whole(root, layout, out) == expected
 
 
@@ -221,6 +221,18 @@ def test_pictures_of_something_else_are_left_alone(root: Path, tmp_path: Path) -
         assert contents(tmp_path) == before
         if extra:
             (tmp_path / extra).unlink()
+
+
+@pytest.mark.parametrize(
+    "layout, name", [("png", "labels.csv"), ("parquet", "README.md"), ("benchmark", "toy.toml"), ("png", "toy.md")]
+)
+def test_files_of_somebody_else_are_left_alone(root: Path, tmp_path: Path, layout: str, name: str) -> None:
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(
+        ValueError, match=rf"{name} is there already, and no export of this toy has written it: choose another `out`"
+    ):
+        export(root, "toy", "composition", layout, tmp_path)
+    assert contents(tmp_path) == {name: b"mine"}
 
 
 @pytest.mark.slow

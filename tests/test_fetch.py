@@ -497,6 +497,10 @@ def test_a_dataset_is_fetched_and_converted(toy: Known, server: Server, tmp_path
     np.testing.assert_array_equal(Store(tmp_path / "data", "mpi3d").read(0, 60), official.smooth_pictures())
     assert CliRunner().invoke(main, arguments).exit_code == 0
     assert server.requests == 3  # nothing the second time
+    shutil.rmtree(tmp_path / "home")  # as the command advises once the store is complete
+    again = CliRunner().invoke(main, arguments[:-1])
+    assert (again.exit_code, server.requests) == (0, 3)
+    assert "is complete already: 60 images; --overwrite makes it again" in again.stdout
 
 
 def test_an_unknown_checksum_is_proven_accepted_and_remembered(toy: Known, server: Server, tmp_path: Path) -> None:

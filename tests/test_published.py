@@ -230,4 +230,5 @@ def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         1,
         "graph_unoptimized.pb cannot be reached",
         "is there a network?",
+        "who has both files runs ood-data flow convert graph_unoptimized.pb",
     )

@@ -198,9 +198,9 @@ def test_a_study_is_its_groups(blocks_root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "before, after, words",
     [
-        ('"mlp", "cnn"', '"mlpp"', "runs[0] of the study: unknown model 'mlpp'; did you mean 'mlp'"),
+        ('"mlp", "cnn"', '"mlpp"', "study.toml: runs[0]: unknown model 'mlpp'; did you mean 'mlp'"),
         ("kinds =", "kind =", "runs[0].kind: unknown key; did you mean 'kinds'"),
-        ('"train.steps" = 5', '"train.stepz" = 5', "runs[1] of the study: unknown setting 'train.stepz'"),
+        ('"train.steps" = 5', '"train.stepz" = 5', "study.toml: runs[1]: unknown setting 'train.stepz'"),
         ("seeds = [0, 3]", "seeds = 0", "seeds"),
         ("[1, 4.0]", "[1, 1.0]", "the study has the same run twice: blocks, random, beta-vae, seed 0"),
         ("[[runs]]", "[[runs", "is not TOML"),

@@ -23,6 +23,7 @@ from harness.io.atomic import home, sha256, write_atomically
 from harness.io.download import fetch
 from harness.io.locks import locked
 from harness.io.progress import move, progress_bar
+from harness.io.web import DownloadError
 from splits.errors import DamagedError
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ BASES = (
     "https://openaipublic.blob.core.windows.net/glow-demo/",
 )
 GRAPH_FILE, TABLE_FILE = "large3/graph_unoptimized.pb", "z_manipulate.npy"
+BY_HAND = "ood-data flow convert graph_unoptimized.pb --z-manipulate z_manipulate.npy --out FOLDER"
 MOST = {  # bytes
     GRAPH_FILE: 2**31,  # of any protocol buffer
     TABLE_FILE: 64_000_000,  # 40 x 196,608 numbers, if of 8 bytes; float32 is what is known of them
@@ -76,7 +78,10 @@ def _have(name: str, bases: tuple[str, ...], root: Path) -> Path:
     """One file, downloaded unless it is there, and its line in downloads.json."""
     path, records = root / Path(name).name, root / "downloads.json"
     with progress_bar(path.name, "B") as bar:
-        url = fetch([base.rstrip("/") + "/" + name for base in bases], path, progress=partial(move, bar), most=MOST[name])
+        try:
+            url = fetch([base.rstrip("/") + "/" + name for base in bases], path, progress=partial(move, bar), most=MOST[name])
+        except DownloadError as error:
+            raise DownloadError(f"{error}; who has both files runs {BY_HAND}") from error
     if url is not None:
         done = {"url": url, "bytes": path.stat().st_size, "sha256": sha256(path)}
         logger.info("%s: %s bytes, sha256 %s", url, f"{done['bytes']:,}", done["sha256"])

@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
 from harness.bench.names import MOST_RUNS, check_asked
 from harness.bench.written import Strict, read
@@ -92,6 +92,15 @@ class Study(Shared):
     runs: tuple[Group, ...] = Field(min_length=1)
     data: str | None = None
     out: str | None = None
+    _file: str = PrivateAttr("the study")  # that it was read from
+
+    @contextmanager
+    def in_group(self, number: int) -> Iterator[None]:
+        """Say of mistakes in which group they are."""
+        try:
+            yield
+        except InputError as error:
+            raise InputError(f"{self._file}: runs[{number}]: {error}") from error
 
     def check(self, data: Path) -> None:
         """Raise InputError, naming its group, for a name or a setting that no run can have: before torch is imported.
@@ -99,7 +108,7 @@ class Study(Shared):
         What the options of a model may be, only `plan_study` sees.
         """
         for number, group in enumerate(self.runs):
-            with _in_group(number):
+            with self.in_group(number):
                 for overrides in group.overrides(self):
                     datasets, kinds = group.datasets or self.datasets or (), group.kinds or self.kinds or ()
                     check_asked(group.models, datasets, kinds, group.seeds or self.seeds or 1, overrides, data)
@@ -112,7 +121,9 @@ def read_study(path: Path) -> Study:
         FileNotFoundError: if there is none.
         ValueError: if it is no study, with a line for each mistake.
     """
-    return read(path, "a study", Study, _mistakes)
+    study = read(path, "a study", Study, _mistakes)
+    study._file = str(path)
+    return study
 
 
 def _mistakes(error: ValidationError) -> list[str]:
@@ -126,14 +137,6 @@ def _mistakes(error: ValidationError) -> list[str]:
         found.setdefault(dotted(place) or "the file", in_our_words(details, keys))
     # Of groups that are wrong in themselves, pydantic also says that there is none.
     return [f"{place}: {what}" for place, what in found.items() if not any(other.startswith(f"{place}[") for other in found)]
-
-
-@contextmanager
-def _in_group(number: int) -> Iterator[None]:
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"runs[{number}] of the study: {error}") from error
 
 
 def plan_study(study: Study, data: Path, out: Path, device: torch.device | None = None) -> Plan:
@@ -154,7 +157,7 @@ def plan_study(study: Study, data: Path, out: Path, device: torch.device | None 
     plans: list[Plan] = []
     for number, group in enumerate(study.runs):
         for overrides in group.overrides(study):
-            with _in_group(number):
+            with study.in_group(number):
                 planned = plan(
                     group.models,
                     data,

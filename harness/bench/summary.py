@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.bench.estimate import lacking
-from harness.bench.outcome import Outcome
+from harness.bench.outcome import Outcome, outcome_of
 from harness.bench.plan import Gap, Plan
 from harness.models import MODELS, families
 from harness.report.leaderboard import leaderboard, mixtures
@@ -51,9 +51,12 @@ def summarize_plan(plan: Plan, in_full: bool = True) -> Report:
 
     Args:
         plan: the runs.
-        in_full: say how to get each well-known dataset that nobody asked for, too.
+        in_full: read the scores of runs that are done, which may be damaged, and say how to get each well-known dataset that nobody
+            asked for.
     """
-    states = [run.state for run in plan.runs]
+    states: list[str] = [run.state for run in plan.runs]
+    told = [outcome_of(run).error if in_full and state == "done" else "" for run, state in zip(plan.runs, states, strict=True)]
+    states = ["damaged" if error else state for error, state in zip(told, states, strict=True)]
     groups: dict[tuple[str, str, int], list[Run]] = {}
     for run in plan.runs:
         groups.setdefault((run.model, run.dataset, run.config.train.steps), []).append(run)
@@ -63,9 +66,12 @@ def summarize_plan(plan: Plan, in_full: bool = True) -> Report:
         seeds, settings = (len({getattr(run, name) for run in members}) for name in ("seed", "fingerprint"))
         rows.append((model, dataset, kinds, str(seeds), str(settings), f"{steps:,}"))
     counted_states = Counter(states)
-    counts = ", ".join(f"{counted_states[state]} {state}" for state in ("done", "resumable", "new") if counted_states[state])
-    todo = [run for run, state in zip(plan.runs, states, strict=True) if state != "done"]
+    counts = ", ".join(
+        f"{counted_states[state]} {state}" for state in ("done", "resumable", "new", "damaged") if counted_states[state]
+    )
+    todo = [run for run, state in zip(plan.runs, states, strict=True) if state in ("resumable", "new")]
     lines = [*table(rows), f"{_runs(len(plan.runs))}: {counts or 'none'}", *_missing(plan, in_full)]
+    lines += [f"not done: {run}: {error}" for run, error in zip(plan.runs, told, strict=True) if error]
     lacks = lacking(todo)
     for model, what in lacks.items():
         lines.append(f"{_runs(sum(run.model == model for run in todo))} of {model} may fail: {what}")
@@ -77,7 +83,7 @@ def summarize_plan(plan: Plan, in_full: bool = True) -> Report:
         **_gaps(plan.gaps),
         "lacking": lacks,
     }
-    return Report(tuple(lines), data, not plan.refused)
+    return Report(tuple(lines), data, not plan.refused and not any(told))
 
 
 def _runs(count: int) -> str:

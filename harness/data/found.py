@@ -83,6 +83,19 @@ def check_source(paths: Paths, source: Mapping[str, Any]) -> None:
         _refuse_differences(paths, {key: theirs.get(key) for key in source}, source)
 
 
+def check_length(paths: Paths, images: int) -> None:
+    """Raise InputError if a store is there that has more images. Whether it is being extended to more, the writer sees."""
+    _refuse_shorter(paths, read_description(paths.documents()), images)
+
+
+def _refuse_shorter(paths: Paths, there: Description | None, images: int) -> None:
+    if there is not None and there.shape[0] > images:
+        raise InputError(
+            f"{paths.group} holds, or is being extended to, {there.shape[0]:,} images, more than the {images:,} asked for: "
+            "a store can be extended, not cut; choose another `out`, or `overwrite`"
+        )
+
+
 def refuse_links(paths: Paths) -> None:
     """Raise InputError where writing would change what lies somewhere else."""
     for folder in (paths.group, paths.group / "images"):
@@ -126,11 +139,7 @@ def check_others(paths: Paths, ours: Description, part: tuple[int, int], there: 
     parts = paths.parts()
     if any(path.stat().st_size or is_held(path) for path in parts):
         there = being_made(paths) or there
-    if there is not None and there.shape[0] > ours.shape[0]:
-        raise InputError(
-            f"{paths.group} holds, or is being extended to, {there.shape[0]:,} images, more than the {ours.shape[0]:,} asked for: "
-            "a store can be extended, not cut; choose another `out`, or `overwrite`"
-        )
+    _refuse_shorter(paths, there, ours.shape[0])
     for path in parts:
         count = path.stem.rsplit("-of-", 1)[1]
         if count != str(part[1]) and (path.stat().st_size or is_held(path)):

@@ -32,9 +32,10 @@ from harness.data.description import (
     read_description,
 )
 from harness.data.manifest import Entry, Paths, covers, parts_entries, read_finished, shard_index, shard_path
+from harness.data.names import stores_in
 from harness.data.shards import ShardFiles, kind_of, stat_of, wrong_file
 from harness.io.atomic import sha256
-from splits.errors import DamagedError, InputError, MissingError, OodDataError
+from splits.errors import DamagedError, InputError, MissingError, OodDataError, did_you_mean
 
 __all__ = ["Description", "Problem", "Store", "overview", "rows_of_shard", "verify"]
 
@@ -310,4 +311,6 @@ def _size(path: Path) -> int:
 
 
 def missing(paths: Paths) -> str:
+    if meant := did_you_mean(paths.name, stores_in(paths.root), else_all=False):
+        return f"there is no {paths.name} in {paths.root}{meant}"
     return f"there is no {paths.name} in {paths.root}: make it with `ood-data generate` or `ood-data data convert`, or see `ood-data data list`"

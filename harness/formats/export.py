@@ -25,7 +25,7 @@ import splits
 from harness.data.dataset import spec_of
 from harness.data.store import Store
 from harness.formats import official, parquet
-from harness.formats.beside import METADATA, SIDES, TABLE, describe
+from harness.formats.beside import METADATA, SIDES, TABLE, claimed, describe
 from harness.formats.official import member
 from harness.io.locks import is_held, locked
 from harness.io.pictures import png
@@ -68,7 +68,7 @@ def export(root: str | Path, dataset: str, kind: str | None, layout: str, out: s
         the files for users to load; of pictures, the table.
 
     Raises:
-        ValueError: for an unknown layout or kind, or a kind that the dataset can't have; for pictures, if others are there already.
+        ValueError: for an unknown layout or kind, or a kind that the dataset can't have; if files are there that no export of this grid wrote.
         FileNotFoundError: if there is no such store.
         BlockingIOError: if another process is writing the same files.
         OSError: if they cannot be written; the .npz files are there whole or not at all, the table only after all pictures.
@@ -87,6 +87,7 @@ def export(root: str | Path, dataset: str, kind: str | None, layout: str, out: s
     with contextlib.ExitStack() as stack:
         with locked(out / ".export.lock"):  # so that no file is taken for a left-over before its process has locked it
             _sweep(out)
+            stack.enter_context(claimed(out, store, layout, paths))
             for path in paths:
                 path.parent.mkdir(exist_ok=True)
             files = [stack.enter_context(replacing(path)) for path in paths]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.data.names import stores_in
 from harness.formats.catalog import command, info_of, published, variants
 from ood_data.commands.options import (
     completing,
@@ -23,10 +24,10 @@ from ood_data.commands.options import (
 )
 from ood_data.commands.policy import DONE, FAILED, Group
 from splits import DATASETS, KINDS
-from splits.errors import InputError, MissingError, did_you_mean
+from splits.errors import InputError, MissingError, OodDataError, did_you_mean
 
 if TYPE_CHECKING:
-    from harness.data.store import Problem
+    from harness.data.store import Problem, Store
 
 
 @click.group(cls=Group)
@@ -54,6 +55,8 @@ def data_list(data: Path, as_json: bool) -> None:
     from harness.data.store import overview
     from splits.formatting import table
 
+    if not data.is_dir():
+        raise MissingError(f"there is no folder {data}: {_make_one(data)}")
     stores = overview(data)
     if as_json:
         click.echo(json.dumps({"stores": stores}))
@@ -74,8 +77,6 @@ def _make_one(data: Path) -> str:
 
 def _check_named(datasets: Sequence[str], data: Path) -> list[str]:
     """The names of the stores in a folder; an error if one of `datasets` is not among them, or there is none at all."""
-    from harness.data.names import stores_in
-
     there = stores_in(data)
     if not there:
         known = [name for name in datasets if name in DATASETS]
@@ -83,7 +84,8 @@ def _check_named(datasets: Sequence[str], data: Path) -> list[str]:
         raise MissingError(f"there is no {' and no '.join(datasets) or 'store'} in {data}: {how}")
     for name in datasets:
         if name not in there:
-            raise MissingError(f"there is no {name} in {data}{did_you_mean(name, there)}")
+            wrong = MissingError if name in DATASETS else InputError
+            raise wrong(f"there is no {name} in {data}{did_you_mean(name, there)}")
     return there
 
 
@@ -165,7 +167,8 @@ def data_fetch(
 ) -> None:
     """Download a dataset's official files and convert them. After an interruption, run the same command again to continue.
 
-    DATASET is dsprites, shapes3d, mpi3d or celebglow. Files are kept in OOD_DATA_HOME (~/.cache/ood-data).
+    DATASET is dsprites, shapes3d, mpi3d or celebglow. Files are kept in OOD_DATA_HOME (~/.cache/ood-data). Nothing is downloaded for a
+    store that is there and complete.
 
     \b
     Examples:
@@ -175,6 +178,13 @@ def data_fetch(
     """
     info = info_of(dataset, variant)
     first = published(info.name, kind)[0].name if kind else info.convert
+    if not download_only and not overwrite and (there := _complete(root, info.name)):
+        group = str(there.paths.group)
+        if as_json:
+            click.echo(json.dumps({"dataset": info.name, "file": None, "store": group, "images": len(there)}))
+        else:
+            click.echo(f"{group} is complete already: {len(there):,} images; --overwrite makes it again")
+        return
 
     from harness.formats.convert import convert
     from harness.formats.fetch import fetch_dataset, fetch_published
@@ -193,6 +203,18 @@ def data_fetch(
         click.echo(json.dumps({"dataset": info.name, "file": str(file), "store": str(store.paths.group), "images": len(store)}))
     else:
         click.echo(f"{store.paths.group} is complete: {len(store):,} images; you can delete {shown} now")
+
+
+def _complete(root: Path, name: str) -> Store | None:
+    """The store of that name, if it is finished."""
+    from harness.data.store import Store
+
+    if name not in stores_in(root):
+        return None
+    try:
+        return Store(root, name)
+    except OodDataError:  # conversion continues or mends it
+        return None
 
 
 @data.command("convert", continues=True)

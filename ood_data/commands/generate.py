@@ -121,12 +121,12 @@ def generate_celebglow(
     population = Population(persons, attributes, levels, range_, temperature, resolution, seed, precision)
     population.check()
     if flow == "openai" and not overwrite:
-        check_store(root, population.source(), None)
+        check_store(root, population, None)
     folder = flow_folder(flow)
     saved = SavedFlow.open(folder)
     population = population.checked(saved)
     if not overwrite:
-        check_store(root, population.source(), saved)
+        check_store(root, population, saved)
 
     from celebglow.generate import generate as run
     from celebglow.pipeline import CelebGlowPipeline
