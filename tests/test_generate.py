@@ -28,7 +28,8 @@ from celebglow.glow import Glow
 from celebglow.info import SavedFlow
 from celebglow.pipeline import CelebGlowPipeline
 from cli import main
-from harness.data.store import Store, verify
+from harness.data.store import Store
+from harness.data.verify import verify
 from helpers.commands import ROOT, CommandLine, assert_one_clear_line
 from helpers.files import contents
 from helpers.flows import make, random_pipeline
