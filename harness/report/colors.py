@@ -19,14 +19,14 @@ ORDER = (
 )  # fmt: skip
 
 
-def color_of(row: LeaderboardRow) -> str:
-    """The colour of a row's model as "#rrggbb"; another one for another config of it is drawn in the same."""
-    if row.model in MODELS:
-        return PALETTE[ORDER.index(row.model)]
+def color_of(model: str) -> str:
+    """The colour of a model as "#rrggbb"; another one for another config of it is drawn in the same."""
+    if model in MODELS:
+        return PALETTE[ORDER.index(model)]
     others = len(PALETTE) - len(ORDER)
-    return PALETTE[len(ORDER) + sum(row.model.encode()) % others]
+    return PALETTE[len(ORDER) + sum(model.encode()) % others]
 
 
 def colors_of(rows: Sequence[LeaderboardRow]) -> list[str]:
     """The colour of each row."""
-    return [color_of(row) for row in rows]
+    return [color_of(row.model) for row in rows]
