@@ -111,7 +111,7 @@ def test_a_missing_shard_is_one_clear_line(ood_data: CommandLine, blocks_root: P
 
 def test_a_sheet_walks_each_way_once_with_borders_and_values(data: Dataset) -> None:
     for sizes, expected in (((2, 3), {"a": 3, "b": 2}), ((1, 4), {"a": 3, "b": 1}), ((5, 5, 5), {"a": 3})):
-        grid = FactorGrid([Factor(name, size) for name, size in zip("abc", sizes, strict=False)])
+        grid = FactorGrid(tuple(Factor(name, size) for name, size in zip("abc", sizes, strict=False)))
         for name, count in expected.items():
             rows = card.walks(grid, name)
             assert len({tuple(row) for row in rows.tolist()}) == len(rows) == count
@@ -120,7 +120,7 @@ def test_a_sheet_walks_each_way_once_with_borders_and_values(data: Dataset) -> N
     first = card.MARGIN // 2 + card.HEADER + card.LEVELS
     for step, index in enumerate(card.walks(data.spec.grid, "shape")[0]):
         left = card.MARGIN + step * (64 + card.GAP)
-        picture = np.asarray(picture_of(data.images[int(index)]).convert("RGB"))
+        picture = np.asarray(picture_of(data[int(index)][0]).convert("RGB"))
         assert (sheet[first : first + 64, left : left + 64] == picture).all()
         assert (sheet[first : first + 64, left + 64 : left + 64 + card.GAP] == 255).all()
         assert (sheet[first - card.LEVELS : first, left : left + 64] < 200).any()  # the value's name

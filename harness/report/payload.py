@@ -143,7 +143,7 @@ def _row(row: LeaderboardRow, split: int) -> dict[str, Any]:
         "key": f"{row.model} {row.fingerprint}",
         "label": row.label,
         "family": row.family,
-        "color": color_of(row.model),
+        "color": color_of(row.model, row.variant),
         "preset": first.preset,
         "steps": first.steps,
         "seeds": [run.seed for run in row.runs],
