@@ -21,7 +21,7 @@ test-slow: $(VENV)/dev
 
 # The report's page in the system's Chromium (Debian: apt-get install chromium); screenshots stay in build/browser/.
 test-browser: $(VENV)/browser
-	BROWSER_ARTEFACTS=build/browser $(BIN)/pytest -m browser tests/test_browser.py
+	BROWSER_ARTEFACTS=build/browser $(BIN)/pytest -m browser tests/test_browser.py tests/test_live.py
 
 # SLURM, of Debian's packages slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge, and Dask: each started and ended by the tests.
 test-cluster: $(VENV)/dev

@@ -26,6 +26,7 @@ extensions = [
 exclude_patterns = ["_build"]
 
 html_theme = "furo"
+html_static_path = ["_static"]
 html_title = f"{project} {release}"
 
 myst_enable_extensions = ["substitution"]

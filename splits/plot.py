@@ -24,6 +24,7 @@ TRAIN, TEST, BOTH, INK = "#c9d3de", "#d1495b", "#8f2537", "#22303c"
 _LABELLED = 8  # up to so many values, a factor's ticks name each; of more, the ends and where held-out values begin and end
 MOST_FACTORS, MOST_VALUES = 12, 1000  # that are drawn: panels and cells of more can't be read
 MOST_LETTERS = 24  # of a value's name
+LEGEND = 5.6  # inches: a narrower picture would cut it off
 
 
 def plot(spec: SplitSpec, kind: str, path: str | Path) -> None:
@@ -46,7 +47,9 @@ def plot(spec: SplitSpec, kind: str, path: str | Path) -> None:
         raise InputError(f"a plot takes pairs of factors, and {spec.name} has fewer than two that vary and can be drawn")
     rows, columns = shown[1:], shown[:-1]
     figure = Figure(
-        figsize=(2.0 + sum(map(_inches, columns)), 1.7 + sum(map(_inches, rows))), layout="constrained", facecolor="white"
+        figsize=(max(LEGEND, 2.0 + sum(map(_inches, columns))), 1.7 + sum(map(_inches, rows))),
+        layout="constrained",
+        facecolor="white",
     )
     axes = figure.subplots(
         len(rows), len(columns), squeeze=False, width_ratios=[*map(_inches, columns)], height_ratios=[*map(_inches, rows)]

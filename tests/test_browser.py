@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -25,22 +24,16 @@ from harness.runs.maps import MAPS, RunMaps
 from harness.runs.records import RunScores
 from harness.scoring.maps import kept_cells
 from helpers.finished import named, write_run
+from helpers.pages import SCREENS, Pages, choice, chromium, hindrances, saved
 
 pytestmark = pytest.mark.browser
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 MODELS = ("cnn", "pcl", "mlp", "coordconv")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium")
-    with playwright.sync_playwright() as running:
-        launched = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as launched:
         yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")
@@ -69,36 +62,9 @@ def page_file(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(browser: Any, page_file: Path) -> Iterator[Callable[..., Any]]:
-    """Opens the page; afterwards, nothing was said on its console and nothing was asked of a network."""
-    contexts, said = [], []
-
-    def open_page(fragment: str = "", file: Path = page_file, **options: Any) -> Any:
-        context = browser.new_context(**{"viewport": DESKTOP, "offline": True, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: said.append(dialog.message))
-        page.on("request", lambda request: said.append(request.url) if request.url.startswith("http") else None)
-        page.set_default_timeout(10_000)
-        page.goto(file.as_uri() + fragment)
-        page.wait_for_selector("#explorer > *")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert said == []
-
-
-def choice(page: Any, label: str) -> Any:
-    return page.locator("label.choice", has=page.get_by_text(label, exact=True)).locator("select")
-
-
-def saved(page: Any, button: Any) -> Path:
-    with page.expect_download() as download:
-        button.click()
-    return Path(download.value.path())
+    pages = Pages(browser)
+    yield lambda fragment="", file=page_file, **options: pages.open(file, fragment, **options)
+    pages.close()
 
 
 def test_every_control_does_something(opened: Callable[..., Any]) -> None:
@@ -261,30 +227,13 @@ def test_a_name_that_is_markup_does_nothing(opened: Callable[..., Any], runs: Pa
     assert page.locator("#board img").count() == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("desktop", {}),
-        ("phone", {"viewport": PHONE, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}),
-        ("dark", {"color_scheme": "dark"}),
-    ],
-)
-def test_it_fits_and_is_accessible(opened: Callable[..., Any], tmp_path: Path, name: str, options: dict[str, Any]) -> None:
-    page = opened("#split=dsprites%2Cextrapolation", **options)
+@pytest.mark.parametrize("name", SCREENS)
+def test_it_fits_and_is_accessible(opened: Callable[..., Any], tmp_path: Path, name: str) -> None:
+    page = opened("#split=dsprites%2Cextrapolation", **SCREENS[name])
     page.locator("#board button.row").first.click()
     page.wait_for_timeout(200)
     folder = Path(os.environ.get("BROWSER_ARTEFACTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=folder / f"{name}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    context = page.context.browser.new_context(**{"viewport": DESKTOP, **options}, bypass_csp=True)
-    try:
-        other = context.new_page()
-        other.goto(page.url)
-        other.wait_for_selector(".explorer")
-        found = axe.Axe().run(other).response["violations"]
-        serious = [(each["id"], each["nodes"][0]["html"][:200]) for each in found if each["impact"] in ("serious", "critical")]
-        assert serious == []
-    finally:
-        context.close()
+    assert hindrances(page.context.browser, page.url, ".explorer", **SCREENS[name]) == []

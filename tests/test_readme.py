@@ -106,7 +106,7 @@ def test_the_readme_is_the_face() -> None:
 @pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    for target in re.findall(r"(?:\]\(|<a href=\")([^)\s\"]+)[)\"]", text):
         if not target.startswith(("https://", "#")):
             assert (page.parent / target.partition("#")[0]).exists(), target
 

@@ -223,6 +223,18 @@ def test_references_that_are_always_right_and_an_empty_column_take_no_room() -> 
     assert all(len(line) == len(header) for line in lines)
 
 
+def test_versions_of_a_users_code_have_colours_of_their_own_and_say_when_they_came() -> None:
+    scores = RunScores.read(next(BEFORE.glob("blocks/extrapolation/mlp/*/scores.json")))
+    versions = [scores.model_copy(update={"model": "my:build", "fingerprint": name}) for name in ("ffff", "0000", "8888")]
+    when = {"ffff": 0.0, "8888": 86_400.0, "0000": 86_460.0}
+    rows = {row.fingerprint: row for row in leaderboard(versions, finished=when)}
+    assert rows["ffff"].label == "my:build (version 1 of 3, 1970-01-01 00:00 UTC)"
+    assert rows["0000"].label == "my:build (version 3 of 3, 1970-01-02 00:01 UTC)"
+    assert len(set(colors_of(list(rows.values())))) == 3
+    unknown = {row.fingerprint: row for row in leaderboard(versions, finished={"ffff": 0.0})}
+    assert unknown["8888"].label == "my:build (8888)"
+
+
 def test_a_models_colour_is_its_own_and_what_is_cut_is_marked() -> None:
     scores = RunScores.read(next(BEFORE.glob("blocks/extrapolation/mlp/*/scores.json")))
     far = scores.model_copy(update={"r2": scores.r2.model_copy(update={"mean": -7.5}), "model": "pcl"})

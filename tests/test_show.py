@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,10 @@ import harness
 from cli import main
 from harness.data.dataset import Dataset
 from harness.data.show import animation, picture, save, walk
+from harness.formats import card
+from harness.io.pictures import picture_of
 from helpers.commands import CommandLine, assert_one_clear_line, invoke
+from splits import Factor, FactorGrid
 
 NAME = "blocks"
 
@@ -103,3 +107,20 @@ def test_a_missing_shard_is_one_clear_line(ood_data: CommandLine, blocks_root: P
     done = ood_data("data", "show", NAME, "--walk", "shape,x-position", "--data", tmp_path / "data", "--out", tmp_path / "x.png")
     assert_one_clear_line(done, 1, "is missing", f"ood-data data verify {NAME} --data {tmp_path / 'data'}")
     assert not (tmp_path / "x.png").exists()
+
+
+def test_a_sheet_walks_each_way_once_with_borders_and_values(data: Dataset) -> None:
+    for sizes, expected in (((2, 3), {"a": 3, "b": 2}), ((1, 4), {"a": 3, "b": 1}), ((5, 5, 5), {"a": 3})):
+        grid = FactorGrid(tuple(Factor(name, size) for name, size in zip("abc", sizes, strict=False)))
+        for name, count in expected.items():
+            rows = card.walks(grid, name)
+            assert len({tuple(row) for row in rows.tolist()}) == len(rows) == count
+
+    sheet = np.asarray(Image.open(io.BytesIO(card.preview(data.store))).convert("RGB"))
+    first = card.MARGIN // 2 + card.HEADER + card.LEVELS
+    for step, index in enumerate(card.walks(data.spec.grid, "shape")[0]):
+        left = card.MARGIN + step * (64 + card.GAP)
+        picture = np.asarray(picture_of(data[int(index)][0]).convert("RGB"))
+        assert (sheet[first : first + 64, left : left + 64] == picture).all()
+        assert (sheet[first : first + 64, left + 64 : left + 64 + card.GAP] == 255).all()
+        assert (sheet[first - card.LEVELS : first, left : left + 64] < 200).any()  # the value's name

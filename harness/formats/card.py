@@ -15,10 +15,11 @@ from harness.io.pictures import picture_of, png
 from splits import DATASETS, Factor, FactorGrid, load_spec, spec_from_dict
 
 WALKS, STEPS = 3, 12  # per factor; pictures in each
-MARGIN, HEADER = 16, 26
+TRIES = 50  # walks that are drawn until there are `WALKS` different ones
+MARGIN, HEADER, LEVELS, GAP = 16, 26, 16, 2  # pixels: around the sheet, for a factor's name, for its values, between pictures
 TAGS = ("out-of-distribution", "disentanglement")
 MOST_SHOWN = 256  # side of a picture on the sheet: larger ones are shown smaller
-INK, PAPER = (32, 33, 36), (255, 255, 255)
+INK, QUIET, PAPER = (32, 33, 36), (95, 96, 103), (255, 255, 255)
 
 
 def escaped(text: str) -> str:
@@ -34,35 +35,57 @@ def code(value: object) -> str:
 
 
 def walks(grid: FactorGrid, name: str) -> np.ndarray:
-    """Indices (WALKS, up to STEPS) of images along one factor, evenly spaced, the others at their middle or seeded values."""
+    """Indices (up to WALKS, up to STEPS) of images along one factor, evenly spaced, the others at their middle or seeded values.
+
+    No two walks are the same: a small grid has fewer.
+    """
     rng = np.random.default_rng(0)
-    starts = np.array([[size // 2 for size in grid.sizes], *(rng.integers(0, grid.sizes) for _ in range(WALKS - 1))])
-    size = grid[name].size
-    values = np.unique(np.linspace(0, size - 1, min(size, STEPS)).round().astype(np.int64))
+    starts = np.array([[size // 2 for size in grid.sizes], *(rng.integers(0, grid.sizes) for _ in range(TRIES))])
+    starts[:, grid.axis(name)] = 0
+    starts = starts[np.sort(np.unique(starts, axis=0, return_index=True)[1])][:WALKS]
+    values = _walked(grid[name])
     cells = np.repeat(starts[:, None], len(values), axis=1)
     cells[:, :, grid.axis(name)] = values
     return grid.index(cells)
 
 
+def _walked(factor: Factor) -> np.ndarray:
+    """The values of a walk along it."""
+    return np.unique(np.linspace(0, factor.size - 1, min(factor.size, STEPS)).round().astype(np.int64))
+
+
 def preview(store: Store) -> bytes:
-    """PNG bytes of the preview sheet: for each factor, a few walks along it."""
+    """PNG bytes of the preview sheet: for each factor, a few walks along it, with its values above them."""
     grid = spec_from_dict(store.spec).grid
-    side = store.images.shape[1]
-    side = min(side, MOST_SHOWN)
-    block = HEADER + WALKS * side
-    sheet = Image.new("RGB", (2 * MARGIN + STEPS * side, MARGIN + len(grid.sizes) * block), PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
-    for number, name in enumerate(grid.names):
+    side = min(store.images.shape[1], MOST_SHOWN)
+    tile, block = side + GAP, HEADER + LEVELS + WALKS * (side + GAP)
+    sheet = Image.new("RGB", (2 * MARGIN + STEPS * tile, MARGIN + len(grid.sizes) * block), PAPER)
+    draw, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(16), ImageFont.load_default(11)
+    for number, factor in enumerate(grid):
         top = MARGIN // 2 + number * block
-        draw.text((MARGIN, top + HEADER - 4), name, INK, font, anchor="ls")
-        for row, indices in enumerate(walks(grid, name)):
-            pictures = [store.read(int(index), int(index) + 1)[0] for index in indices]
-            strip = np.concatenate(pictures, axis=1)
-            drawn = picture_of(strip)
-            if drawn.height > side:
-                drawn = drawn.resize((len(pictures) * side, side), Image.Resampling.BOX)
-            sheet.paste(drawn, (MARGIN, top + HEADER + row * side))
+        draw.text((MARGIN, top + HEADER - 4), factor.name, INK, font, anchor="ls")
+        for step, value in enumerate(_walked(factor)):
+            draw.text(
+                (MARGIN + step * tile, top + HEADER + LEVELS - 3),
+                _fitting(factor.label(int(value)), draw, small, side),
+                QUIET,
+                small,
+                "ls",
+            )
+        for row, indices in enumerate(walks(grid, factor.name)):
+            for step, index in enumerate(indices):
+                drawn = picture_of(store.read(int(index), int(index) + 1)[0])
+                if drawn.size != (side, side):
+                    drawn = drawn.resize((side, side), Image.Resampling.BOX)
+                sheet.paste(drawn, (MARGIN + step * tile, top + HEADER + LEVELS + row * tile))
     return png(sheet)
+
+
+def _fitting(text: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """As much of a text as has room."""
+    while len(text) > 1 and draw.textlength(text, font) > width:
+        text = f"{text[:-2]}…"
+    return text
 
 
 def known_as(store: Store) -> DatasetInfo | None:

@@ -63,13 +63,16 @@ class GroupConv2d(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, in_fields · 4 or in_channels, H, W) → (B, out_fields · 4, H′, W′)."""
+    def bank(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the plain convolution that this one is: every kernel in its four rotations."""
         turned = [torch.rot90(self.weight, r, dims=(3, 4)) for r in range(ROTATIONS)]
         if not self.lift:
             turned = [torch.roll(kernel, r, dims=2) for r, kernel in enumerate(turned)]
-        bank = torch.stack(turned, dim=1).flatten(0, 1).flatten(1, 2)
-        return F.conv2d(features, bank, self.bias.repeat_interleave(ROTATIONS), self.stride, self.padding)
+        return torch.stack(turned, dim=1).flatten(0, 1).flatten(1, 2), self.bias.repeat_interleave(ROTATIONS)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, in_fields · 4 or in_channels, H, W) → (B, out_fields · 4, H′, W′)."""
+        return F.conv2d(features, *self.bank(), self.stride, self.padding)
 
 
 class RotationEquivariantCNN(nn.Module):

@@ -19,14 +19,17 @@ ORDER = (
 )  # fmt: skip
 
 
-def color_of(row: LeaderboardRow) -> str:
-    """The colour of a row's model as "#rrggbb"; another one for another config of it is drawn in the same."""
-    if row.model in MODELS:
-        return PALETTE[ORDER.index(row.model)]
-    others = len(PALETTE) - len(ORDER)
-    return PALETTE[len(ORDER) + sum(row.model.encode()) % others]
+# Of models of one's own, whose configs have different ones: the three that are left, and what is darker or brighter than the others.
+OWN = (*PALETTE[len(ORDER) :], "#123a78", "#7d3503", "#0b5237", "#c79a00", "#4c2a86", "#d62fc0", "#00c2a8")
+
+
+def color_of(model: str, variant: int = 0) -> str:
+    """The colour of a model as "#rrggbb"; another config of it is drawn in the same, or another one if it is somebody's own."""
+    if model in MODELS:
+        return PALETTE[ORDER.index(model)]
+    return OWN[(sum(model.encode()) + variant) % len(OWN)]
 
 
 def colors_of(rows: Sequence[LeaderboardRow]) -> list[str]:
     """The colour of each row."""
-    return [color_of(row) for row in rows]
+    return [color_of(row.model, row.variant) for row in rows]

@@ -15,15 +15,16 @@ from harness.io.atomic import write_atomically
 from harness.io.locks import locked
 from harness.report import figures
 from harness.report.leaderboard import PUBLISHED, LeaderboardRow, Number, mixtures
+from harness.report.live import LiveNetwork
 from harness.report.page import page
 from harness.report.payload import payload
 from harness.report.tables import score_table
 from harness.scoring.baselines import label
 from splits import KINDS
 
-PICTURES = {  # how each is drawn, its title, and of how many rows at most: no more lines than there are colours
-    "leaderboard": (figures.leaderboard, "Leaderboard", 100),
-    "factors": (figures.heat_map, "R² per factor", 100),
+PICTURES = {  # how each is drawn, its title, and of how many rows at most: what can be read, and no more lines than there are colours
+    "leaderboard": (figures.leaderboard, "Leaderboard", 40),
+    "factors": (figures.heat_map, "R² per factor", 40),
     "modularity": (figures.modularity, "In distribution against out of distribution", 20),
     "distance": (figures.distance, "Error against the distance from train", 20),
 }
@@ -32,7 +33,7 @@ MADE_BY = b"Software\0Matplotlib version"  # in the head of its PNGs
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell begins with that a spreadsheet calculates
 
 
-def report(rows: list[LeaderboardRow], out: Path, data: Path | None = None) -> list[Path]:
+def report(rows: list[LeaderboardRow], out: Path, data: Path | None = None, live: Sequence[LiveNetwork] = ()) -> list[Path]:
     """Write scores.csv, factors.csv, a PNG per picture and index.html into `out`; returns their paths.
 
     Pictures that an earlier report left there, of splits that these rows have no more, are removed.
@@ -41,6 +42,7 @@ def report(rows: list[LeaderboardRow], out: Path, data: Path | None = None) -> l
         rows: of `harness.report.leaderboard.collect`, at least one.
         out: made if it is not there.
         data: folder of the stores, for the pictures of datasets other than dSprites; None: without.
+        live: networks that answer in the page, of `harness.report.live.live_network`.
     """
     files: dict[str, bytes] = {"scores.csv": _csv(_score_rows(rows)), "factors.csv": _csv(_factor_rows(rows))}
     sections = []
@@ -57,7 +59,7 @@ def report(rows: list[LeaderboardRow], out: Path, data: Path | None = None) -> l
                 best = f", the best {most} of {len(members):,} rows" if len(members) > most else ""
                 pictures.append((f"{title}{best}", figures.render(figure, "svg")))
         sections.append(_section(dataset, kind, members, pictures))
-    files["index.html"] = page(payload(rows, data), _notes(rows), "".join(sections)).encode()
+    files["index.html"] = page(payload(rows, data, live), _notes(rows), "".join(sections)).encode()
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / LOCK):  # two reports into one folder: the second one's files
         for name, content in files.items():

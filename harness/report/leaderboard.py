@@ -6,10 +6,12 @@ import logging
 import math
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
 from harness.models import MODELS
+from harness.models.lookup import is_own
 from harness.report.finished import records_in, runs_in
 from harness.report.result_record import ResultRecord
 from harness.runs.presets import is_plain
@@ -29,6 +31,7 @@ PUBLISHED: dict[tuple[str, str], dict[str, float]] = {
 LONGEST_VALUE, LONGEST_DIFFERENCE = 60, 300  # characters, of a setting's value and of all that a row's label shows
 UNTRAINED = "untrained"
 NOTHING: Mapping[str, dict[str, str]] = MappingProxyType({})
+NEVER: Mapping[str, float] = MappingProxyType({})
 Number = Callable[[RunScores], float | None]
 
 
@@ -55,6 +58,7 @@ class LeaderboardRow:
         runs: the scores of each seed.
         differs: what tells it from the model's other configs on that dataset: settings, and that it was not trained at all.
         plain: whether it is of a preset without overrides.
+        variant: the place of this config among those of the model on that dataset, by when they were finished.
         sources: of each seed, in the order of `runs`; empty of runs that were not read from files.
     """
 
@@ -65,6 +69,7 @@ class LeaderboardRow:
     runs: tuple[RunScores, ...]
     differs: str = ""
     plain: bool = False
+    variant: int = 0
     sources: tuple[Source, ...] = ()
 
     @property
@@ -128,6 +133,7 @@ def collect(out: Path) -> list[LeaderboardRow]:
     found: dict[tuple[object, ...], RunScores] = {}
     sources: dict[tuple[object, ...], Source] = {}
     configs: dict[str, dict[str, str]] = {}
+    finished: dict[str, float] = {}
     plain: set[str] = set()
     for path in sorted([*(run / SCORES for run in runs_in(out)), *records_in(out)]):
         try:
@@ -140,6 +146,8 @@ def collect(out: Path) -> list[LeaderboardRow]:
             logger.warning("left out: %s is a copy of another run of the same seed", path)
             continue
         found[key], sources[key] = scores, Source(path, setup)
+        if path.name == SCORES:
+            finished[scores.fingerprint] = min(path.stat().st_mtime, finished.get(scores.fingerprint, math.inf))
         if setup is not None:
             configs[scores.fingerprint] = setup.settings()
             if scores.model in MODELS and is_plain(MODELS[scores.model], setup.config):
@@ -150,7 +158,7 @@ def collect(out: Path) -> list[LeaderboardRow]:
         )
     return [
         replace(row, sources=tuple(sources[row.dataset, row.kind, row.model, row.fingerprint, run.seed] for run in row.runs))
-        for row in leaderboard(found.values(), plain, configs)
+        for row in leaderboard(found.values(), plain, configs, finished)
     ]
 
 
@@ -168,7 +176,10 @@ def _read(path: Path) -> tuple[RunScores, RunSetup | None]:
 
 
 def leaderboard(
-    runs: Iterable[RunScores], plain: Container[str] = (), configs: Mapping[str, dict[str, str]] = NOTHING
+    runs: Iterable[RunScores],
+    plain: Container[str] = (),
+    configs: Mapping[str, dict[str, str]] = NOTHING,
+    finished: Mapping[str, float] = NEVER,
 ) -> list[LeaderboardRow]:
     """Runs as rows, best first within each dataset and kind.
 
@@ -176,6 +187,7 @@ def leaderboard(
         runs: their scores.
         plain: the fingerprints of those of a preset without overrides.
         configs: their settings by fingerprint, as far as they are known: what rows of one model are labelled with.
+        finished: when the first of each fingerprint was finished, in seconds since 1970, as far as that is known.
     """
     grouped: dict[tuple[str, Kind, str, str], list[RunScores]] = {}
     for scores in runs:
@@ -189,11 +201,13 @@ def leaderboard(
         )
         for key, group in grouped.items()
     ]
-    return _with_differences(sorted(rows, key=lambda row: (row.dataset, KINDS.index(row.kind), -row.r2)), configs)
+    return _with_differences(sorted(rows, key=lambda row: (row.dataset, KINDS.index(row.kind), -row.r2)), configs, finished)
 
 
-def _with_differences(rows: list[LeaderboardRow], configs: Mapping[str, dict[str, str]]) -> list[LeaderboardRow]:
-    """Rows of one model on one dataset say in which settings they differ; by their hashes if in none, as a user's code may.
+def _with_differences(
+    rows: list[LeaderboardRow], configs: Mapping[str, dict[str, str]], finished: Mapping[str, float]
+) -> list[LeaderboardRow]:
+    """Rows of one model on one dataset say in which settings they differ; if in none, as a user's code may, which came when.
 
     On all kinds of split, so that a config has one label, and is one row of a table over kinds.
     """
@@ -203,16 +217,23 @@ def _with_differences(rows: list[LeaderboardRow], configs: Mapping[str, dict[str
     labelled = []
     for row in rows:
         own = configs.get(row.fingerprint, {})
-        others = [
-            configs.get(other, {}) for other in sorted(alike[row.dataset, row.model, not row.first.steps] - {row.fingerprint})
-        ]
-        differs = [row.differs, _difference(own, others, row.fingerprint)]
-        labelled.append(replace(row, differs=", ".join(filter(None, differs))))
+        order = sorted(alike[row.dataset, row.model, not row.first.steps], key=lambda each: (finished.get(each, 0.0), each))
+        others = [configs.get(other, {}) for other in order if other != row.fingerprint]
+        differs = [row.differs, _difference(own, others, _version(row, order, finished))]
+        labelled.append(replace(row, differs=", ".join(filter(None, differs)), variant=order.index(row.fingerprint)))
     return labelled
 
 
-def _difference(own: dict[str, str], others: list[dict[str, str]], fingerprint: str) -> str:
-    """The settings in which a row differs from others of its model; its fingerprint too, if they don't tell it from all."""
+def _version(row: LeaderboardRow, order: Sequence[str], finished: Mapping[str, float]) -> str:
+    """What tells a version of a user's code from others: which it is, and from when; its fingerprint where that is not known."""
+    if not is_own(row.model) or any(each not in finished for each in order):
+        return row.fingerprint
+    when = datetime.fromtimestamp(finished[row.fingerprint], UTC)
+    return f"version {order.index(row.fingerprint) + 1} of {len(order)}, {when:%Y-%m-%d %H:%M} UTC"
+
+
+def _difference(own: dict[str, str], others: list[dict[str, str]], version: str) -> str:
+    """The settings in which a row differs from others of its model; its version too, if they don't tell it from all."""
     if not others:
         return ""
     names = [name for name, value in own.items() if any(other.get(name, value) != value for other in others)]
@@ -222,7 +243,7 @@ def _difference(own: dict[str, str], others: list[dict[str, str]], fingerprint: 
     whole = ", ".join(f"{name.removeprefix('model.')}={_short(own[name], LONGEST_VALUE)}" for name in names)
     differs = _short(whole, LONGEST_DIFFERENCE)
     if differs != whole or any(all(other.get(name) == own[name] for name in names) for other in others):
-        return f"{differs} {fingerprint}".strip()
+        return f"{differs} {version}".strip()
     return differs
 
 

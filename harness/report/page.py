@@ -14,7 +14,7 @@ from harness.report.payload import Payload
 # In this order they make one script, in which each knows those before it.
 SCRIPTS = (
     "dom.js", "grid.js", "dsprites.js", "canvas.js", "picture.js", "state.js", "strip.js", "heatmap.js", "story.js", "failures.js",
-    "explorer.js", "leaderboard.js", "main.js",
+    "explorer.js", "leaderboard.js", "network.js", "livestrip.js", "live.js", "main.js",
 )  # fmt: skip
 PARTS = resources.files("harness.report") / "page"
 

@@ -24,6 +24,7 @@ from harness.report.collapse import collapse
 from harness.report.colors import color_of
 from harness.report.intervals import interval, ranks
 from harness.report.leaderboard import LeaderboardRow, Source
+from harness.report.live import LiveNetwork
 from harness.report.sprites import is_dsprites, sheet
 from harness.runs.maps import MAPS, SIDES, RunMaps
 from harness.runs.records import SCORES
@@ -43,7 +44,7 @@ MOST_POINTS = 200  # of a curve of losses
 class Payload:
     """The index and the blobs, by name."""
 
-    index: dict[str, Any] = field(default_factory=lambda: {"splits": [], "rows": []})
+    index: dict[str, Any] = field(default_factory=lambda: {"splits": [], "rows": [], "live": []})
     blobs: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, content: bytes, packed: bool = True) -> None:
@@ -54,14 +55,17 @@ class Payload:
         return sum(map(len, self.blobs.values()))
 
 
-def payload(rows: Sequence[LeaderboardRow], data: Path | None) -> Payload:
+def payload(rows: Sequence[LeaderboardRow], data: Path | None, live: Sequence[LiveNetwork] = ()) -> Payload:
     """All that the page shows of some rows.
 
     Args:
         rows: of `harness.report.leaderboard.collect`.
         data: folder of the stores, for the pictures of those datasets that the page can't draw; None: it shows none.
+        live: networks that answer in the page.
     """
     made = Payload()
+    for network in live:
+        _add_live(made, rows, network)
     order = sorted(rows, key=lambda row: (row.dataset, -KINDS.index(row.kind)))  # extrapolation, the headline, first
     groups = [list(group) for _, group in itertools.groupby(order, key=lambda row: (row.dataset, row.kind))]
     sheets: dict[str, str] = {}
@@ -108,6 +112,16 @@ def _add_split(made: Payload, rows: list[LeaderboardRow], data: Path | None, she
     made.index["rows"] += described
 
 
+def _add_live(made: Payload, rows: Sequence[LeaderboardRow], network: LiveNetwork) -> None:
+    scores, maps, name = network.scores, network.maps, f"live-{len(made.index['live'])}"
+    key = (scores.dataset, scores.kind, scores.model, scores.fingerprint)
+    label = next((row.label for row in rows if (row.dataset, row.kind, row.model, row.fingerprint) == key), scores.model)
+    about = {"dataset": scores.dataset, "kind": scores.kind, "factors": list(scores.r2.factors), "draws": True} | _grid(maps)
+    about |= {"model": label, "label": f"{label}, {scores.kind}, seed {scores.seed}", "color": color_of(scores.model)}
+    made.index["live"].append(about | {"layers": network.layers})
+    made.add(name, network.weights)
+
+
 def _maps_of(row: LeaderboardRow) -> RunMaps | None:
     """Those of the first seed that has some."""
     for source in row.sources:
@@ -129,7 +143,7 @@ def _row(row: LeaderboardRow, split: int) -> dict[str, Any]:
         "key": f"{row.model} {row.fingerprint}",
         "label": row.label,
         "family": row.family,
-        "color": color_of(row),
+        "color": color_of(row.model, row.variant),
         "preset": first.preset,
         "steps": first.steps,
         "seeds": [run.seed for run in row.runs],

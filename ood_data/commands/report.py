@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from harness.report.finished import records_in, runs_in
+from harness.report.live_runs import MOST, live_setup
 from ood_data.commands.options import data_option, json_option
 from ood_data.commands.policy import Command
-from splits.errors import MissingError
+from splits.errors import InputError, MissingError
 
 
 @click.command("report", cls=Command)
@@ -18,9 +19,17 @@ from splits.errors import MissingError
 @click.option(
     "--out", default="report/", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Where the report goes."
 )
+@click.option(
+    "--live",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Put the network of this run's folder into the page, where it answers to pictures off the grid: one that sees dSprites, of the"
+    " supervised models without timm or of the representations. May be repeated.",
+)
 @data_option
 @json_option
-def report_command(runs: Path, out: Path, data: Path, as_json: bool) -> None:
+def report_command(runs: Path, out: Path, live: tuple[Path, ...], data: Path, as_json: bool) -> None:
     """Sum up the run folders, or the records, in RUNS: tables (CSV), pictures (PNG) and one self-contained page, index.html.
 
     The page shows where models fail, as far as the runs kept that; pictures of datasets other than dSprites are taken from --data.
@@ -28,21 +37,27 @@ def report_command(runs: Path, out: Path, data: Path, as_json: bool) -> None:
     \b
     Example:
       ood-data report runs/ --out report/
+      ood-data report runs/ --live runs/dsprites/extrapolation/cnn/0-265d0b4c
     """
     if not runs_in(runs) and not records_in(runs):
         raise MissingError(
             f"no finished run in {runs}: give the folder of your runs, or make some with `ood-data bench --model cnn`"
         )
+    if len(live) > MOST:
+        raise InputError(f"--live is given {len(live)} times, and a page has room for {MOST} networks")
+    for run in live:
+        live_setup(run)
 
     # Only now what imports torch and matplotlib.
     from harness.report.html import report
     from harness.report.leaderboard import collect, mixtures
+    from harness.report.live import live_network
     from harness.report.tables import overviews, score_table
     from harness.scoring.baselines import EXPLAINED
     from splits.formatting import table
 
     rows = collect(runs)
-    files = report(rows, out, data if data.is_dir() else None)
+    files = report(rows, out, data if data.is_dir() else None, [live_network(run) for run in live])
     if as_json:
         click.echo(json.dumps({"files": [str(file) for file in files]}))
     else:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 import splits
+from harness.formats.dsprites import render_bits
+from harness.runs.config import Config, Training
 from harness.runs.maps import MAPS, SIDES, RunMaps
-from harness.runs.records import SCORES, Protocol, RunScores, Seconds
+from harness.runs.records import CONFIG, SCORES, Protocol, RunScores, RunSetup, Seconds
 from harness.scoring.baselines import baselines
 from harness.scoring.maps import ErrorMaps, half, kept_cells, kept_values
 from harness.scoring.scores import Scorer, sample
@@ -64,6 +68,63 @@ def write_run(
         device="cpu",
     ).write(folder / SCORES)
     return folder
+
+
+def write_network(folder: Path, options: dict[str, object] | None = None, normalize: Literal["none", "train"] = "none") -> None:
+    """The config and the weights of a run of dSprites in `folder`, of `write_run`: drawn so that all of them matter to the answers."""
+    import safetensors.torch
+
+    from harness.models import find
+    from harness.runs.networks import WEIGHTS
+    from harness.runs.trainer import normalized
+
+    scores = RunScores.read(folder / SCORES)
+    model = find(scores.model)
+    resolved = model.resolve(options or {})
+    torch.manual_seed(0)
+    network = model.build(1, len(scores.r2.factors), **resolved)
+    if normalize == "train":
+        network = normalized(network, [0.04], [0.2])
+    lively(network)
+    images = torch.from_numpy(pictures(np.random.default_rng(0).integers(0, len(splits.load_spec("dsprites").grid), 64)))
+    last = [
+        module
+        for module in network.modules()
+        if isinstance(module, torch.nn.Linear) and module.out_features == len(scores.r2.factors)
+    ][-1]
+    with torch.no_grad():  # the answers as far apart as the truth is
+        network.train()(images)  # a batch norm learns its statistics
+        answers = network.eval()(images)
+        last.weight.mul_((0.3 / answers.std(dim=0))[:, None])
+        last.bias.mul_(0.3 / answers.std(dim=0))
+        last.bias.add_(0.5 - network(images).mean(dim=0))
+    safetensors.torch.save_file(
+        {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}, folder / WEIGHTS
+    )
+    config = Config(preset="full", model=resolved, train=Training(normalize=normalize))
+    run = {name: getattr(scores, name) for name in ("dataset", "kind", "model", "seed", "protocol", "device")}
+    RunSetup(**run, images=737_280, image_shape=(64, 64, 1), source={}, config=config, code="", versions={}).write(folder / CONFIG)
+
+
+def lively(network: torch.nn.Module) -> None:
+    """Draw weights anew by which signals neither fade nor grow (He et al., 2015), and biases; a spatial transformer turns a little."""
+    from torch import nn
+
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.startswith("localisation.") and parameter.shape[0] == 6:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+            elif parameter.dim() > 1:
+                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+            else:
+                parameter.normal_(0, 0.1)
+
+
+def pictures(cells: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(B, 1, 64, 64): the pictures of cells of dSprites."""
+    poses = splits.load_spec("dsprites").grid.factors(cells)
+    bits = [render_bits(*pose)[tuple(place)] for pose, place in zip(poses[:, :3].tolist(), poses[:, 3:].tolist(), strict=True)]
+    return np.unpackbits(np.stack(bits), axis=2)[:, None].astype(np.float32)
 
 
 def named(scores: RunScores, name: str) -> RunScores:

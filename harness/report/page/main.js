@@ -4,6 +4,9 @@
 /** @type {Explorer | null} */
 let explorer = null;
 
+/** @type {Live | null} */
+let network = null;
+
 /** A row in a part of the page. @param {RowData} row @param {"leaderboard" | "explorer"} where */
 function show(row, where) {
   const cell = state.cell;
@@ -82,15 +85,25 @@ function start() {
   }));
   overview();
   onlySplit();
-  document.addEventListener("DOMContentLoaded", () => void openSplit());
+  if (!INDEX.live.length) document.querySelectorAll("#live-section, nav a[href='#live-section']").forEach((element) => element.remove());
+  document.addEventListener("DOMContentLoaded", () => {
+    void openSplit();
+    if (!INDEX.live.length) return;
+    network = new Live();
+    byId("live").replaceChildren(network.element);
+    void network.build();
+  });
   let width = innerWidth;
-  const again = () => void (explorer && (explorer.build(), drawFailures(explorer.now)));
+  const again = () => {
+    if (explorer) explorer.build(), drawFailures(explorer.now);
+    void network?.build();
+  };
   addEventListener("resize", () => {
     if (innerWidth !== width) again();
     width = innerWidth;
   });
   scheme.query.addEventListener("change", again); // after its own listener, which was first
-  addEventListener("hashchange", () => (recall(), onlySplit(), void openSplit()));
+  addEventListener("hashchange", () => (recall(), onlySplit(), void openSplit(), void network?.build()));
 }
 
 start();

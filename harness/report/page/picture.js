@@ -15,14 +15,24 @@ function sheetOf(split) {
   return /** @type {Promise<ImageBitmap | null>} */ (SHEETS.get(name));
 }
 
+const SCRATCH = h("canvas", { width: SIDE, height: SIDE });
+
+/** Black and white pixels into a square. @param {CanvasRenderingContext2D} context @param {Uint8Array} pixels @param {number} x @param {number} y @param {number} size */
+function paint(context, pixels, x, y, size) {
+  const own = /** @type {CanvasRenderingContext2D} */ (SCRATCH.getContext("2d"));
+  const image = own.createImageData(SIDE, SIDE), words = new Uint32Array(image.data.buffer);
+  for (let i = 0; i < pixels.length; i++) words[i] = pixels[i] ? 0xffffffff : 0xff000000;
+  own.putImageData(image, 0, 0);
+  context.imageSmoothingEnabled = size < SIDE;
+  context.drawImage(SCRATCH, x, y, size, size);
+}
+
 class Pictures {
   /** @param {Grid} grid @param {ImageBitmap | null} sheet */
   constructor(grid, sheet) {
     this.grid = grid;
     this.sheet = sheet;
     this.any = Boolean(grid.split.draws || sheet);
-    this.scratch = document.createElement("canvas");
-    this.scratch.width = this.scratch.height = SIDE;
   }
 
   /**
@@ -31,12 +41,7 @@ class Pictures {
    */
   draw(context, cell, x, y, size) {
     if (this.grid.split.draws) {
-      const pixels = dsprite(cell), own = /** @type {CanvasRenderingContext2D} */ (this.scratch.getContext("2d"));
-      const image = own.createImageData(SIDE, SIDE), words = new Uint32Array(image.data.buffer);
-      for (let i = 0; i < pixels.length; i++) words[i] = pixels[i] ? 0xffffffff : 0xff000000;
-      own.putImageData(image, 0, 0);
-      context.imageSmoothingEnabled = size < SIDE;
-      context.drawImage(this.scratch, x, y, size, size);
+      paint(context, dsprite(cell), x, y, size);
       return true;
     }
     const place = this.grid.place(cell);

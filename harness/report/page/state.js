@@ -1,7 +1,7 @@
 // @ts-check
 // What the page shows, in its address, so that a link restores it.
 
-/** @type {{splits: SplitData[], rows: RowData[]}} */
+/** @type {{splits: SplitData[], rows: RowData[], live: any[]}} */
 const INDEX = JSON.parse(byId("index").textContent);
 INDEX.rows.forEach((row, number) => (row.number = number));
 
@@ -60,6 +60,7 @@ function remember() {
     parts.set("map", [state.x, state.y, state.mapOf, state.side, state.measure].join());
     if (state.every) parts.set("every", "1");
   }
+  if (live.cell.length) parts.set("live", [live.at, live.walk, live.of, ...live.cell].join());
   history.replaceState(null, "", `#${parts}`);
 }
 
@@ -68,6 +69,7 @@ function recall() {
   const parts = new URLSearchParams(location.hash.slice(1));
   const split = INDEX.splits.findIndex((each) => `${each.dataset},${each.kind}` === parts.get("split"));
   startAt(Math.max(0, split));
+  recallLive(parts.get("live"));
   if (split < 0) return;
   const about = INDEX.splits[split], rows = rowsOf(split).filter((row) => row.answers !== undefined);
   const row = (/** @type {string} */ name) => rows.find((each) => each.key === parts.get(name)) ?? null;
