@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from ood_data.commands import bench, data, flow, generate, report, results, show, split
+from ood_data.commands import bench, data, fetch, flow, generate, report, results, show, split
 from ood_data.commands.policy import Commands, InOptions
 
 
@@ -33,6 +33,7 @@ def main(debug: bool) -> None:
     logging.getLogger("py.warnings").setLevel(logging.DEBUG if debug else logging.ERROR)
 
 
-data.data.add_command(show.show)
+for command in (fetch.fetch, show.show):
+    data.data.add_command(command)
 for command in (split.split, generate.generate, data.data, bench.bench, report.report_command, results.results, flow.flow):
     main.add_command(command)
