@@ -177,9 +177,9 @@ def data_convert(file: Path, dataset: str | None, spec_file: Path | None, root: 
     "--format",
     "layout",
     default="benchmark",
-    type=click.Choice(["benchmark", "png", "parquet", "official"]),
+    type=click.Choice(["benchmark", "png", "parquet", "webdataset", "official"]),
     help="benchmark: the published .npz files; png: pictures and tables; parquet: as Hugging Face reads it; "
-    "official: all images in one file, as the dataset's authors publish it.",
+    "webdataset: tar files to stream; official: all images in one file, as the dataset's authors publish it.",
 )
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Where the files go."
@@ -187,7 +187,7 @@ def data_convert(file: Path, dataset: str | None, spec_file: Path | None, root: 
 @data_option
 @json_option
 def data_export(dataset: str, kinds: tuple[str, ...], layout: str, out: Path, data: Path, as_json: bool) -> None:
-    """Write a store and its split for other code: the benchmark's published layout, pictures and a .csv, parquet, or the official file.
+    """Write a store and its split for other code: the benchmark's published layout, pictures, parquet, tar files, or the official file.
 
     Parquet is what datasets.load_dataset(FOLDER, KIND) of Hugging Face reads.
 
@@ -196,6 +196,7 @@ def data_export(dataset: str, kinds: tuple[str, ...], layout: str, out: Path, da
       ood-data data export mpi3d --kind extrapolation --out published/
       ood-data data export celebglow --kind random --format png --out faces/
       ood-data data export dsprites --kind all --format parquet --out hub/
+      ood-data data export celebglow --kind random --format webdataset --out tars/
       ood-data data export dsprites --format official --out dsprites/
     """
 
