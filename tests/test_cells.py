@@ -246,3 +246,10 @@ def test_very_many_cells_are_had_with_the_whole_file(monkeypatch: pytest.MonkeyP
     )
     with pytest.raises(ValueError, match="20,000 cells: 1 to 10,000 are expected"):
         fetch_cells("mpi3d", np.arange(20_000))
+
+
+def test_bench_tells_of_cells_where_they_can_be_had(blocks_root: Path) -> None:
+    result = invoke("bench", "--model", "mlp", "--dry-run", "--data", blocks_root)
+    lines = {line.partition(" ")[0]: line for line in result.stdout.splitlines() if "to get it:" in line}
+    assert "--variant realistic" in lines["mpi3d_realistic"]
+    assert [name for name, line in lines.items() if "--cells 64" in line] == ["mpi3d_realistic"]
