@@ -179,6 +179,15 @@ def test_what_is_no_export_or_not_whole(root: Path, exported: Path, tmp_path: Pa
     assert_one_clear_line(invoke("data", "push", tmp_path / "png", NAME), 2, "export parquet or webdataset instead")
 
 
+def test_the_folder_of_one_store_is_that_store(root: Path) -> None:
+    files = [
+        json.loads(invoke("data", "push", source, NAME, "--dry-run", "--json").stdout)["files"]
+        for source in (root, root / "toy.zarr")
+    ]
+    assert files[0] == files[1]
+    assert {"README.md", "toy.manifest.jsonl", "toy.zarr/zarr.json"} <= set(files[0])
+
+
 def test_a_damaged_store_is_not_pushed(tmp_path: Path) -> None:
     root = official.small_store(tmp_path)
     shard = next((root / "toy.zarr/images").glob("c.*"))

@@ -140,6 +140,8 @@ def _of_export(folder: Path) -> tuple[str, dict[str, Path]]:
         raise InputError(
             f"{folder} has exports of {' and '.join(names)}: a repository is for one dataset, so export into a folder each"
         )
+    if (store := folder / f"{names[0]}.zarr").is_dir():
+        return _of_store(store)
     files = {}
     for path in _listed(documents[0]):
         if not path.is_file():

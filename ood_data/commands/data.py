@@ -1,4 +1,4 @@
-"""`ood-data data`: list, verify, convert and export stores; `fetch` and `show` have modules of their own."""
+"""`ood-data data`: list, verify, convert and export stores; `fetch`, `push` and `show` have modules of their own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group)
 def data() -> None:
-    """List, verify, fetch, convert and export the dataset stores.
+    """List, verify, fetch, convert, show, export and push the dataset stores.
 
     \b
     Examples:
