@@ -137,4 +137,4 @@ def _instead(gap: Gap) -> str:
     """What can be had of an absent dataset for less."""
     if gap.state != "absent" or not any(file.stored for file in CATALOG[gap.dataset].files):
         return ""
-    return " (or, to look at 64 of its images, with --cells 64: about 1 MB instead of many GB)"
+    return " (or, to look at 64 of its images, with `cells` 64: about 1 MB instead of many GB)"
