@@ -23,7 +23,7 @@ from torch import Tensor, nn  # noqa: E402
 import harness  # noqa: E402
 import splits  # noqa: E402
 from harness.data.pairs import LaplaceSteps  # noqa: E402
-from harness.data.store import overview  # noqa: E402
+from harness.data.verify import overview  # noqa: E402
 from harness.models.convolutional import dense  # noqa: E402
 from harness.models.representation import READOUT, Representation  # noqa: E402
 from harness.scoring.r2 import grid_variance  # noqa: E402

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 BUNDLED = Path(__file__).parent / "weights"
 INDEX, CONFIG, WEIGHTS = "model_index.json", "config.json", "diffusion_pytorch_model.safetensors"  # diffusers' names
 NAMED = ("bundled", "openai")  # flows that are called by a name
+COMPONENTS = {  # what a flow's folder may name as its parts; diffusers would import, and so run, anything
+    "flow": (["celebglow.glow", "Glow"], ["celebglow.convert.graph_glow", "GraphGlow"], ["celebglow.graph", "GraphGlow"]),
+    "directions": (["celebglow.directions", "Directions"],),
+}
 SHOWN = ("resolution", "channels", "steps", "widths", "coupling", "bits")  # of a flow's config, as far as it has them
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -51,7 +55,7 @@ class SavedFlow:
             to_walk: whether it has to have attribute directions.
 
         Raises:
-            InputError: if there is no such flow, or its configs are damaged.
+            InputError: if there is no such flow, its configs are damaged, or it names classes that are not celebglow's.
         """
         folder = BUNDLED if str(name) == "bundled" else Path(name)
         whole = (folder / INDEX).is_file()
@@ -59,6 +63,8 @@ class SavedFlow:
             folder = without_directions(folder)
         if not whole and (to_walk or not (folder / CONFIG).is_file()):
             raise InputError(no_flow(folder))
+        if whole:
+            refuse_code(folder)
         try:
             config = _config(folder / "flow" if whole else folder)
             latents = int(config["channels"]) * int(config["resolution"]) ** 2
@@ -216,6 +222,25 @@ def unreadable(folder: Path, error: Exception) -> InputError:
     """The error of a flow whose files are damaged, with the first line of what their reader says."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return InputError(f"the flow in {folder} cannot be read ({reason}): fetch or make it again")
+
+
+def refuse_code(folder: Path) -> None:
+    """Raise InputError for a folder from which diffusers would run code that is not ours."""
+    try:
+        index = json.loads((folder / INDEX).read_bytes())
+        parts = {name: value for name, value in index.items() if isinstance(value, list)}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{folder / INDEX} cannot be read ({error}): fetch or make the flow again") from error
+    for name, value in parts.items():
+        if value not in COMPONENTS.get(name, ()):
+            raise InputError(
+                f"{folder / INDEX} names {ascii(value)[:80]} as its {ascii(name)[1:-1][:40]}, which is no class of celebglow's: "
+                "its code is not run"
+            )
+    # Files that diffusers takes for the code of a pipeline or of a part.
+    for file in (folder / "None.py", *(folder / name / f"{library}.py" for name, (library, _) in parts.items())):
+        if file.exists():
+            raise InputError(f"{file} is code, which ood-data does not run: remove it to load the flow")
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,15 +22,11 @@ from celebglow.decoder import Decoder
 from celebglow.directions import Directions
 from celebglow.flow import Flow
 from celebglow.glow import Glow
-from celebglow.info import BUNDLED, INDEX, decode_path, info, no_flow, sha256, unreadable
+from celebglow.info import BUNDLED, INDEX, decode_path, info, no_flow, refuse_code, sha256, unreadable
 from harness.io.atomic import naming
 from harness.machine import lacking
 from splits.errors import InputError
 
-COMPONENTS = {  # what a flow's folder may name as its parts; diffusers would import, and so run, anything
-    "flow": (["celebglow.glow", "Glow"], ["celebglow.convert.graph_glow", "GraphGlow"], ["celebglow.graph", "GraphGlow"]),
-    "directions": (["celebglow.directions", "Directions"],),
-}
 BATCH_LATENTS = 72 * 12288  # latent dimensions decoded at once: 72 images of 64 x 64, fast on two cores and small in memory
 
 
@@ -86,7 +81,7 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         folder = BUNDLED if str(name) == "bundled" else Path(name)
         if not (folder / INDEX).is_file():
             raise InputError(no_flow(folder))
-        _refuse_code(folder)
+        refuse_code(folder)
         import celebglow.graph  # noqa: F401  # diffusers loads a flow's class from modules that are imported only
 
         try:
@@ -229,22 +224,3 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         if output_type == "np":
             return CelebGlowOutput(images=images)
         return CelebGlowOutput(images=[Image.fromarray(image.squeeze()) for image in images])
-
-
-def _refuse_code(folder: Path) -> None:
-    """Raise InputError for a folder from which diffusers would run code that is not ours."""
-    try:
-        index = json.loads((folder / INDEX).read_bytes())
-        parts = {name: value for name, value in index.items() if isinstance(value, list)}
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise InputError(f"{folder / 'model_index.json'} cannot be read ({error}): fetch or make the flow again") from error
-    for name, value in parts.items():
-        if value not in COMPONENTS.get(name, ()):
-            raise InputError(
-                f"{folder / 'model_index.json'} names {ascii(value)[:80]} as its {ascii(name)[1:-1][:40]}, which is no class of celebglow's: "
-                "its code is not run"
-            )
-    # Files that diffusers takes for the code of a pipeline or of a part.
-    for file in (folder / "None.py", *(folder / name / f"{library}.py" for name, (library, _) in parts.items())):
-        if file.exists():
-            raise InputError(f"{file} is code, which ood-data does not run: remove it to load the flow")

@@ -13,6 +13,7 @@ from splits import Factor, FactorGrid, SplitSpec, derive_spec
 from splits.errors import InputError
 
 NAME = "celebglow"
+MOST_LEVELS = 10_000
 HOLD_OUT_RATIO, COMPOSITION_Q = 0.3, 0.2  # the paper's for CelebGlow
 
 
@@ -58,6 +59,8 @@ class Population:
             raise InputError(f"persons must be at least 1, not {self.persons}")
         if self.levels < 2:
             raise InputError(f"levels must be at least 2, not {self.levels}: a factor with one value does not vary")
+        if self.levels > MOST_LEVELS:
+            raise InputError(f"levels must be at most {MOST_LEVELS:,}, not {self.levels:,}: images differ by less than one can see")
         low, high = self.range
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise InputError(f"range must go up from a finite number to another, not from {low} to {high}")

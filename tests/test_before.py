@@ -14,7 +14,7 @@ import torch
 
 import harness
 from harness.bench.plan import Plan, plan
-from harness.data.store import verify
+from harness.data.verify import verify
 from harness.models import MODELS, find
 from harness.report.html import report
 from harness.report.leaderboard import collect

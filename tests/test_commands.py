@@ -589,7 +589,10 @@ def test_what_models_lack_is_told_by_a_dry_run(blocks_root: Path, tmp_path: Path
     assert backbones.lacking("resnet50-in21k", str(tmp_path / "there")) == ""
     assert backbones.lacking("resnet50", None) == ""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert backbones.lacking("resnet50", None) == "timm is not installed"
+    assert (
+        backbones.lacking("resnet50", None)
+        == "timm is not installed: pip install 'ood-data[models]', or '.[models]' in its checkout"
+    )
 
 
 def test_the_hub_knows_pretrained_models_by_timms_names() -> None:

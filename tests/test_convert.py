@@ -25,7 +25,7 @@ from PIL import Image
 
 import splits
 from harness.data import writer
-from harness.data.store import verify
+from harness.data.verify import verify
 from harness.data.writer import Writer
 from harness.formats import convert as convert_module
 from harness.formats import dsprites, readers

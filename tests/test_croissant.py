@@ -17,7 +17,8 @@ from celebglow.card import croissant as celebglow_croissant
 from celebglow.info import SavedFlow
 from celebglow.pipeline import CelebGlowPipeline
 from harness.data.dataset import spec_of
-from harness.data.store import Description, Store, verify
+from harness.data.store import Description, Store
+from harness.data.verify import verify
 from harness.data.writer import Writer
 from harness.formats.card import card, preview
 from harness.formats.convert import convert

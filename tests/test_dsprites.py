@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import splits
-from harness.data.store import Store, verify
+from harness.data.store import Store
+from harness.data.verify import verify
 from harness.data.writer import Writer
 from harness.formats import dsprites
 from helpers.commands import CommandLine

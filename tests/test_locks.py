@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.io.locks import acquire, is_held, locked, take
+from harness.io.locks import acquire, is_held, locked, owned, take
 from helpers.commands import ROOT
+from helpers.files import no_file_above
 from splits.errors import BusyError, DamagedError
 
 COUNT = """
@@ -166,3 +167,11 @@ def test_only_a_file_of_its_own_is_locked(tmp_path: Path, kind: str) -> None:
 def test_an_error_says_which_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="missing/lock"), locked(tmp_path / "missing/lock"):
         pass
+
+
+def test_without_room_for_the_owners_name_nothing_is_left(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    with no_file_above(4), pytest.raises(OSError, match="File too large") as told, owned(lock, busy=""):
+        raise AssertionError("nobody owns it")
+    assert told.value.filename == str(lock)
+    assert not lock.exists()

@@ -19,7 +19,8 @@ from click.testing import CliRunner
 from harness.data import writer
 from harness.data.description import Description
 from harness.data.manifest import finished, read_finished
-from harness.data.store import Store, overview, verify
+from harness.data.store import Store
+from harness.data.verify import overview, verify
 from harness.data.writer import Writer
 from harness.formats import dsprites
 from harness.formats.convert import convert

@@ -518,6 +518,10 @@ def test_pretrained_weights_are_not_wanted_again_to_load_a_run(monkeypatch: pyte
         ("    return None", "must return a torch.nn.Module, not NoneType"),
         ("    return nn.Sequential(nn.Flatten(), nn.Linear(4096, 1))", r"must return \(B, 4\) for .*, got \(2, 1\) for B = 2"),
         ("    return nn.Sequential(nn.Flatten(0), nn.Linear(2 * 4096, 4))", r"got \(4,\) for B = 2"),
+        (
+            "    class Still(nn.Module):\n        def forward(self, images):\n            return images.flatten(1)[:, :4]\n    return Still()",
+            "has no parameters that can be trained",
+        ),
         ("    return nn.LSTM(64, 4)", "nn.LSTM|input must|expected|Expected"),
     ],
 )

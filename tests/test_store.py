@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from harness.data import writer
 from harness.data.manifest import finished, read_finished, read_part, salvaged
-from harness.data.store import Description, Problem, Store, overview, verify
+from harness.data.store import Description, Store
+from harness.data.verify import Problem, overview, verify
 from harness.data.writer import Writer, remove
 from helpers.dying import killed_at
 from helpers.files import contents, counting

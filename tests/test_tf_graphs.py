@@ -30,7 +30,7 @@ from celebglow.flow import Flow
 from celebglow.glow import Glow
 from celebglow.pipeline import CelebGlowPipeline
 from cli import main
-from harness.data.store import verify
+from harness.data.verify import verify
 from helpers.commands import ROOT, invoke
 
 LEVEL = {"affine": 1, "eight bits": 1}  # grey levels between two values of an image, where it is not of 5 bits

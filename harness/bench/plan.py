@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import harness
 from harness.bench.names import MOST_RUNS, count_seeds, datasets_named, models_named, nothing_in
-from harness.data.store import overview
+from harness.data.verify import overview
 from harness.formats.catalog import command
 from harness.models import MODELS, Model, find
 from harness.runs.config import fingerprint, images_of

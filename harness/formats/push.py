@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.data.store import Store, verify
+from harness.data.store import Store
+from harness.data.verify import verify
 from harness.formats.beside import METADATA, SIDES
 from harness.io.web import in_one_line
 from splits.errors import DependencyError, InputError, MissingError, OodDataError

@@ -80,11 +80,16 @@ def owned(path: Path, busy: str) -> Iterator[Owner]:
     """Own the folder in which the lock `path` is, as `locked`, and remove what owners that were killed had half-written."""
     with acquire(path, busy) as file:
         owner = Owner(path)
-        with naming(path, len(owner.name)):
-            file.truncate(0)
-            file.write(owner.name.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with naming(path, len(owner.name)):
+                file.truncate(0)
+                name = owner.name.encode()
+                while name:  # past the buffer, which would be written once more when it is closed
+                    name = name[os.write(file.fileno(), name) :]
+                os.fsync(file.fileno())
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         try:
             for partial in path.parent.glob(f"*{PARTIAL}"):
                 partial.unlink(missing_ok=True)

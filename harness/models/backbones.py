@@ -19,6 +19,7 @@ from harness.models.registry import FINE_TUNED, SUPERVISED, register
 from splits.errors import DependencyError, MissingError
 
 CONNECT_SECONDS = 2.0
+REMEDY = "pip install 'ood-data[models]', or '.[models]' in its checkout"
 # A core trains these on tens of images a second: small batches make the most of them.
 QUICK_RATE, QUICK_BATCH = 1e-3, 16
 # So few steps leave much to chance, and bf16, which saves a sixth of the time, leaves more: on CelebGlow, random, two seeds, R² of
@@ -172,7 +173,7 @@ def _timm() -> Any:
     try:
         import timm
     except ImportError as error:
-        raise DependencyError("this model needs timm: pip install 'ood-data[models]', or '.[models]' in its checkout") from error
+        raise DependencyError(f"this model needs timm: {REMEDY}") from error
     return timm
 
 
@@ -258,7 +259,7 @@ def lacking(model: str, weights: str | None = "") -> str:
         weights: its option of that name.
     """
     if importlib.util.find_spec("timm") is None:
-        return "timm is not installed"
+        return f"timm is not installed: {REMEDY}"
     if model not in PRETRAINED or weights is None:
         return ""
     try:

@@ -51,6 +51,8 @@ def built(model: Model, image_shape: Sequence[int], num_outputs: int, options: d
         raise InputError(
             f"{model.name} must return (B, {num_outputs}) for images (B, {channels}, {height}, {width}), got {got} for B = 2"
         )
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise InputError(f"{model.name} has no parameters that can be trained")
     return network
 
 

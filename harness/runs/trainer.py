@@ -240,7 +240,8 @@ class RunTrainer:
         if not np.isfinite(means["loss"]):
             raise NumericalError(
                 f"the loss is not finite within the {count} steps up to {state.step:,} of {phase.name}: "
-                f"try a smaller learning rate than {phase.learning_rate} (`overrides` {phase.name}.learning_rate=…)"
+                f"try a smaller learning rate than {phase.learning_rate} (`overrides` {phase.name}.learning_rate=…), "
+                "or look for a division by 0 or a logarithm in a model of your own"
                 f"{', or train.precision=fp32' if phase.autocast and config.precision == 'bf16' else ''}"
             )
         line = {"phase": phase.name, "step": state.step, **means, "seconds": round(state.seconds, 2)}

@@ -27,7 +27,7 @@ from splits import DATASETS
 from splits.errors import InputError, MissingError, did_you_mean
 
 if TYPE_CHECKING:
-    from harness.data.store import Problem
+    from harness.data.verify import Problem
 
 
 @click.group(cls=Group)
@@ -52,7 +52,7 @@ def data_list(data: Path, as_json: bool) -> None:
     Example:
       ood-data data list --data data/
     """
-    from harness.data.store import overview
+    from harness.data.verify import overview
     from splits.formatting import table
 
     if not data.is_dir():
@@ -105,7 +105,7 @@ def data_verify(datasets: tuple[str, ...], data: Path, as_json: bool) -> None:
     """
     there = _check_named(datasets, data)
 
-    from harness.data.store import verify
+    from harness.data.verify import verify
     from harness.io.progress import move, progress_bar
 
     found = {}

@@ -14,7 +14,7 @@ from jobs import GENERATE, Inputs, inputs
 
 import harness
 from harness.data.description import Description
-from harness.data.store import verify
+from harness.data.verify import verify
 from harness.data.writer import Writer
 from helpers.small import NAME, blocks, blocks_spec
 from splits.errors import OodDataError

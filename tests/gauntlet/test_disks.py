@@ -53,7 +53,8 @@ def test_a_full_disk(name: str, chance: random.Random, inputs: Inputs, disk: Pat
         ended = job.run(out, inputs)
         ended.assert_fine(1, lines=12)
         assert "space" in ended.said, (room, ended)
-        assert not [*out.rglob("*.partial"), *out.rglob(".*.partial")], room
+        assert str(disk) in ended.said, (room, ended)
+        assert not [*out.rglob("*.partial"), *out.rglob(".*.partial"), *out.rglob(".lock")], room
         filler.unlink()
         again = job.run(out, inputs)
         assert again.code == 0, (room, again)
