@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import gc
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,7 @@ from harness.data.dataset import spec_of
 from harness.data.store import Description, Store
 from harness.data.writer import Writer
 from harness.formats import export as module
+from harness.formats import webdataset
 from harness.formats.card import card, preview
 from harness.formats.convert import convert
 from harness.formats.export import export
@@ -32,7 +35,7 @@ from helpers import official
 from helpers.commands import ROOT
 from helpers.files import contents, no_file_above
 
-LAYOUTS = ["benchmark", "parquet", "png"]
+LAYOUTS = ["benchmark", "parquet", "png", "webdataset"]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,7 @@ def test_interrupted_anywhere_it_is_finished_by_the_same_command(
         assert whole(root, layout, out) == expected
 
 
-@pytest.mark.parametrize("layout, room", [("benchmark", 2000), ("png", 100)])
+@pytest.mark.parametrize("layout, room", [("benchmark", 2000), ("png", 100), ("webdataset", 20_000)])
 def test_without_room_it_is_finished_by_the_same_command(root: Path, tmp_path: Path, layout: str, room: int) -> None:
     expected = whole(root, layout, tmp_path / "whole")
     with no_file_above(room), pytest.raises(OSError, match="File too large"):
@@ -224,7 +227,7 @@ def test_pictures_of_something_else_are_left_alone(root: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "layout, name", [("png", "labels.csv"), ("parquet", "README.md"), ("benchmark", "toy.toml"), ("png", "toy.md")]
+    "layout, name", [("png", "labels.csv"), ("parquet", "README.md"), ("benchmark", "toy.toml"), ("webdataset", "toy.md")]
 )
 def test_files_of_somebody_else_are_left_alone(root: Path, tmp_path: Path, layout: str, name: str) -> None:
     (tmp_path / name).write_bytes(b"mine")
@@ -333,3 +336,63 @@ def test_parquet_has_the_pictures_and_their_factors(root: Path, tmp_path: Path, 
     assert re.findall("config_name: (.*)", page) == ["random", "extrapolation"]
     assert page.startswith("---\nlicense: unknown\n")
     assert splits.load_spec(tmp_path / "toy.toml") == spec_of(store)
+
+
+def tars(files: list[Path], side: str) -> list[Path]:
+    return [path for path in files if path.name.startswith(side)]
+
+
+def test_tars_have_every_image_once_in_parts_of_bounded_size(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.formats.webdataset.SHARD_IMAGES", 9)
+    split = spec_of(Store(root, "toy")).split("composition")
+    files = export(root, "toy", "composition", "webdataset", tmp_path)
+    for side, indices in (("train", split.train), ("test", split.test)):
+        keys, shards = [], tars(files, side)
+        assert [path.name for path in shards] == [f"{side}-{number:05d}.tar" for number in range(-(-len(indices) // 9))]
+        for path in shards:
+            with tarfile.open(path) as archive:
+                members = archive.getmembers()
+            assert {(member.mtime, member.uid, member.uname, member.mode) for member in members} == {(0, 0, "", 0o644)}
+            names = [member.name.split(".") for member in members]
+            assert [suffix for _, suffix in names] == ["png", "json"] * (len(names) // 2)
+            assert len(indices) // len(shards) <= len(names) // 2 <= 9
+            keys += [int(key) for key, _ in names[::2]]
+            assert [key for key, _ in names[::2]] == [key for key, _ in names[1::2]]
+            part = np.array([int(key) for key, _ in names[::2]])
+            assert np.ptp(part) > len(indices) / 2  # of the whole side, and no piece of the grid
+        assert sorted(keys) == indices.tolist()
+    nodes = json.loads((tmp_path / "toy.croissant.json").read_bytes())["distribution"]
+    assert [(node["@id"], node["includes"]) for node in nodes] == [("composition-webdataset", ["composition/*.tar"])]
+
+
+def test_large_images_and_very_many_make_more_and_larger_tars(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(root, "toy")
+    split = spec_of(store).split("random")
+    monkeypatch.setattr("harness.formats.webdataset.SHARD_BYTES", 5 * 8 * 8 * 3 + 100)
+    assert len(webdataset.files_of(store, split)) == sum(-(-count // 5) for count in split.counts)
+    monkeypatch.setattr("harness.formats.webdataset.MOST_SHARDS", 3)
+    assert len(webdataset.files_of(store, split)) == 6
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves tars to the garbage collector
+@pytest.mark.parametrize("kind", ["composition", "random"])
+def test_the_library_webdataset_reads_what_the_store_has(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    wds = pytest.importorskip("webdataset")
+    monkeypatch.setattr("harness.formats.webdataset.SHARD_IMAGES", 10)
+    store = Store(root, "toy")
+    split = spec_of(store).split(kind)
+    files = export(root, "toy", kind, "webdataset", tmp_path)
+    for side, indices in (("train", split.train), ("test", split.test)):
+        urls = f"{tmp_path}/{kind}/{side}-{{00000..{len(tars(files, side)) - 1:05d}}}.tar"
+        samples = list(wds.WebDataset(urls, shardshuffle=False).decode("rgb8").to_tuple("png", "json", "__key__"))
+        assert sorted(sample["index"] for _, sample, _ in samples) == indices.tolist()
+        for pixels, sample, key in samples:
+            index = sample.pop("index")
+            assert int(key) == index
+            assert np.array_equal(pixels, store.read(index, index + 1)[0])
+            assert list(sample) == list(split.grid.names)
+            assert list(sample.values()) == split.grid.factors(index).tolist()
+    del samples
+    gc.collect()

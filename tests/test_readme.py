@@ -6,6 +6,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,8 @@ def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threa
         names: dict[str, object] = {}
         for language, text in blocks(page):
             where, saved = page.relative_to(ROOT), re.match(r"# (\w+\.(?:py|toml))\n", text)
+            if (needed := re.match(r"# needs (\w+)\n", text)) and find_spec(needed[1]) is None:
+                continue
             if saved:
                 Path(saved[1]).write_text(text, encoding="utf-8")
             elif language == "python":

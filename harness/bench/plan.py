@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -64,6 +64,10 @@ class Plan:
     def refused(self) -> tuple[Gap, ...]:
         """What was asked for and has no run."""
         return tuple(gap for gap in self.gaps if gap.asked)
+
+    def watched(self, watchers: Sequence[str]) -> Plan:
+        """The same runs, with watchers: "tensorboard", or functions of one's own as module:function."""
+        return replace(self, runs=tuple(replace(run, watchers=tuple(watchers)) for run in self.runs))
 
 
 def plan(

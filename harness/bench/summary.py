@@ -9,6 +9,7 @@ from typing import Any
 from harness.bench.estimate import lacking
 from harness.bench.outcome import Outcome, outcome_of
 from harness.bench.plan import Gap, Plan
+from harness.formats.catalog import CATALOG
 from harness.models import MODELS, families
 from harness.report.leaderboard import leaderboard, mixtures
 from harness.report.tables import score_table
@@ -126,7 +127,14 @@ def _missing(plan: Plan, in_full: bool) -> list[str]:
     words = {"impossible": "{0.dataset} can't have {0.kind}: {0.reason}", "unfinished": "{0} is not whole: {0.reason}"}
     words["absent"] = "{0} is not there; to get it: {0.reason}"
     shown = [gap for gap in plan.gaps if in_full or gap.asked or gap.state != "absent"]
-    lines = [text.format(gap) for state, text in words.items() for gap in shown if gap.state == state]
+    lines = [text.format(gap) + _instead(gap) for state, text in words.items() for gap in shown if gap.state == state]
     if others := [gap.dataset for gap in plan.gaps if gap not in shown]:
         lines.append(f"not there: {', '.join(others)}")
     return lines
+
+
+def _instead(gap: Gap) -> str:
+    """What can be had of an absent dataset for less."""
+    if gap.state != "absent" or not any(file.stored for file in CATALOG[gap.dataset].files):
+        return ""
+    return " (or, to look at 64 of its images, with `cells` 64: about 1 MB instead of many GB)"

@@ -116,16 +116,16 @@ def _hashed(out: Path, names: list[str], kind: str, before: dict[str, Node]) -> 
 def _configs(out: Path) -> list[str]:
     """What Hugging Face's `datasets` has to know: which parquet files are a kind's train and test."""
     lines = ["configs:"]
-    for kind in _kinds(out):
+    for kind in _kinds(out, "parquet"):
         lines += [f"- config_name: {kind}", "  data_files:"]
         for side in SIDES:
             lines += [f"  - split: {side}", f"    path: {kind}/{side}-*.parquet"]
     return lines
 
 
-def _kinds(out: Path) -> list[str]:
-    """The kinds of split of which there are parquet files."""
-    return [kind for kind in KINDS if any((out / kind).glob("train-*.parquet"))]
+def _kinds(out: Path, suffix: str) -> list[str]:
+    """The kinds of split of which there are such files."""
+    return [kind for kind in KINDS if any((out / kind).glob(f"train-*.{suffix}"))]
 
 
 def _published(out: Path, store: Store, before: dict[str, Node]) -> tuple[list[Node], list[Node]]:
@@ -143,7 +143,7 @@ def _official(out: Path, store: Store, before: dict[str, Node]) -> tuple[list[No
 
 
 def _parquet(out: Path, store: Store, before: dict[str, Node]) -> tuple[list[Node], list[Node]]:
-    kinds = _kinds(out)
+    kinds = _kinds(out, "parquet")
     files = [
         file_set(f"{kind}-parquet", [f"{kind}/*.parquet"], "application/x-parquet", f"The samples, by {kind}.") for kind in kinds
     ]
@@ -163,6 +163,14 @@ def _parquet(out: Path, store: Store, before: dict[str, Node]) -> tuple[list[Nod
         ]
         records.append(samples(kind, f"Pictures with the indices of their factors, by the split {kind}.", fields))
     return files, records
+
+
+def _webdataset(out: Path, store: Store, before: dict[str, Node]) -> tuple[list[Node], list[Node]]:
+    described = "The samples, by {}, as WebDataset: a .png each, and a .json with the indices of its factors."
+    return [
+        file_set(f"{kind}-webdataset", [f"{kind}/*.tar"], "application/x-tar", described.format(kind))
+        for kind in _kinds(out, "tar")
+    ], []
 
 
 def _pictures(out: Path, store: Store, before: dict[str, Node]) -> tuple[list[Node], list[Node]]:
@@ -190,4 +198,4 @@ def _extracted(of: Node, *, regex: str = "", jsonPath: str = "", **how: str) -> 
     return {**of, "extract": how, **({"transform": transform} if transform else {})}
 
 
-_LAYOUTS = {"benchmark": _published, "official": _official, "parquet": _parquet, "png": _pictures}
+_LAYOUTS = {"benchmark": _published, "official": _official, "parquet": _parquet, "png": _pictures, "webdataset": _webdataset}

@@ -25,6 +25,7 @@ class File:
         size: bytes, if known.
         most: bytes that it can have, if their number is not known: a server that sends more has another file; None where `size` is.
         listing: where its host lists checksums (`harness.formats.listing`); empty where none does.
+        stored: whether it is known to hold its images uncompressed, so that single ones can be had (`harness.formats.cells`).
     """
 
     name: str
@@ -33,6 +34,7 @@ class File:
     size: int | None = None
     most: int | None = None
     listing: str = ""
+    stored: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def _mpi3d_file(variant: str, before: str, md5: str) -> File:
     name = f"mpi3d_{variant}.npz"
     old = f"https://storage.googleapis.com/mpi3d_disentanglement_dataset/data/{before}"
     addresses = (f"{_MPI3D_HUB.format('', 'resolve')}/{name}", old)
-    return File(name, addresses, (f"md5:{md5}",), most=MPI3D_MOST, listing=_MPI3D_HUB.format("api/", "tree"))
+    listing, stored = _MPI3D_HUB.format("api/", "tree"), variant == "realistic"  # as public scripts read it; 12,740,198,762 bytes
+    return File(name, addresses, (f"md5:{md5}",), most=MPI3D_MOST, listing=listing, stored=stored)
 
 
 def _mpi3d(variant: str, file: File, compress: bool) -> DatasetInfo:

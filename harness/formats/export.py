@@ -24,7 +24,7 @@ from PIL import Image
 import splits
 from harness.data.dataset import spec_of
 from harness.data.store import Store
-from harness.formats import official, parquet
+from harness.formats import official, parquet, webdataset
 from harness.formats.beside import METADATA, SIDES, TABLE, claimed, describe
 from harness.formats.official import member
 from harness.io.locks import is_held, locked
@@ -41,7 +41,7 @@ OFFICIAL = "official"
 PICTURE = ".picture.partial"
 # As `replacing` names them.
 _PARTIAL = re.compile(
-    r"\.(labels\.csv|metadata\.csv|(train|test)-.+\.parquet|.+_(train|test)_(images|labels)\.npz"
+    r"\.(labels\.csv|metadata\.csv|(train|test)-.+\.(parquet|tar)|.+_(train|test)_(images|labels)\.npz"
     r"|dsprites_ndarray_.+\.(npz|hdf5)|3dshapes\.h5|mpi3d_\w+\.npz)\.partial"
 )
 
@@ -57,7 +57,8 @@ def export(root: str | Path, dataset: str, kind: str | None, layout: str, out: s
             uint8 and labels (n, F) int64 factor indices, in the order of the grid. "png": a picture per image in `train/` and
             `test/`, and labels.csv with `file`, `side` and a column of indices per factor, which `convert` reads; and in
             both folders a metadata.csv with `file_name` and the factors, as Hugging Face's imagefolder wants it. "parquet": a
-            folder per kind, and README.md, for `datasets.load_dataset(out, kind)` (`harness.formats.parquet`). "official": the
+            folder per kind, and README.md, for `datasets.load_dataset(out, kind)` (`harness.formats.parquet`). "webdataset": a
+            folder per kind with tar files (`harness.formats.webdataset`). "official": the
             layout in which the dataset's authors publish it (`harness.formats.official`). Beside each,
             `{dataset}.toml` has grid and splits, for `convert` and `splits.load_spec`; `{dataset}.md` is the card, and
             `{dataset}.croissant.json` says to programs what there is (`harness.formats.croissant`).
@@ -82,7 +83,7 @@ def export(root: str | Path, dataset: str, kind: str | None, layout: str, out: s
     store = Store(root, dataset)
     split = spec_of(store).split(kind) if kind is not None else None
     out = Path(out)
-    paths = [out / name for name in (official.files_of(store) if split is None else _LAYOUTS[layout][0](split))]
+    paths = [out / name for name in (official.files_of(store) if split is None else _LAYOUTS[layout][0](store, split))]
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         with locked(out / ".export.lock"):  # so that no file is taken for a left-over before its process has locked it
@@ -176,6 +177,11 @@ def _write_parquet(store: Store, split: Split, out: Path, files: Sequence[Binary
         bar.update(count)
 
 
+def _write_webdataset(store: Store, split: Split, out: Path, files: Sequence[BinaryIO], bar: Bar) -> None:
+    for count in webdataset.write(store, split, _blocks(store), files):
+        bar.update(count)
+
+
 def _rows(lines: Iterable[Iterable[object]]) -> bytes:
     """Lines of a CSV file."""
     text = io.StringIO(newline="")
@@ -223,10 +229,11 @@ def _blocks(store: Store) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         yield start, store.read(start, min(start + store.rows, len(store)))
 
 
-_Names = Callable[[Split], Sequence[str]]
+_Names = Callable[[Store, Split], Sequence[str]]
 _Write = Callable[[Store, Split, Path, Sequence[BinaryIO], Bar], None]
 _LAYOUTS: dict[str, tuple[_Names, _Write]] = {
-    "benchmark": (published_files, _write_published),
-    "parquet": (parquet.files_of, _write_parquet),
-    "png": (lambda split: [TABLE, *(f"{side}/{METADATA}" for side in SIDES)], _write_pictures),
+    "benchmark": (lambda store, split: published_files(split), _write_published),
+    "parquet": (lambda store, split: parquet.files_of(split), _write_parquet),
+    "webdataset": (webdataset.files_of, _write_webdataset),
+    "png": (lambda store, split: [TABLE, *(f"{side}/{METADATA}" for side in SIDES)], _write_pictures),
 }

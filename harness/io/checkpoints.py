@@ -32,6 +32,9 @@ class Journal:
         folder: of the training.
         every: seconds between checkpoints, at least.
         owner: of the folder, where another process may want to be it.
+
+    Attributes:
+        on_line: called with each line, once the log has it.
     """
 
     def __init__(self, folder: Path, every: float, owner: Owner | None = None) -> None:
@@ -39,6 +42,7 @@ class Journal:
         self._write = write_atomically if owner is None else owner.write
         self.folder, self.checkpoint, self.lines = folder, folder / CHECKPOINT, folder / LOG
         self.every = every
+        self.on_line: Callable[[dict[str, Any]], None] = lambda line: None
         self._saved, self._cost = time.monotonic(), 0.0
 
     def restore(self, take: Callable[[dict[str, Any]], None], device: torch.device) -> bool:
@@ -69,6 +73,7 @@ class Journal:
             self._owner.check()
         with self.lines.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        self.on_line(line)
 
     def due(self) -> bool:
         """Whether it is time for a checkpoint."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import logging
-import re
 import socket
 import time
 import urllib.error
@@ -18,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from harness.io.part import LOOKED_AT, Part, Remote
+from harness.io.part import LOOKED_AT, Part, remote_of
 from harness.io.web import BLOCK, Answer, DownloadError, Passing, answered, in_one_line, seconds_to_wait
 
 logger = logging.getLogger(__name__)
@@ -200,7 +199,7 @@ def _take(answer: Answer, url: str, part: Part, expected: _Expected, progress: P
         raise DownloadError(f"{url}: the server answers {answer.status}, without the file")
     had = part.length
     start = had if answer.status == 206 else 0
-    remote = _remote(url, answer, start)
+    remote = remote_of(url, answer, start)
     if answer.status == 206 and remote != part.known:  # it ignores If-Range, or sends no validator, and has another file by now
         part.forget()
         return False, 0
@@ -236,15 +235,3 @@ def _append(answer: Answer, url: str, part: Part, expected: _Expected, total: in
         part.check_beginning(url)
     part.sync()
     return done
-
-
-def _remote(url: str, answer: Answer, start: int) -> Remote:
-    tag = answer.headers.get("ETag")
-    validator = tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified")
-    if answer.status == 206:
-        match = re.fullmatch(r"bytes (\d{1,30})-\d+/(\d{1,30})", answer.headers.get("Content-Range", ""))
-        if not match or int(match[1]) != start:
-            return Remote(url, None, None)
-        return Remote(url, validator, int(match[2]))
-    length = answer.headers.get("Content-Length", "")
-    return Remote(url, validator, int(length) if re.fullmatch(r"\d{1,30}", length) else None)

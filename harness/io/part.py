@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.io.atomic import write_atomically
 from harness.io.locks import acquire
-from harness.io.web import Passing
+from harness.io.web import Answer, Passing
 
 SPARE = 16 * 2**20  # bytes that are left free on the disk where the length is unknown; also between two looks at what is free
 
@@ -34,6 +34,19 @@ class Remote:
     url: str
     validator: str | None  # a strong ETag, else the date of the last change
     total: int | None  # bytes
+
+
+def remote_of(url: str, answer: Answer, start: int) -> Remote:
+    """What a server says of a file in an answer, which if it is a part of the file should begin at the byte `start`; else it says nothing."""
+    tag = answer.headers.get("ETag")
+    validator = tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified")
+    if answer.status == 206:
+        match = re.fullmatch(r"bytes (\d{1,30})-\d+/(\d{1,30})", answer.headers.get("Content-Range", ""))
+        if not match or int(match[1]) != start:
+            return Remote(url, None, None)
+        return Remote(url, validator, int(match[2]))
+    length = answer.headers.get("Content-Length", "")
+    return Remote(url, validator, int(length) if re.fullmatch(r"\d{1,30}", length) else None)
 
 
 class Part:

@@ -11,7 +11,7 @@ import inspect
 import json
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,30 +70,44 @@ def code_hash(code: Sequence[Path]) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else ""
 
 
-def _parts(name: str) -> tuple[str, str]:
+def _parts(name: str, what: str = "model") -> tuple[str, str]:
     """Module and function of a name."""
     module_name, _, function = name.partition(":")
     if module_name.endswith(".py"):
         file = Path(module_name)
         raise InputError(f"{name!r} names a file, and a module is expected: in the folder {file.parent}, {file.stem}:{function}")
-    check_name("the model", name)
+    check_name(f"the {what}", name)
     if not module_name or not function:
-        raise InputError(f"the model {name!r}: a module and a function in it are expected, such as my_module:build")
+        raise InputError(f"the {what} {name!r}: a module and a function in it are expected, such as my_module:build")
     return module_name, function
 
 
-def _imported(name: str) -> Model:
-    module_name, function = _parts(name)
+def function_of(name: str, what: str = "model") -> Callable[..., Any]:
+    """The function that `module:function` names, looked for in the current folder first. Its module is imported, which runs its code.
+
+    Args:
+        name: of the function.
+        what: it is, for messages.
+
+    Raises:
+        ValueError: if there is no such module or function in it.
+    """
+    module_name, function = _parts(name, what)
     with _current_folder_first():
         try:
             module = importlib.import_module(module_name)
         except (Exception, SystemExit) as error:  # whatever a user's module raises
             reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-            raise _not_importable(module_name, name, reason) from error
-    build = getattr(module, function, None)
-    if not callable(build):
+            raise _not_importable(module_name, name, reason, what) from error
+    found = getattr(module, function, None)
+    if not callable(found):
         there = [key for key, value in vars(module).items() if callable(value)]
         raise InputError(f"{module_name} has no function {function!r}{did_you_mean(function, there)}")
+    return found  # type: ignore[no-any-return]
+
+
+def _imported(name: str) -> Model:
+    build = function_of(name)
 
     @functools.wraps(build)
     def at_home(*args: Any, **options: Any) -> nn.Module:
@@ -107,13 +121,13 @@ def _imported(name: str) -> Model:
         json.dumps(model.options)  # they are kept with the run
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{name} must work as {function}(in_channels, num_outputs), with defaults for everything else: {error}"
+            f"{name} must work as {_parts(name)[1]}(in_channels, num_outputs), with defaults for everything else: {error}"
         ) from None
     return replace(model, code=code_of(name))
 
 
-def _not_importable(module_name: str, name: str, reason: str) -> InputError:
-    return InputError(f"can't import {module_name!r} for the model {name!r}, looked for in {Path.cwd()} too: {reason}")
+def _not_importable(module_name: str, name: str, reason: str, what: str = "model") -> InputError:
+    return InputError(f"can't import {module_name!r} for the {what} {name!r}, looked for in {Path.cwd()} too: {reason}")
 
 
 def _module_file(module_name: str, name: str) -> Path | None:

@@ -34,6 +34,7 @@ from harness.runs.evaluate import evaluate
 from harness.runs.maps import MAPS
 from harness.runs.records import CONFIG, FAILURE, SCORES, Protocol, RunScores, RunSetup, Seconds, Weights
 from harness.runs.trainer import RunTrainer, State, seed_all
+from harness.runs.watch import Watched
 from harness.scoring.baselines import baselines
 from harness.scoring.maps import MOST_KEPT
 from splits import Kind
@@ -61,6 +62,7 @@ class Run:
         config: the resolved protocol.
         fingerprint: of all that determines the result but the seed (`harness.runs.config.fingerprint`): neither of where the data lies
             nor of the device.
+        watchers: names of what is told its numbers (`harness.runs.watch`): they change nothing.
     """
 
     data: Path
@@ -71,6 +73,7 @@ class Run:
     seed: int
     config: Config
     fingerprint: str
+    watchers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.dataset}, {self.kind}, {self.model}, seed {self.seed}"
@@ -138,9 +141,15 @@ class Run:
         split = data.split(self.kind)
         meter = Meter(phases(self.config, isinstance(network, Representation), split.counts), progress)
         trainer = RunTrainer(network, data, split, self.config, self.seed, self.folder, device, meter, owner)
-        state = trainer.run()
-        networks.save(trainer.network, self.folder, owner)
-        self._scores(trainer, state, meter, owner).write(self.folder / SCORES, owner.write)
+        with Watched(self.watchers, setup, self.folder, trainer.journal.lines) as watched:
+            if self.watchers:
+                trainer.journal.on_line = watched.line
+            state = trainer.run()
+            networks.save(trainer.network, self.folder, owner)
+            scores = self._scores(trainer, state, meter, owner)
+            if self.watchers:
+                watched.scores(scores)
+        scores.write(self.folder / SCORES, owner.write)
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
 
     def _shorter(self, setup: RunSetup) -> Path | None:

@@ -16,6 +16,7 @@ from harness.bench.names import check_asked, models_named
 from harness.models.lookup import is_own
 from harness.models.names import NAMES
 from harness.runs.presets import check_overrides
+from harness.runs.watch import check_watchers
 from ood_data.commands.options import (
     Preset,
     Seeds,
@@ -67,6 +68,15 @@ cluster_option = click.option(
     metavar="FILE",
     help="Hand the runs to the cluster in this TOML file, and end; --jobs is then per task, 1 by default.",
 )
+log_option = click.option(
+    "--log",
+    "logs",
+    multiple=True,
+    callback=names,
+    metavar="NAME",
+    help="Tell the numbers of each run, while they come, to tensorboard, in the run's folder; or to module:function of your own, whose code "
+    "is run. Repeat, or separate by commas.",
+)
 wait_option = click.option("--wait", is_flag=True, help="With --cluster: wait for the runs, and show their scores.")
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Only show the plan: the runs, what is missing, and an estimate of the time."
@@ -113,6 +123,7 @@ dry_run_option = click.option(
 @jobs_option
 @cluster_option
 @wait_option
+@log_option
 @dry_run_option
 @click.option("--list", "listed", is_flag=True, help="Only list the models and what each one is.")
 @click.option("--settings", "shown", metavar="MODEL", help="Only list the keys that --set takes, with their values for MODEL.")
@@ -132,6 +143,7 @@ def bench(
     jobs: int | None,
     cluster: Path | None,
     wait: bool,
+    logs: tuple[str, ...],
     dry_run: bool,
     listed: bool,
     shown: str | None,
@@ -146,6 +158,7 @@ def bench(
       ood-data bench --model pcl
       ood-data bench --model cnn,my_module:build --kind extrapolation --seeds 3
       ood-data bench --model all --dry-run
+      ood-data bench --model cnn --log tensorboard
       ood-data bench studies/laptop.toml
       ood-data bench --model all --cluster cluster.toml
       ood-data bench --settings pcl
@@ -159,6 +172,7 @@ def bench(
         if not models:
             raise InputError("name a model: --model NAME, or --model all; ood-data bench --list shows the names")
         check_asked(models, datasets, kinds, seeds, overrides, data)
+        check_watchers(logs)
     elif shown:
         models_named([shown])
         check_overrides(overrides)
@@ -178,7 +192,7 @@ def bench(
             place = _place(device, cluster, wait)
             settings = Settings(preset, overrides, place.device)  # type: ignore[arg-type,unused-ignore]
             planned = plan(models, data, out, datasets=datasets, kinds=kinds, seeds=seeds, settings=settings)
-            report = _carried_out(planned, out, place, jobs, dry_run)
+            report = _carried_out(planned.watched(logs), out, place, jobs, dry_run)
     _answer(report, as_json)
 
 
@@ -190,6 +204,7 @@ def bench(
 @jobs_option
 @cluster_option
 @wait_option
+@log_option
 @dry_run_option
 @json_option
 def study(
@@ -200,6 +215,7 @@ def study(
     jobs: int | None,
     cluster: Path | None,
     wait: bool,
+    logs: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -217,9 +233,10 @@ def study(
 
     written = read_study(file)
     written.check(data)
+    check_watchers(logs)
     with contextlib.redirect_stdout(sys.stderr):
         place = _place(device, cluster, wait)
-        report = _carried_out(plan_study(written, data, out, place.device), out, place, jobs, dry_run)
+        report = _carried_out(plan_study(written, data, out, place.device).watched(logs), out, place, jobs, dry_run)
     _answer(report, as_json)
 
 

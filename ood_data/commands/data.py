@@ -1,4 +1,4 @@
-"""`ood-data data`: list, verify, fetch, convert and export stores."""
+"""`ood-data data`: list, verify, convert and export stores; `fetch`, `push` and `show` have modules of their own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.data.names import stores_in
-from harness.formats.catalog import command, info_of, published, variants
+from harness.formats.catalog import command
 from ood_data.commands.options import (
     completing,
     data_option,
@@ -23,17 +23,16 @@ from ood_data.commands.options import (
     stores_there,
 )
 from ood_data.commands.policy import DONE, FAILED, Group
-from splits import DATASETS, KINDS
-from splits.errors import InputError, MissingError, OodDataError, did_you_mean
+from splits import DATASETS
+from splits.errors import InputError, MissingError, did_you_mean
 
 if TYPE_CHECKING:
-    from harness.data.store import Store
     from harness.data.verify import Problem
 
 
 @click.group(cls=Group)
 def data() -> None:
-    """List, verify, fetch, convert and export the dataset stores.
+    """List, verify, fetch, convert, show, export and push the dataset stores.
 
     \b
     Examples:
@@ -137,87 +136,6 @@ def _verdict(name: str, problems: Sequence[Problem]) -> list[str]:
     return lines
 
 
-@data.command("fetch", continues=True)
-@click.argument("dataset")
-@click.option("--variant", type=click.Choice([*variants("mpi3d")]), help="Which recording of mpi3d.  [default: real, the paper's]")
-@click.option(
-    "--published",
-    "kind",
-    type=click.Choice(KINDS),
-    help="The benchmark's split files of that kind, from Zenodo, instead of the authors' file.",
-)
-@click.option(
-    "--accept-checksum",
-    "accept",
-    is_flag=True,
-    help="Accept an intact file whose checksum is not the known one, and remember the checksum.",
-)
-@stores_out_option
-@click.option("--download-only", is_flag=True, help="Only download: leave the file in the cache and print its path.")
-@overwrite_option("Remove a store of that name that is there first.")
-@json_option
-def data_fetch(
-    dataset: str,
-    variant: str | None,
-    kind: str | None,
-    accept: bool,
-    root: Path,
-    download_only: bool,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
-    """Download a dataset's official files and convert them. After an interruption, run the same command again to continue.
-
-    DATASET is dsprites, shapes3d, mpi3d or celebglow. Files are kept in OOD_DATA_HOME (~/.cache/ood-data). Nothing is downloaded for a
-    store that is there and complete.
-
-    \b
-    Examples:
-      ood-data data fetch shapes3d
-      ood-data data fetch mpi3d --variant toy
-      ood-data data fetch mpi3d --published extrapolation
-    """
-    info = info_of(dataset, variant)
-    first = published(info.name, kind)[0].name if kind else info.convert
-    if not download_only and not overwrite and (there := _complete(root, info.name)):
-        group = str(there.paths.group)
-        if as_json:
-            click.echo(json.dumps({"dataset": info.name, "file": None, "store": group, "images": len(there)}))
-        else:
-            click.echo(f"{group} is complete already: {len(there):,} images; --overwrite makes it again")
-        return
-
-    from harness.formats.convert import convert
-    from harness.formats.fetch import fetch_dataset, fetch_published
-
-    click.echo(f"{info.title}: {info.license}; {info.homepage}\ncite: {info.citation}", err=True)
-    if kind:
-        file = fetch_published(info.name, kind, accept=accept, progress=True) / first
-    else:
-        file = fetch_dataset(info.name, accept, progress=True)
-    if download_only:
-        click.echo(json.dumps({"dataset": info.name, "file": str(file)}) if as_json else file)
-        return
-    store = convert(file, info.name, root, overwrite=overwrite, progress=True)
-    shown = f"the files in {file.parent}" if kind else file
-    if as_json:
-        click.echo(json.dumps({"dataset": info.name, "file": str(file), "store": str(store.paths.group), "images": len(store)}))
-    else:
-        click.echo(f"{store.paths.group} is complete: {len(store):,} images; you can delete {shown} now")
-
-
-def _complete(root: Path, name: str) -> Store | None:
-    """The store of that name, if it is finished."""
-    from harness.data.store import Store
-
-    if name not in stores_in(root):
-        return None
-    try:
-        return Store(root, name)
-    except OodDataError:  # conversion continues or mends it
-        return None
-
-
 @data.command("convert", continues=True)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
@@ -259,9 +177,9 @@ def data_convert(file: Path, dataset: str | None, spec_file: Path | None, root: 
     "--format",
     "layout",
     default="benchmark",
-    type=click.Choice(["benchmark", "png", "parquet", "official"]),
+    type=click.Choice(["benchmark", "png", "parquet", "webdataset", "official"]),
     help="benchmark: the published .npz files; png: pictures and tables; parquet: as Hugging Face reads it; "
-    "official: all images in one file, as the dataset's authors publish it.",
+    "webdataset: tar files to stream; official: all images in one file, as the dataset's authors publish it.",
 )
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Where the files go."
@@ -269,7 +187,7 @@ def data_convert(file: Path, dataset: str | None, spec_file: Path | None, root: 
 @data_option
 @json_option
 def data_export(dataset: str, kinds: tuple[str, ...], layout: str, out: Path, data: Path, as_json: bool) -> None:
-    """Write a store and its split for other code: the benchmark's published layout, pictures and a .csv, parquet, or the official file.
+    """Write a store and its split for other code: the benchmark's published layout, pictures, parquet, tar files, or the official file.
 
     Parquet is what datasets.load_dataset(FOLDER, KIND) of Hugging Face reads.
 
@@ -278,6 +196,7 @@ def data_export(dataset: str, kinds: tuple[str, ...], layout: str, out: Path, da
       ood-data data export mpi3d --kind extrapolation --out published/
       ood-data data export celebglow --kind random --format png --out faces/
       ood-data data export dsprites --kind all --format parquet --out hub/
+      ood-data data export celebglow --kind random --format webdataset --out tars/
       ood-data data export dsprites --format official --out dsprites/
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from splits.errors import InputError, MissingError
 
 if TYPE_CHECKING:
     import torch
+
+    from splits import FactorGrid
 
 DEVICES = re.compile(r"auto|cpu|(cuda|mps|xpu)(:\d+)?")
 
@@ -189,6 +191,14 @@ def factors(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
         except ValueError:
             raise click.BadParameter(f"{key}={value}: a number is expected", ctx, param) from None
     return found
+
+
+def as_values(grid: FactorGrid, given: Mapping[str, str]) -> dict[str, int | str]:
+    """Values of factors as they were typed: a number is an index, unless it is what the spec calls one of the values."""
+    return {
+        name: int(text) if text.isdecimal() and text not in map(str, grid[name].values or ()) else text
+        for name, text in given.items()
+    }
 
 
 def finished_runs(run: Path) -> list[Path]:

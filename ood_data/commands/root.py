@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from ood_data.commands import bench, data, flow, generate, report, results, show, split
+from ood_data.commands import bench, data, fetch, flow, generate, push, report, results, show, split
 from ood_data.commands.policy import Commands, InOptions
 
 
@@ -29,10 +29,13 @@ def main(debug: bool) -> None:
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler])
     for chatty in ("asyncio", "matplotlib", "numcodecs", "PIL", "zarr"):
         logging.getLogger(chatty).setLevel(logging.INFO)  # --debug is for our own messages
+    for chatty in ("httpx", "httpx2"):  # every request, of the Hub's client
+        logging.getLogger(chatty).setLevel(logging.INFO if debug else logging.WARNING)
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.DEBUG if debug else logging.ERROR)
 
 
-data.data.add_command(show.show)
+for command in (fetch.fetch, push.push, show.show):
+    data.data.add_command(command)
 for command in (split.split, generate.generate, data.data, bench.bench, report.report_command, results.results, flow.flow):
     main.add_command(command)

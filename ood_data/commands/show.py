@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ood_data.commands.options import completing, data_option, key_values, names, stores_there
+from ood_data.commands.options import as_values, completing, data_option, key_values, names, stores_there
 from ood_data.commands.policy import Command
 
 
@@ -50,10 +50,6 @@ def show(dataset: str, factors: tuple[str, ...], at: dict[str, str], out: Path, 
     from harness.data.show import save
 
     opened = harness.open(dataset, data)
-    grid = opened.spec.grid
-    # A number is an index, unless it is what the spec calls one of the values.
-    values = {
-        name: int(text) if text.isdecimal() and text not in map(str, grid[name].values or ()) else text for name, text in at.items()
-    }
+    values = as_values(opened.spec.grid, at)
     save(opened, out, factors, values)
     click.echo(f"{out} is drawn")

@@ -33,7 +33,8 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                server.answer(self)
+                with contextlib.suppress(ConnectionError):  # who has heard enough hangs up
+                    server.answer(self)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -68,18 +69,19 @@ class Server:
             request.end_headers()
             request.wfile.write(b"<html>come back later</html>")
             return
-        start, asked = 0, request.headers.get("Range")
+        start, stop, asked = 0, len(self.content), request.headers.get("Range")
         same = request.headers.get("If-Range") in (None, self.etag) or how == "ignore if-range"
         if asked and same and how != "no range":
-            start = int(asked.removeprefix("bytes=").rstrip("-"))
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            start, stop = int(first), min(int(last or len(self.content)) + 1, len(self.content))
             if start >= len(self.content):
                 request.send_error(416)
                 return
             request.send_response(206)
-            request.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+            request.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(self.content)}")
         else:
             request.send_response(200)
-        body = self.content[start:]
+        body = self.content[start:stop]
         request.send_header("Content-Type", "application/octet-stream")
         if self.etag:
             request.send_header("ETag", self.etag)
