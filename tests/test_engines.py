@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ SETTINGS = [
     for argument in ("--set", setting)
 ]
 TASK, CHILD = "submitit.core._submit", "spawn_main"  # in the commands of a task, and of a process that carries out a run
+GENERATE = ["generate", "celebglow", "--persons", 16, "--levels", 3]
 BENCH = ["bench", "--model", "mlp", "--kind", "random,extrapolation", *SETTINGS]
 
 
@@ -123,6 +125,39 @@ def test_slurm_whatever_happens_to_tasks(
     assert not list(out.glob("*/*/*/*/*.partial"))
 
 
+@pytest.fixture(scope="module")
+def sixteen(ood_data: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A CelebGlow of sixteen people, as one machine makes it."""
+    root = tmp_path_factory.mktemp("sixteen")
+    done = ood_data(*GENERATE, "--out", root)
+    assert done.returncode == 0, done.stderr
+    return contents(root)
+
+
+def generated(ood_data: CommandLine, root: Path, cluster: Path, handed: int) -> dict[str, bytes]:
+    """A CelebGlow that a cluster makes, and nothing of how it was made."""
+    command = [*GENERATE, "--out", root, "--cluster", cluster]
+    done = ood_data(*command)
+    assert done.returncode == 0, done.stderr
+    assert f"{handed} of {handed} parts were handed to" in done.stdout
+    assert f"0 of {handed} parts were handed to" in ood_data(*command).stdout  # all are queued
+    told = json.loads(ood_data("generate", "status", "--out", root, "--json").stdout)
+    assert len(told["parts"]) == handed
+    done = ood_data(*command, "--wait", "--json")
+    assert done.returncode == 0, done.stdout
+    assert json.loads(done.stdout)["complete"]
+    assert ood_data("generate", "status", "--out", root).stdout.endswith(f"{handed} done\n")
+    assert ood_data("data", "verify", "celebglow", "--data", root).returncode == 0
+    shutil.rmtree(root / ".cluster")
+    return contents(root)
+
+
+def test_slurm_generates_what_one_machine_generates(
+    ood_data: CommandLine, sixteen: dict[str, bytes], a_slurm: None, slurm_file: Path, tmp_path: Path
+) -> None:
+    assert generated(ood_data, tmp_path / "data", slurm_file, 4) == sixteen
+
+
 def test_slurm_cancel_and_what_is_left(
     ood_data: CommandLine, blocks_root: Path, a_slurm: None, slurm_file: Path, tmp_path: Path
 ) -> None:
@@ -197,6 +232,13 @@ def test_dask_a_worker_is_killed_and_another_goes_on(
     assert done.returncode == 0, done.stdout
     assert len(scores(out)) == 8
     assert weights(out) == weights(serial)
+
+
+def test_dask_generates_what_one_machine_generates(
+    ood_data: CommandLine, sixteen: dict[str, bytes], dask_file: Path, tmp_path: Path
+) -> None:
+    dask_file.write_text(dask_file.read_text().replace("workers = 2", "workers = 4"))
+    assert generated(ood_data, tmp_path / "data", dask_file, 4) == sixteen
 
 
 def test_dask_cancels_what_is_queued(ood_data: CommandLine, blocks_root: Path, dask_file: Path, tmp_path: Path) -> None:

@@ -27,7 +27,6 @@ from harness.bench.written import Strict, read
 from harness.runs.run import Run
 from splits.mistakes import dotted, in_our_words
 
-FOLDER = ".cluster"  # in the folder of runs: what was submitted, and the scheduler's files
 TASKS_PER_WORKER = 4  # where nobody knows how long runs take
 
 Call = Callable[[], object]
@@ -204,8 +203,8 @@ class Engine(Executor, abc.ABC):
         """End tasks."""
 
 
-def engine_of(cluster: Cluster, out: Path, submitted: Callable[[Mapping[str, Call]], None] = lambda tasks: None) -> Engine:
-    """The engine of a cluster, for the runs in a folder.
+def engine_of(cluster: Cluster, folder: Path, submitted: Callable[[Mapping[str, Call]], None] = lambda tasks: None) -> Engine:
+    """The engine of a cluster; arguments as of `Engine`.
 
     Raises:
         ImportError: if what it needs is not installed.
@@ -216,4 +215,4 @@ def engine_of(cluster: Cluster, out: Path, submitted: Callable[[Mapping[str, Cal
         from harness.bench.slurm import Slurm as engine
     else:
         from harness.bench.dask import Dask as engine  # type: ignore[assignment]
-    return engine(cluster, out / FOLDER, submitted)
+    return engine(cluster, folder, submitted)
