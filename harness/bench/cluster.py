@@ -19,13 +19,15 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from harness.bench.written import Strict, read
-from harness.runs.run import Run
 from splits.mistakes import dotted, in_our_words
+
+if TYPE_CHECKING:
+    from harness.runs.run import Run
 
 TASKS_PER_WORKER = 4  # where nobody knows how long runs take
 
@@ -120,7 +122,8 @@ def packed(
     total = sum(cost.values())
     room = 60 * minutes if known else total / (TASKS_PER_WORKER * workers)
     while True:
-        tasks, used = list[list[Run]](), room
+        tasks: list[list[Run]] = []
+        used = room
         for run in sorted(runs, key=lambda run: -cost[run.folder]):
             if not tasks or used + cost[run.folder] > room * (1 + 1e-9):
                 tasks.append([])

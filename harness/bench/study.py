@@ -87,12 +87,18 @@ class Study(Shared):
     Attributes:
         runs: the groups.
         data, out: folders of the stores and of the runs, where the command names no others.
+        cluster: the file of the cluster that makes the runs, where the command names no other; see `harness.bench.cluster`.
     """
 
     runs: tuple[Group, ...] = Field(min_length=1)
     data: str | None = None
     out: str | None = None
+    cluster: str | None = None
     _file: str = PrivateAttr("the study")  # that it was read from
+
+    def path(self, name: str | None) -> Path | None:
+        """A path that the study names: relative paths begin where its file is."""
+        return None if name is None else Path(self._file).parent / name
 
     @contextmanager
     def in_group(self, number: int) -> Iterator[None]:

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from harness.bench.cluster import Cluster, Engine, packed
 from harness.bench.estimate import estimate, seconds_of
-from harness.bench.execute import LOOK_SECONDS, Pack, execute, submit
+from harness.bench.execute import LOOK_SECONDS, TRIES, Pack, execute, submit
 from harness.bench.outcome import Outcome, outcome_of
 from harness.bench.queue import (
     FOLDER,
@@ -209,14 +209,23 @@ def submit_runs(runs: Sequence[Run], cluster: Cluster, out: Path, device: torch.
 def execute_there(
     runs: Sequence[Run], cluster: Cluster, out: Path, device: torch.device, jobs: int | None, progress: bool = True
 ) -> list[Outcome]:
-    """Execute runs on a cluster and wait for all, also for those that were queued or running before; arguments as of `order`."""
-    ordered = order(runs, cluster, out, device)
-    found = execute(ordered.todo, device, jobs, progress, ordered.engine, ordered.pack)
-    outcomes = {outcome.run.folder: outcome for outcome in found}
-    queue = RunQueue(out)
-    while any(queue.state(run) in ("queued", "running") for run in runs if run.folder not in outcomes):
-        time.sleep(LOOK_SECONDS)
-        queue.look()
+    """Execute runs on a cluster and wait for all, also for those that were queued or running before; arguments as of `order`.
+
+    What the tasks of before leave is submitted again, as what its own tasks leave.
+    """
+    outcomes, todo = dict[Path, Outcome](), list(runs)
+    for _ in range(TRIES):
+        ordered = order(todo, cluster, out, device)
+        found = execute(ordered.todo, device, jobs, progress, ordered.engine, ordered.pack)
+        outcomes |= {outcome.run.folder: outcome for outcome in found}
+        todo = [run for run in todo if run.folder not in outcomes]
+        queue = RunQueue(out)
+        while any(queue.state(run) in ("queued", "running") for run in todo):
+            time.sleep(LOOK_SECONDS)
+            queue.look()
+        todo = [run for run in todo if queue.state(run) == "left"]
+        if not todo:
+            break
     return [outcomes[run.folder] if run.folder in outcomes else outcome_of(run) for run in runs]
 
 

@@ -29,7 +29,7 @@ from ood_data.commands.options import (
     pick_device,
     stores_there,
 )
-from ood_data.commands.places import Place, answer, cluster_option, place_of, wait_option
+from ood_data.commands.places import Place, answer, cluster_in, cluster_option, place_of, wait_option
 from ood_data.commands.policy import FAILED, Group, as_options
 from ood_data.commands.rescore import rescore
 from splits.errors import InputError, MissingError
@@ -154,6 +154,8 @@ def bench(
         models_named([shown])
         check_overrides(overrides)
 
+    there = cluster_in(cluster, wait)
+
     # Only now what imports torch.
     from harness.bench.plan import plan
     from harness.bench.settings import settings_of
@@ -166,7 +168,7 @@ def bench(
         elif shown:
             report = settings_of(shown, preset, overrides)  # type: ignore[arg-type,unused-ignore]
         else:
-            place = place_of(device, cluster, wait)
+            place = place_of(device, there, wait)
             settings = Settings(preset, overrides, place.device)  # type: ignore[arg-type,unused-ignore]
             planned = plan(models, data, out, datasets=datasets, kinds=kinds, seeds=seeds, settings=settings)
             report = _carried_out(planned, out, place, jobs, dry_run)
@@ -183,7 +185,9 @@ def bench(
 @wait_option
 @dry_run_option
 @json_option
+@click.pass_context
 def study(
+    ctx: click.Context,
     file: Path,
     data: Path,
     out: Path,
@@ -197,7 +201,8 @@ def study(
     """Make every run of a study: groups of models, datasets, kinds and settings, written down in a TOML file.
 
     `ood-data bench FILE.toml` does the same. What is done is skipped, what was killed continues. A study may name models of your own,
-    module:function, whose code is run, for --dry-run too: read a study of somebody else's first.
+    module:function, whose code is run, for --dry-run too: read a study of somebody else's first. What it says of data, out and cluster,
+    options overrule.
 
     \b
     Examples:
@@ -207,9 +212,13 @@ def study(
     from harness.bench.study import plan_study, read_study
 
     written = read_study(file)
+    given = {name for name in ("data", "out") if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    data = data if "data" in given else written.path(written.data) or data
+    out = out if "out" in given else written.path(written.out) or out
+    there = cluster_in(cluster or written.path(written.cluster), wait)
     written.check(data)
     with contextlib.redirect_stdout(sys.stderr):
-        place = place_of(device, cluster, wait)
+        place = place_of(device, there, wait)
         report = _carried_out(plan_study(written, data, out, place.device), out, place, jobs, dry_run)
     answer(report, as_json)
 

@@ -18,7 +18,7 @@ from ood_data.commands.options import (
     overwrite_option,
     stores_out_option,
 )
-from ood_data.commands.places import answer, cluster_option, place_of, wait_option
+from ood_data.commands.places import answer, cluster_in, cluster_option, place_of, wait_option
 from ood_data.commands.policy import Group
 
 
@@ -123,6 +123,7 @@ def generate_celebglow(
     """
     if cluster is not None and (part != (1, 1) or overwrite):
         raise click.UsageError("--cluster makes all parts of a store: it goes neither with --part nor with --overwrite")
+    there = cluster_in(cluster, wait)
 
     from celebglow.info import SavedFlow, check_store
     from celebglow.population import Population
@@ -144,7 +145,7 @@ def generate_celebglow(
 
     pipeline = CelebGlowPipeline.from_pretrained(folder)
     keep_freed_memory()
-    place = place_of(device, cluster, wait)
+    place = place_of(device, there, wait)
     if place.cluster is not None:
         from harness.bench.parts import submit_parts
 

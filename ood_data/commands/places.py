@@ -43,18 +43,24 @@ class Place:
     wait: bool = False
 
 
-def place_of(device: str, file: Path | None, wait: bool) -> Place:
-    """The place that options name. Of a cluster's device, this machine, which may have no GPU, is not asked."""
+def cluster_in(file: Path | None, wait: bool) -> Cluster | None:
+    """The cluster of the options; None for this machine. Before torch is imported."""
     if file is None:
         if wait:
             raise click.UsageError("--wait is for --cluster")
+        return None
+    from harness.bench.cluster import read_cluster
+
+    return read_cluster(file)
+
+
+def place_of(device: str, cluster: Cluster | None, wait: bool) -> Place:
+    """The place that options name. Of a cluster's device, this machine, which may have no GPU, is not asked."""
+    if cluster is None:
         return Place(pick_device(device))
 
     import torch
 
-    from harness.bench.cluster import read_cluster
-
-    cluster = read_cluster(file)
     if device == "auto":
         device = "cuda" if cluster.has_gpus else "cpu"
     return Place(torch.device(device), cluster, wait)
