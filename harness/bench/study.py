@@ -158,8 +158,9 @@ def plan_study(study: Study, data: Path, out: Path, device: torch.device | None 
         ValueError: for an unknown model, dataset, kind or setting, the same run twice, or more than `MOST_RUNS` runs.
         FileNotFoundError: if there is no whole dataset at all.
     """
-    from harness.bench.plan import Plan, plan  # torch
+    from harness.bench.plan import Plan, Shelf, plan  # torch
 
+    shelf = Shelf(data)
     plans: list[Plan] = []
     for number, group in enumerate(study.runs):
         for overrides in group.overrides(study):
@@ -172,6 +173,7 @@ def plan_study(study: Study, data: Path, out: Path, device: torch.device | None 
                     kinds=group.kinds or study.kinds or (),
                     seeds=group.seeds or study.seeds or 1,
                     settings=Settings(group.preset or study.preset or "quick", overrides, device),
+                    shelf=shelf,
                 )
             plans.append(planned)
             if sum(len(each.runs) for each in plans) > MOST_RUNS:
