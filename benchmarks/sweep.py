@@ -62,7 +62,7 @@ CPU = torch.device("cpu")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="plan,run,cores,workers", help="which of the four, separated by commas")
-    parser.add_argument("--runs", type=int, default=200, help="of `cores`")
+    parser.add_argument("--runs", type=int, default=200, help="how many runs `cores` has")
     options = parser.parse_args()
     print(f"torch {torch.__version__}, {os.cpu_count()} cores, load of the last minute {os.getloadavg()[0]:.1f}")
     parts = {"plan": planning, "run": own_time, "cores": lambda folder: busy_share(folder, options.runs), "workers": makespans}
@@ -171,15 +171,15 @@ def busy_share(folder: Path, count: int) -> None:
 
 def makespans(folder: Path) -> None:
     write_hollow_stores(folder)
-    write_noise(folder / "noise")
+    write_noise(folder / "noise", levels=2)
     runs = plan_study(read_study(STUDY), folder, folder / "runs").runs
     short = {}
     for run in runs:  # a run of each model, as the study has it, but for its length
         config = replace(
             run.config,
-            train=replace(run.config.train, steps=8, log_every=8, keep_state=False),
-            readout=replace(run.config.readout, steps=8),
-            score=replace(run.config.score, samples=64),
+            train=replace(run.config.train, steps=4, log_every=4, keep_state=False),
+            readout=replace(run.config.readout, steps=4),
+            score=replace(run.config.score, samples=32),
             model=run.config.model | ({"weights": None} if "weights" in run.config.model else {}),
         )
         short.setdefault(
@@ -241,13 +241,14 @@ def write_hollow_stores(root: Path) -> None:
         paths.manifest.write_bytes(finished(entries, files))
 
 
-def write_noise(root: Path) -> None:
-    """A store of 2,592 images of noise."""
-    factors = (Factor("a", 12, "categorical"), Factor("b", 6), Factor("c", 6), Factor("d", 6))
+def write_noise(root: Path, levels: int = 6) -> None:
+    """A store of 12 × levels³ images of noise."""
+    factors = (Factor("a", 12, "categorical"), Factor("b", levels), Factor("c", levels), Factor("d", levels))
     spec = derive_spec("noise", factors, 0.3, never_held_out=("a",))
-    with Writer(root, Description("noise", (len(spec.grid), 64, 64, 3), 216, False, spec.to_dict())) as writer:
+    rows = levels**3
+    with Writer(root, Description("noise", (len(spec.grid), 64, 64, 3), rows, False, spec.to_dict())) as writer:
         for shard in writer.missing:
-            writer.publish(shard, np.random.default_rng(shard).integers(0, 256, (216, 64, 64, 3), dtype=np.uint8))
+            writer.publish(shard, np.random.default_rng(shard).integers(0, 256, (rows, 64, 64, 3), dtype=np.uint8))
         writer.finish(lambda _: "", lambda _: b"")
 
 
