@@ -18,9 +18,9 @@ from celebglow.population import NAME, Population
 from harness.data.store import Description
 from harness.data.writer import Writer
 from harness.io.progress import progress_bar
-from harness.machine import cores
+from harness.machine import cores, keep_freed_memory
 
-__all__ = ["Population", "describe", "generate"]
+__all__ = ["Population", "describe", "generate", "generate_part"]
 
 
 def describe(population: Population, pipeline: CelebGlowPipeline, device: torch.device, sha256: str) -> Description:
@@ -101,6 +101,14 @@ def generate(
             # a GPU is kept busy by one worker, with another to write meanwhile
             _run(work, writer.missing, workers or (cores() if device.type == "cpu" else 2))
         return writer.finish(card.card, card.preview, card.croissant)
+
+
+def generate_part(
+    part: tuple[int, int], root: Path, flow: str | Path, population: Population, device: torch.device, workers: int | None
+) -> bool:
+    """`generate` one part, with the flow in a folder, or "bundled": what a task of a cluster calls, which has nothing loaded."""
+    keep_freed_memory()
+    return generate(root, CelebGlowPipeline.from_pretrained(flow), population, device, part, workers=workers, progress=False)
 
 
 def _run(work: Any, items: Sequence[int], workers: int) -> None:

@@ -312,10 +312,23 @@ def test_what_makes_rows_less_comparable_is_said(runs: Path) -> None:
     assert mixtures(rows[:0]) == []
     assert mixtures(leaderboard([scores])) == []
     assert mixtures(rows) == [
-        f"These runs mix devices: {', '.join(sorted([scores.device, 'cpu (another)']))}.",
-        "These runs mix versions of a model's protocol: pcl 1, pcl 2.",
-        "These runs mix versions of scoring: 1, 2.",
+        f"These runs mix devices: {', '.join(sorted([scores.device, 'cpu (another)']))}; 1 average is over several of them.",
+        "These runs mix versions of a model's protocol: pcl 1, pcl 2; 1 average is over several of them.",
+        "These runs mix versions of scoring: 1, 2; 1 average is over several of them.",
     ]
+
+
+def test_seeds_of_different_machines_are_told(ood_data: CommandLine, runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    shutil.copytree(runs, out)
+    config = next(out.glob("blocks/composition/mlp/1-*/config.json"))
+    setup = json.loads(config.read_text())
+    here = setup["versions"]["torch"]
+    setup["versions"]["torch"] = "1.0"
+    config.write_text(json.dumps(setup))
+    line = f"These runs mix versions of torch: {', '.join(sorted(['1.0', here]))}; 1 average is over several of them."
+    assert line in ood_data("report", out, "--out", tmp_path / "report").stdout
+    assert line in (tmp_path / "report" / "index.html").read_text()
 
 
 def test_baselines_have_their_train_side(runs: Path) -> None:

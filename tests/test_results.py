@@ -195,6 +195,26 @@ def test_a_study_is_its_groups(blocks_root: Path, tmp_path: Path) -> None:
     assert "12 runs: 12 new" in told.stdout
 
 
+def test_a_study_says_where_and_options_overrule_it(blocks_root: Path, tmp_path: Path) -> None:
+    """Its paths begin where it lies, and not where the command runs."""
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "stores").symlink_to(blocks_root)
+    where = 'data = "stores"\nout = "runs"\ncluster = "there.toml"\n'
+    (folder / "study.toml").write_text(where + STUDY)
+    (folder / "there.toml").write_text('engine = "slurm"\nworkers = 4\n')
+    told = invoke("bench", folder / "study.toml", "--dry-run", "--json")
+    assert {Path(run["folder"]).is_relative_to(folder / "runs") for run in json.loads(told.stdout)["runs"]} == {True}
+    told = invoke("bench", folder / "study.toml", "--dry-run", "--out", tmp_path / "mine", "--json")
+    assert {Path(run["folder"]).is_relative_to(tmp_path / "mine") for run in json.loads(told.stdout)["runs"]} == {True}
+    told = invoke("bench", folder / "study.toml", "--cluster", tmp_path / "here.toml")
+    assert told.stderr.startswith(f"ood-data: {tmp_path / 'here.toml'} is not a file: a cluster in TOML is expected")
+    (folder / "there.toml").write_text('engine = "slrum"\nworkers = 4\n')
+    told = invoke("bench", folder / "study.toml")
+    assert told.returncode == 2
+    assert f"{folder / 'there.toml'}: 1 mistake\n  engine: 'slurm' or 'dask' is expected" in told.stderr
+
+
 @pytest.mark.parametrize(
     "before, after, words",
     [

@@ -19,15 +19,16 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from harness.bench.written import Strict, read
-from harness.runs.run import Run
 from splits.mistakes import dotted, in_our_words
 
-FOLDER = ".cluster"  # in the folder of runs: what was submitted, and the scheduler's files
+if TYPE_CHECKING:
+    from harness.runs.run import Run
+
 TASKS_PER_WORKER = 4  # where nobody knows how long runs take
 
 Call = Callable[[], object]
@@ -121,7 +122,8 @@ def packed(
     total = sum(cost.values())
     room = 60 * minutes if known else total / (TASKS_PER_WORKER * workers)
     while True:
-        tasks, used = list[list[Run]](), room
+        tasks: list[list[Run]] = []
+        used = room
         for run in sorted(runs, key=lambda run: -cost[run.folder]):
             if not tasks or used + cost[run.folder] > room * (1 + 1e-9):
                 tasks.append([])
@@ -204,8 +206,8 @@ class Engine(Executor, abc.ABC):
         """End tasks."""
 
 
-def engine_of(cluster: Cluster, out: Path, submitted: Callable[[Mapping[str, Call]], None] = lambda tasks: None) -> Engine:
-    """The engine of a cluster, for the runs in a folder.
+def engine_of(cluster: Cluster, folder: Path, submitted: Callable[[Mapping[str, Call]], None] = lambda tasks: None) -> Engine:
+    """The engine of a cluster; arguments as of `Engine`.
 
     Raises:
         ImportError: if what it needs is not installed.
@@ -216,4 +218,4 @@ def engine_of(cluster: Cluster, out: Path, submitted: Callable[[Mapping[str, Cal
         from harness.bench.slurm import Slurm as engine
     else:
         from harness.bench.dask import Dask as engine  # type: ignore[assignment]
-    return engine(cluster, out / FOLDER, submitted)
+    return engine(cluster, folder, submitted)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import secrets
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ except ImportError as error:
 
 NAME = "ood-data"  # the beginning of the ids of our tasks
 CONNECT_SECONDS = 10
+ANSWER_SECONDS, LOOK_SECONDS = 60.0, 0.1
 
 
 class Dask(Engine):
@@ -53,17 +55,34 @@ class Dask(Engine):
 
     def start(self, tasks: Sequence[Task]) -> list[str]:
         ids = [f"{NAME}-{secrets.token_hex(8)}" for _ in tasks]
-        for key, task in zip(ids, tasks, strict=True):
-            future = self._client.submit(task.call, key=key, pure=False)
-            fire_and_forget(future)
+        futures = {key: self._client.submit(task.call, key=key, pure=False) for key, task in zip(ids, tasks, strict=True)}
+        for future, task in zip(futures.values(), tasks, strict=True):
             future.add_done_callback(partial(_end, task))
+
+        def are_kept() -> bool:
+            kept = self._client.run_on_scheduler(_kept)
+            others = [future for key, future in futures.items() if key not in kept and not future.done()]
+            for future in others:  # again, if the scheduler heard of it before the task
+                fire_and_forget(future)
+            return not others
+
+        self._until(are_kept)
         return ids
+
+    def _until(self, is_so: Callable[[], bool]) -> None:
+        """Wait: messages to the scheduler are sent some time later, and those of a command that has ended never."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while not is_so():
+            if time.monotonic() > deadline:
+                raise MissingError(f"the Dask scheduler at {self._client.scheduler.address} does not do what it is told")
+            time.sleep(LOOK_SECONDS)
 
     def states(self) -> dict[str, State]:
         return dict(self._client.run_on_scheduler(_states))
 
     def cancel(self, ids: Sequence[str]) -> None:
         self._client.cancel([Future(key, self._client) for key in ids], force=True)
+        self._until(lambda: not self.states().keys() & set(ids))
 
 
 def _end(task: Task, future: Future[None]) -> None:
@@ -75,6 +94,15 @@ def _end(task: Task, future: Future[None]) -> None:
         task.future.set_exception(error)
     else:
         task.future.set_result(None)
+
+
+def _kept(dask_scheduler: Any) -> list[str]:
+    """On the scheduler: the tasks that outlive their client."""
+    return [
+        str(key)
+        for key, state in dask_scheduler.tasks.items()
+        if any(client.client_key == "fire-and-forget" for client in state.who_wants or ())
+    ]
 
 
 def _states(dask_scheduler: Any) -> dict[str, State]:

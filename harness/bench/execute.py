@@ -13,11 +13,12 @@ import multiprocessing
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from tqdm import tqdm
@@ -37,6 +38,7 @@ LOOK_SECONDS = 5.0  # between looks into the folders of runs that are done elsew
 BUSY_SECONDS = 10.0  # between tries of a run that another process is at
 
 Pack = Callable[[Sequence[Run]], Sequence[Sequence[Run]]]  # the runs of each task
+Work = TypeVar("Work")
 
 
 def singly(runs: Sequence[Run]) -> Sequence[Sequence[Run]]:
@@ -131,35 +133,64 @@ def carry_out(runs: list[Run], device: torch.device, jobs: int) -> None:
 def _elsewhere(
     runs: list[Run], device: torch.device, jobs: int | None, bar: _Bar, executor: Executor, pack: Pack
 ) -> Iterator[Outcome]:
-    """The outcomes of runs that an executor has done, each when its task ends. A task that dies is tried again."""
+    """The outcomes of runs that an executor has done, each when its task ends."""
     for run in runs:
         (run.folder / FAILURE).unlink(missing_ok=True)
+
+    def look(running: Iterable[Run]) -> None:
+        for run in running:
+            if run.is_done:
+                bar.at(run.folder, 1)
+
+    def is_over(run: Run) -> bool:
+        return run.is_done or (run.folder / FAILURE).exists()
+
+    for run, task in waited_for(runs, lambda left: submit(left, device, jobs, executor, pack), is_over, look):
+        bar.at(run.folder, 1)
+        yield _outcome(run, task)
+
+
+def waited_for(
+    work: Sequence[Work],
+    submit: Callable[[Sequence[Work]], Mapping[Future[None], Sequence[Work]]],
+    is_over: Callable[[Work], bool],
+    look: Callable[[Iterable[Work]], None],
+) -> Iterator[tuple[Work, Future[None]]]:
+    """Pieces of work that an executor has done, each with its task, when that ends. What tasks leave undone is submitted again.
+
+    Args:
+        work: its pieces.
+        submit: hands some to the executor; what each task holds.
+        is_over: whether a piece is done, or has failed by itself.
+        look: called now and then with what tasks hold that have not ended.
+    """
     for tries in range(1, TRIES + 1):
-        tasks, left = submit(runs, device, jobs, executor, pack), []
+        tasks, left = submit(work), []
         running = set(tasks)
         while running:
             ended, running = wait(running, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
             for task in ended:
-                for run in tasks[task]:
-                    if not run.is_done and not (run.folder / FAILURE).exists() and tries < TRIES:
-                        left.append(run)
-                        continue
-                    bar.at(run.folder, 1)
-                    yield _outcome(run, task)
-            for run in (run for task in running for run in tasks[task] if run.is_done):
-                bar.at(run.folder, 1)
+                for piece in tasks[task]:
+                    if not is_over(piece) and tries < TRIES:
+                        left.append(piece)
+                    else:
+                        yield piece, task
+            look(piece for task in running for piece in tasks[task])
         if not left:
             break
-        runs = left
+        work = left
 
 
 def _outcome(run: Run, task: Future[None]) -> Outcome:
     """What came of a run whose task has ended and is not tried again."""
     outcome = outcome_of(run)
-    if outcome.scores is None and not outcome.error:
-        error = "it was cancelled" if task.cancelled() else task.exception() or "another process may be at it"
-        return failed(run, f"{TRIES} tasks ended without it: {' '.join(str(error).split())}")
-    return outcome
+    return outcome if outcome.scores is not None or outcome.error else failed(run, why_left(task))
+
+
+def why_left(task: Future[None]) -> str:
+    """Why work is not done whose last task has ended."""
+    error = "it was cancelled" if task.cancelled() else task.exception() or "another process may be at it"
+    return f"{TRIES} tasks ended without it: {' '.join(str(error).split())}"
 
 
 class _Bar:

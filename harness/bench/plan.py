@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import harness
 from harness.bench.names import MOST_RUNS, count_seeds, datasets_named, models_named, nothing_in
@@ -70,6 +71,24 @@ class Plan:
         return replace(self, runs=tuple(replace(run, watchers=tuple(watchers)) for run in self.runs))
 
 
+class Shelf:
+    """The stores in a folder, each looked at and opened once, however many plans are made from them."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self._opened: dict[str, Dataset] = {}
+
+    @cached_property
+    def stores(self) -> dict[str, dict[str, Any]]:
+        """What `overview` says of each, by name."""
+        return {store["name"]: store for store in overview(self.data)}
+
+    def open(self, name: str) -> Dataset:
+        if name not in self._opened:
+            self._opened[name] = harness.open(name, self.data)
+        return self._opened[name]
+
+
 def plan(
     models: str | Sequence[str],
     data: str | Path,
@@ -79,6 +98,7 @@ def plan(
     kinds: str | Sequence[str] = (),
     seeds: int | Sequence[int] = 1,
     settings: Settings = QUICK,
+    shelf: Shelf | None = None,
 ) -> Plan:
     """Every run of models × datasets × kinds × seeds.
 
@@ -90,6 +110,7 @@ def plan(
         kinds: all that a dataset has if none, or "all".
         seeds: their number, for 0 … seeds − 1, or the seeds themselves.
         settings: the protocol.
+        shelf: of `data`, where several plans are made.
 
     Raises:
         ValueError: for an unknown model, dataset, kind or setting, or more than `MOST_RUNS` runs.
@@ -102,8 +123,9 @@ def plan(
     names = models_named(models, MODELS)
     found = _overridden(names, settings.overrides)
     configs = {name: resolve(model, settings.preset, overrides, settings.device) for name, (model, overrides) in found.items()}
-    there, gaps = _datasets(data, datasets)
-    opened = {name: harness.open(name, data) for name in there}
+    shelf = shelf or Shelf(data)
+    there, gaps = _datasets(shelf, datasets)
+    opened = {name: shelf.open(name) for name in there}
     splits, impossible = _splits(opened, chosen)
     _check_count(len(names), len(splits), count)
     images = {dataset: images_of(opened[dataset]) for dataset in there}
@@ -127,9 +149,9 @@ def _check_count(models: int, splits: int, seeds: int) -> None:
         )
 
 
-def _datasets(data: Path, given: Sequence[str]) -> tuple[list[str], list[Gap]]:
-    """The wanted datasets that are whole, and a gap for each other one; without names, all in `data` are wanted."""
-    stores = {store["name"]: store for store in overview(data)}
+def _datasets(shelf: Shelf, given: Sequence[str]) -> tuple[list[str], list[Gap]]:
+    """The wanted datasets that are whole, and a gap for each other one; without names, all on the shelf are wanted."""
+    data, stores = shelf.data, shelf.stores
     names = datasets_named(given, data, stores)
     wanted = names or tuple(stores)
     gaps = [Gap("absent", name, None, command(name, data), asked=bool(names)) for name in names or DATASETS if name not in stores]

@@ -87,12 +87,18 @@ class Study(Shared):
     Attributes:
         runs: the groups.
         data, out: folders of the stores and of the runs, where the command names no others.
+        cluster: the file of the cluster that makes the runs, where the command names no other; see `harness.bench.cluster`.
     """
 
     runs: tuple[Group, ...] = Field(min_length=1)
     data: str | None = None
     out: str | None = None
+    cluster: str | None = None
     _file: str = PrivateAttr("the study")  # that it was read from
+
+    def path(self, name: str | None) -> Path | None:
+        """A path that the study names: relative paths begin where its file is."""
+        return None if name is None else Path(self._file).parent / name
 
     @contextmanager
     def in_group(self, number: int) -> Iterator[None]:
@@ -152,8 +158,9 @@ def plan_study(study: Study, data: Path, out: Path, device: torch.device | None 
         ValueError: for an unknown model, dataset, kind or setting, the same run twice, or more than `MOST_RUNS` runs.
         FileNotFoundError: if there is no whole dataset at all.
     """
-    from harness.bench.plan import Plan, plan  # torch
+    from harness.bench.plan import Plan, Shelf, plan  # torch
 
+    shelf = Shelf(data)
     plans: list[Plan] = []
     for number, group in enumerate(study.runs):
         for overrides in group.overrides(study):
@@ -166,6 +173,7 @@ def plan_study(study: Study, data: Path, out: Path, device: torch.device | None 
                     kinds=group.kinds or study.kinds or (),
                     seeds=group.seeds or study.seeds or 1,
                     settings=Settings(group.preset or study.preset or "quick", overrides, device),
+                    shelf=shelf,
                 )
             plans.append(planned)
             if sum(len(each.runs) for each in plans) > MOST_RUNS:

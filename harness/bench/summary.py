@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,12 +12,13 @@ from harness.bench.outcome import Outcome, outcome_of
 from harness.bench.plan import Gap, Plan
 from harness.formats.catalog import CATALOG
 from harness.models import MODELS, families
-from harness.report.leaderboard import leaderboard, mixtures
+from harness.report.leaderboard import Source, leaderboard, mixtures, with_sources
 from harness.report.tables import score_table
 from harness.runs.presets import is_plain
-from harness.runs.records import settings
+from harness.runs.records import CONFIG, SCORES, RunSetup, settings
 from harness.runs.run import Run
 from harness.scoring.baselines import EXPLAINED
+from splits.errors import InputError
 from splits.formatting import Report, table, wrapped_table
 
 
@@ -98,6 +100,8 @@ def summarize_outcomes(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
     failed = [outcome for outcome in outcomes if outcome.scores is None]
     plain = {run.fingerprint for run in plan.runs if run.model in MODELS and is_plain(MODELS[run.model], run.config)}
     rows = leaderboard(scores, plain, {run.fingerprint: settings(run.config) for run in plan.runs})
+    setups = {id(outcome.scores): Source(outcome.run.folder / SCORES, _setup(outcome.run)) for outcome in outcomes}
+    rows = with_sources(rows, lambda each: setups[id(each)])  # what they ran on, which may be several machines
     lines = [*table(score_table(rows)), EXPLAINED, *mixtures(rows)] if scores else []
     if any(each.preset == "quick" for each in scores):
         lines.append("quick: few steps, and a sample of the images scored.")
@@ -111,6 +115,13 @@ def summarize_outcomes(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
         **_gaps(gap for gap in plan.gaps if gap.asked or gap.state == "impossible"),
     }
     return Report(tuple(lines), data, not failed and not plan.refused)
+
+
+def _setup(run: Run) -> RunSetup | None:
+    """What a run was made on, if its folder can tell."""
+    with contextlib.suppress(InputError, OSError):
+        return RunSetup.read(run.folder / CONFIG)
+    return None
 
 
 def _gaps(gaps: Iterable[Gap]) -> dict[str, Any]:

@@ -58,6 +58,11 @@ class Description:
         """The indices of a shard's images."""
         return range(shard * self.rows, min((shard + 1) * self.rows, self.shape[0]))
 
+    def shards_of(self, part: tuple[int, int]) -> range:
+        """The shards of part (i, n): the i-th of n ranges, i from 1."""
+        index, count = part
+        return range((index - 1) * self.shards // count, index * self.shards // count)
+
     def attributes(self) -> dict[str, Any]:
         return {"format": FORMAT, "name": self.name, "spec": self.spec, "source": self.source}
 

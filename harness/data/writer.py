@@ -77,7 +77,7 @@ class Writer:
         plain = json.loads(json.dumps([description.spec, description.source]))  # as it will be read again
         self.description = description = replace(description, spec=plain[0], source=plain[1])
         self.part = part
-        self.range = range((index - 1) * description.shards // count, index * description.shards // count)
+        self.range = description.shards_of(part)
         self._documents = documents_of(self.paths, description)
         self._restored: list[str] = []
         self._log: BinaryIO | None = None

@@ -141,7 +141,7 @@ def collect(out: Path) -> list[LeaderboardRow]:
         except (InputError, OSError) as error:  # the others are worth a report
             logger.warning("left out: %s", error)
             continue
-        key = (scores.dataset, scores.kind, scores.model, scores.fingerprint, scores.seed)
+        key = _key(scores)
         if key in found:
             logger.warning("left out: %s is a copy of another run of the same seed", path)
             continue
@@ -156,10 +156,16 @@ def collect(out: Path) -> list[LeaderboardRow]:
         raise MissingError(
             f"no finished run in {out}: give the folder of your runs, or make some with `ood-data bench --model cnn`"
         )
-    return [
-        replace(row, sources=tuple(sources[row.dataset, row.kind, row.model, row.fingerprint, run.seed] for run in row.runs))
-        for row in leaderboard(found.values(), plain, configs, finished)
-    ]
+    return with_sources(leaderboard(found.values(), plain, configs, finished), lambda scores: sources[_key(scores)])
+
+
+def with_sources(rows: Iterable[LeaderboardRow], source: Callable[[RunScores], Source]) -> list[LeaderboardRow]:
+    """Rows that say where each of their runs was read."""
+    return [replace(row, sources=tuple(map(source, row.runs))) for row in rows]
+
+
+def _key(scores: RunScores) -> tuple[object, ...]:
+    return scores.dataset, scores.kind, scores.model, scores.fingerprint, scores.seed
 
 
 def _read(path: Path) -> tuple[RunScores, RunSetup | None]:
@@ -252,16 +258,30 @@ def _short(text: str, most: int) -> str:
 
 
 def mixtures(rows: Sequence[LeaderboardRow]) -> list[str]:
-    """What rows, or the seeds of one, differ in that makes numbers less comparable; in words, a line each."""
+    """What rows, or the seeds of one, differ in that makes numbers less comparable; in words, a line each.
+
+    Versions of Python and packages are compared where the rows' sources tell them.
+    """
     runs = [run for row in rows for run in row.runs]
-    found: dict[str, set[str]] = {
-        "presets": {run.preset for run in runs},
-        "devices": {run.device for run in runs},
-        "versions of a model's protocol": {f"{run.model} {run.protocol.model}" for run in runs if _versions(runs, run.model) > 1},
-        "versions of scoring": {str(run.protocol.score) for run in runs},
+    versions = {model: {run.protocol.model for run in runs if run.model == model} for model in {run.model for run in runs}}
+    told: dict[str, list[set[str]]] = {  # of each row
+        "presets": [{run.preset for run in row.runs} for row in rows],
+        "devices": [{run.device for run in row.runs} for row in rows],
+        "versions of a model's protocol": [
+            {f"{run.model} {run.protocol.model}" for run in row.runs if len(versions[run.model]) > 1} for row in rows
+        ],
+        "versions of scoring": [{str(run.protocol.score) for run in row.runs} for row in rows],
     }
-    return [f"These runs mix {what}: {', '.join(sorted(values))}." for what, values in found.items() if len(values) > 1]
+    setups = [[source.setup for source in row.sources if source.setup is not None] for row in rows]
+    for package in sorted({package for each in setups for setup in each for package in setup.versions}):
+        told[f"versions of {package}"] = [
+            {setup.versions[package] for setup in each if package in setup.versions} for each in setups
+        ]
+    return [_mixture(what, values) for what, values in told.items() if len(set().union(*values)) > 1]
 
 
-def _versions(runs: Iterable[RunScores], model: str) -> int:
-    return len({run.protocol.model for run in runs if run.model == model})
+def _mixture(what: str, values: Sequence[set[str]]) -> str:
+    """A line about what rows mix, and how many of them in one average."""
+    averages = sum(len(each) > 1 for each in values)
+    within = f"; {averages} {'average is' if averages == 1 else 'averages are'} over several of them" if averages else ""
+    return f"These runs mix {what}: {', '.join(sorted(set().union(*values)))}{within}."

@@ -13,7 +13,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -193,10 +193,6 @@ class Run:
         )
 
     def _setup(self, data: Dataset, device: torch.device) -> RunSetup:
-        versions = {"python": platform.python_version()}
-        for package in PACKAGES:
-            with contextlib.suppress(metadata.PackageNotFoundError):
-                versions[package] = metadata.version(package)
         height, width, channels = data.images.shape[1:]
         model = find(self.model)
         return RunSetup(
@@ -212,7 +208,7 @@ class Run:
             protocol=self._protocol(data),
             lineage=lineage(self.config, model, images_of(data)),
             weights=weights_of(self.model, self.config.model),
-            versions=versions,
+            versions=_versions(),
             commit=source_commit(),
             device=device_name(device),
         )
@@ -223,6 +219,16 @@ class Run:
             return
         with contextlib.suppress(BusyError, OSError), owned(self.folder / LOCK, busy=""):
             (self.folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """The versions of Python and packages: they are looked for once in a process, which takes longer than a small run may."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
 
 
 def weights_of(model: str, options: Mapping[str, Any]) -> Weights | None:

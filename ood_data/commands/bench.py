@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,14 +30,12 @@ from ood_data.commands.options import (
     pick_device,
     stores_there,
 )
+from ood_data.commands.places import Place, answer, cluster_in, cluster_option, place_of, wait_option
 from ood_data.commands.policy import FAILED, Group, as_options
 from ood_data.commands.rescore import rescore
 from splits.errors import InputError, MissingError
 
 if TYPE_CHECKING:
-    import torch
-
-    from harness.bench.cluster import Cluster
     from harness.bench.plan import Plan
     from splits.formatting import Report
 
@@ -62,12 +60,6 @@ jobs_option = click.option(
     metavar="N",
     help="How many runs go at the same time.  [default: one per CPU core, 1 on a GPU]",
 )
-cluster_option = click.option(
-    "--cluster",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Hand the runs to the cluster in this TOML file, and end; --jobs is then per task, 1 by default.",
-)
 log_option = click.option(
     "--log",
     "logs",
@@ -77,7 +69,6 @@ log_option = click.option(
     help="Tell the numbers of each run, while they come, to tensorboard, in the run's folder; or to module:function of your own, whose code "
     "is run. Repeat, or separate by commas.",
 )
-wait_option = click.option("--wait", is_flag=True, help="With --cluster: wait for the runs, and show their scores.")
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Only show the plan: the runs, what is missing, and an estimate of the time."
 )
@@ -177,6 +168,8 @@ def bench(
         models_named([shown])
         check_overrides(overrides)
 
+    there = cluster_in(cluster, wait)
+
     # Only now what imports torch.
     from harness.bench.plan import plan
     from harness.bench.settings import settings_of
@@ -189,11 +182,11 @@ def bench(
         elif shown:
             report = settings_of(shown, preset, overrides)  # type: ignore[arg-type,unused-ignore]
         else:
-            place = _place(device, cluster, wait)
+            place = place_of(device, there, wait)
             settings = Settings(preset, overrides, place.device)  # type: ignore[arg-type,unused-ignore]
             planned = plan(models, data, out, datasets=datasets, kinds=kinds, seeds=seeds, settings=settings)
             report = _carried_out(planned.watched(logs), out, place, jobs, dry_run)
-    _answer(report, as_json)
+    answer(report, as_json)
 
 
 @bench.command("study", continues=True)
@@ -207,7 +200,9 @@ def bench(
 @log_option
 @dry_run_option
 @json_option
+@click.pass_context
 def study(
+    ctx: click.Context,
     file: Path,
     data: Path,
     out: Path,
@@ -222,7 +217,8 @@ def study(
     """Make every run of a study: groups of models, datasets, kinds and settings, written down in a TOML file.
 
     `ood-data bench FILE.toml` does the same. What is done is skipped, what was killed continues. A study may name models of your own,
-    module:function, whose code is run, for --dry-run too: read a study of somebody else's first.
+    module:function, whose code is run, for --dry-run too: read a study of somebody else's first. What it says of data, out and cluster,
+    options overrule.
 
     \b
     Examples:
@@ -232,12 +228,16 @@ def study(
     from harness.bench.study import plan_study, read_study
 
     written = read_study(file)
+    given = {name for name in ("data", "out") if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    data = data if "data" in given else written.path(written.data) or data
+    out = out if "out" in given else written.path(written.out) or out
+    there = cluster_in(cluster or written.path(written.cluster), wait)
     written.check(data)
     check_watchers(logs)
     with contextlib.redirect_stdout(sys.stderr):
-        place = _place(device, cluster, wait)
+        place = place_of(device, there, wait)
         report = _carried_out(plan_study(written, data, out, place.device).watched(logs), out, place, jobs, dry_run)
-    _answer(report, as_json)
+    answer(report, as_json)
 
 
 @bench.command("status")
@@ -252,9 +252,9 @@ def status(out: Path, as_json: bool) -> None:
     Example:
       ood-data bench status --out runs/
     """
-    from harness.bench.queue import status
+    from harness.bench.submissions import status
 
-    _answer(status(out), as_json)
+    answer(status(out), as_json)
 
 
 @bench.command("cancel")
@@ -269,9 +269,9 @@ def cancel(out: Path, as_json: bool) -> None:
     Example:
       ood-data bench cancel --out runs/
     """
-    from harness.bench.queue import cancel
+    from harness.bench.submissions import RunQueue
 
-    _answer(cancel(out), as_json)
+    answer(RunQueue(out).cancel("ood-data bench"), as_json)
 
 
 @bench.command("replay", continues=True)
@@ -326,38 +326,6 @@ def replay(files: tuple[Path, ...], data: Path, out: Path, device: str, as_json:
 bench.add_command(rescore)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where runs are carried out.
-
-    Attributes:
-        device: of the machines.
-        cluster: None for this machine.
-        wait: for the runs on a cluster.
-    """
-
-    device: torch.device
-    cluster: Cluster | None = None
-    wait: bool = False
-
-
-def _place(device: str, file: Path | None, wait: bool) -> Place:
-    """Where to carry runs out. Of a cluster's device, this machine, which may have no GPU, is not asked."""
-    if file is None:
-        if wait:
-            raise click.UsageError("--wait is for --cluster")
-        return Place(pick_device(device))
-
-    import torch
-
-    from harness.bench.cluster import read_cluster
-
-    cluster = read_cluster(file)
-    if device == "auto":
-        device = "cuda" if cluster.has_gpus else "cpu"
-    return Place(torch.device(device), cluster, wait)
-
-
 def _carried_out(planned: Plan, out: Path, place: Place, jobs: int | None, dry_run: bool) -> Report:
     """What came of a plan, or what would."""
     from harness.bench.estimate import time_in_words
@@ -379,17 +347,10 @@ def _carried_out(planned: Plan, out: Path, place: Place, jobs: int | None, dry_r
     if place.cluster is None:
         outcomes = execute(planned.runs, place.device, jobs)
     else:
-        from harness.bench.queue import execute_there, submit_runs
+        from harness.bench.submissions import execute_there, submit_runs
 
         if not place.wait:
             return submit_runs(planned.runs, place.cluster, out, place.device, jobs)
         outcomes = execute_there(planned.runs, place.cluster, out, place.device, jobs)
     defects = any(outcome.defect for outcome in outcomes)
     return summarize_outcomes(planned, outcomes).with_line("ood-data --debug bench … shows where a defect is" if defects else "")
-
-
-def _answer(report: Report, as_json: bool) -> None:
-    """Print it, and exit with 1 if it is bad news."""
-    click.echo(json.dumps(report.data) if as_json else as_options("\n".join(report.lines)))
-    if not report.ok:
-        sys.exit(FAILED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
@@ -15,9 +16,9 @@ from ood_data.commands.options import (
     json_option,
     names,
     overwrite_option,
-    pick_device,
     stores_out_option,
 )
+from ood_data.commands.places import answer, cluster_in, cluster_option, place_of, wait_option
 from ood_data.commands.policy import Group
 
 
@@ -86,6 +87,8 @@ def generate() -> None:
     help="How many people to decode at the same time; does not change the pictures.  [default: all cores]",
 )
 @overwrite_option("First remove a CelebGlow that is already there.")
+@cluster_option
+@wait_option
 @json_option
 def generate_celebglow(
     root: Path,
@@ -102,6 +105,8 @@ def generate_celebglow(
     part: tuple[int, int],
     workers: int | None,
     overwrite: bool,
+    cluster: Path | None,
+    wait: bool,
     as_json: bool,
 ) -> None:
     """Make CelebGlow, pictures of people × attribute levels, by walking attribute directions in a Glow's latent space.
@@ -113,8 +118,13 @@ def generate_celebglow(
       ood-data generate celebglow --out data/
       ood-data generate celebglow --out data/ --persons 24
       ood-data generate celebglow --out data/ --part 2/4
+      ood-data generate celebglow --out data/ --cluster cluster.toml
       ood-data generate celebglow --out small/ --levels 3 --attribute blond,age --range -0.5 1
     """
+    if cluster is not None and (part != (1, 1) or overwrite):
+        raise click.UsageError("--cluster makes all parts of a store: it goes neither with --part nor with --overwrite")
+    there = cluster_in(cluster, wait)
+
     from celebglow.info import SavedFlow, check_store
     from celebglow.population import Population
 
@@ -128,22 +138,68 @@ def generate_celebglow(
     if not overwrite:
         check_store(root, population, saved)
 
+    from celebglow.generate import describe, generate_part
     from celebglow.generate import generate as run
     from celebglow.pipeline import CelebGlowPipeline
     from harness.machine import keep_freed_memory, warn_if_bf16_is_slow
 
     pipeline = CelebGlowPipeline.from_pretrained(folder)
     keep_freed_memory()
-    torch_device = pick_device(device)
+    place = place_of(device, there, wait)
+    if place.cluster is not None:
+        from harness.bench.parts import submit_parts
+
+        everywhere = folder if isinstance(folder, str) and folder == "bundled" else Path(folder).absolute()
+        workers = workers or (1 if place.device.type == "cpu" else None)
+        make = partial(
+            generate_part, root=root.absolute(), flow=everywhere, population=population, device=place.device, workers=workers
+        )
+        description = describe(population, pipeline, place.device, pipeline.sha256())
+        answer(submit_parts(root, description, make, place.cluster, wait), as_json)
+        return
     if precision == "bf16":
-        warn_if_bf16_is_slow(torch_device)
-    complete = run(root, pipeline, population, torch_device, part, overwrite, workers)
+        warn_if_bf16_is_slow(place.device)
+    complete = run(root, pipeline, population, place.device, part, overwrite, workers)
     if as_json:
         click.echo(json.dumps({"store": str(root / "celebglow.zarr"), "complete": complete}))
     elif complete:
         click.echo(f"{root / 'celebglow.zarr'} is complete; look at {root / 'celebglow.png'} and read {root / 'celebglow.md'}")
     else:
         click.echo(f"part {part[0]}/{part[1]} is done; the store is complete when the other parts are")
+
+
+@generate.command("status")
+@stores_out_option
+@json_option
+def status(root: Path, as_json: bool) -> None:
+    """Say how far the parts of CelebGlow are that were handed to a cluster: done, running, queued, failed and why, or left.
+
+    Exits with 1 if a part has failed, or is left: neither done nor queued.
+
+    \b
+    Example:
+      ood-data generate status --out data/
+    """
+    from harness.bench.parts import status
+
+    answer(status(root, "celebglow"), as_json)
+
+
+@generate.command("cancel")
+@stores_out_option
+@json_option
+def cancel(root: Path, as_json: bool) -> None:
+    """Cancel the tasks that were handed to a cluster and are not over. The same `generate` submits their parts again, and they continue.
+
+    A task that a Dask worker has begun goes on until that worker is stopped.
+
+    \b
+    Example:
+      ood-data generate cancel --out data/
+    """
+    from harness.bench.parts import PartQueue
+
+    answer(PartQueue(root, "celebglow").cancel("ood-data generate"), as_json)
 
 
 @generate.command("dsprites", continues=True)

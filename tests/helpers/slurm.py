@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 DAEMONS = ("munged", "slurmctld", "slurmd")  # apt-get install slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge
@@ -40,7 +40,9 @@ SchedulerParameters=sched_interval=1,bf_interval=1
 MpiDefault=none
 ReturnToService=2
 KillWait=2
-MaxArraySize=6
+OverTimeLimit=0
+SlurmdTimeout=10
+MaxArraySize=4
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
@@ -60,6 +62,36 @@ def is_there() -> bool:
 def said(*command: str) -> str:
     """What a command of SLURM's prints."""
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def kill_node(folder: Path, name: str) -> None:
+    """Kill a node's daemon. What runs there goes on, and SLURM, which hears nothing of the node, requeues it elsewhere."""
+    os.kill(int((folder / f"{name}.pid").read_text()), signal.SIGKILL)
+    _until(lambda: "down" in said("sinfo", "--noheader", "--nodes", name, "--partition=low", "--format=%t"))
+
+
+def start_node(name: str) -> None:
+    """Start a node's daemon again."""
+    subprocess.run(["slurmd", "-N", name], check=True, capture_output=True)
+    _until(lambda: "down" not in said("sinfo", "--noheader", "--nodes", name, "--partition=low", "--format=%t"))
+
+
+def running() -> list[str]:
+    """The tasks that run, those of the first node first."""
+    return said("squeue", "--noheader", "--array", "--states=RUNNING", "--partition=low", "--sort=N", "--format=%i").split()
+
+
+def begin_requeued() -> None:
+    """Let tasks that were requeued begin now: SLURM has them wait for two minutes."""
+    for task in said("squeue", "--noheader", "--array", "--states=PENDING", "--partition=low", "--format=%i").split():
+        subprocess.run(["scontrol", "update", f"JobId={task}", "StartTime=now"], capture_output=True, check=False)
+
+
+def _until(condition: Callable[[], object], seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 @contextlib.contextmanager
@@ -83,10 +115,7 @@ def slurm(folder: Path) -> Iterator[None]:
         )
         for daemon in (["slurmctld"], ["slurmd", "-N", "n1"], ["slurmd", "-N", "n2"]):
             subprocess.run(daemon, check=True, capture_output=True)
-        deadline = time.monotonic() + 60
-        while _nodes() != ["idle", "idle"]:
-            assert time.monotonic() < deadline, (folder / "slurmctld.log").read_text()
-            time.sleep(0.5)
+        _until(lambda: _nodes() == ["idle", "idle"])
         yield
     finally:
         with contextlib.suppress(subprocess.SubprocessError):
