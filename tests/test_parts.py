@@ -14,7 +14,8 @@ from celebglow.generate import describe
 from celebglow.pipeline import CelebGlowPipeline
 from celebglow.population import Population
 from harness.bench import queue
-from harness.bench.cluster import Call, Cluster, Engine, State, Task
+from harness.bench.cluster import Cluster
+from harness.bench.engine import Call, Engine, State, Task
 from harness.bench.parts import PartQueue, make_parts, status, submit_parts
 from harness.data.description import Description
 from harness.data.writer import Writer

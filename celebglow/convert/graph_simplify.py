@@ -4,6 +4,8 @@ Glow's code pads by hand, marks the border in a channel of its own, and scales a
 input concatenates or adds maps that are constant as well. All of that is a convolution plus a constant map, which is the same along
 the image but for its border. So the result runs faster, and `celebglow.convert.graph_rewrite` sees the same program whatever the
 coupling networks are conditioned on. Permutations of the channels become 1×1 convolutions.
+
+One module, though a long one: what is gathered is one small algebra.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The file is mapped into memory and a constant is a view of it, made when it is asked for, so that a graph costs little more than what
 is used of it. The field numbers are those of TensorFlow's graph.proto, node_def.proto, attr_value.proto, tensor.proto and tensor_shape.proto.
+
+One module, though a long one: a reader of one format.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from harness.bench.cluster import Cluster, DaskCluster, Engine, State, Task
+from harness.bench.cluster import Cluster, DaskCluster
+from harness.bench.engine import Engine, State, Task
 from splits.errors import DependencyError, InputError, MissingError
 
 try:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from harness.bench.cluster import Cluster, Engine
+from harness.bench.cluster import Cluster
+from harness.bench.engine import Engine
 from harness.bench.execute import BUSY_SECONDS, LOOK_SECONDS, TRIES, waited_for, why_left
 from harness.bench.outcome import LOG_LINES
 from harness.bench.queue import (

@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from harness.bench.cluster import Call, Cluster, Engine, State, engine_of
+from harness.bench.cluster import Cluster
+from harness.bench.engine import Call, Engine, State
 from harness.io.records import Document, Record, Upgrade
 from harness.scoring.records import Count
 from splits.errors import DependencyError, InputError, MissingError
@@ -171,3 +172,18 @@ def _read(folder: Path, kind: type[_Submission]) -> Iterator[_Submission]:
             yield kind.read(path)
         except (InputError, OSError) as error:
             logger.warning("left out: %s", error)
+
+
+def engine_of(cluster: Cluster, folder: Path, submitted: Callable[[Mapping[str, Call]], None] = lambda tasks: None) -> Engine:
+    """The engine of a cluster; arguments as of `Engine`.
+
+    Raises:
+        ImportError: if what it needs is not installed.
+        OSError: if its scheduler does not answer.
+        ValueError: for a parameter that it does not have.
+    """
+    if cluster.engine == "slurm":
+        from harness.bench.slurm import Slurm as engine
+    else:
+        from harness.bench.dask import Dask as engine  # type: ignore[assignment]
+    return engine(cluster, folder, submitted)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from harness.bench.cluster import Call, Engine, State, Task
+from harness.bench.engine import Call, Engine, State, Task
 from splits.errors import DependencyError, InputError, MissingError, did_you_mean
 
 try:

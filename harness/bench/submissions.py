@@ -15,7 +15,8 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from harness.bench.cluster import Cluster, Engine, packed
+from harness.bench.cluster import Cluster, packed
+from harness.bench.engine import Engine
 from harness.bench.estimate import estimate, seconds_of
 from harness.bench.execute import LOOK_SECONDS, TRIES, Pack, execute, submit
 from harness.bench.outcome import Outcome, outcome_of

@@ -1,11 +1,12 @@
-"""`ood-data bench`: train and score."""
+"""`ood-data bench`: train and score.
+
+A little long, as each group of commands is: most of it is options and their help.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,13 +28,13 @@ from ood_data.commands.options import (
     kinds_option,
     known_models,
     names,
-    pick_device,
     stores_there,
 )
 from ood_data.commands.places import Place, answer, cluster_in, cluster_option, place_of, wait_option
-from ood_data.commands.policy import FAILED, Group, as_options
+from ood_data.commands.policy import Group, as_options
+from ood_data.commands.replay import replay
 from ood_data.commands.rescore import rescore
-from splits.errors import InputError, MissingError
+from splits.errors import InputError
 
 if TYPE_CHECKING:
     from harness.bench.plan import Plan
@@ -274,55 +275,7 @@ def cancel(out: Path, as_json: bool) -> None:
     answer(RunQueue(out).cancel("ood-data bench"), as_json)
 
 
-@bench.command("replay", continues=True)
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RECORD…")
-@data_option
-@click.option(
-    "--out",
-    default="replays/",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="Where the run folders go.",
-)
-@device_option
-@json_option
-def replay(files: tuple[Path, ...], data: Path, out: Path, device: str, as_json: bool) -> None:
-    """Make the runs of records again, and compare: each agrees, differs, or is struck out, as it can't be made again.
-
-    Exits with 1 if one does not agree.
-
-    \b
-    Example:
-      ood-data bench replay results/dsprites/random/cnn/0-265d0b4c.json
-    """
-    if absent := [file for file in files if not file.is_file()]:
-        raise MissingError(f"{absent[0]} is not a file: a record is expected, results/DATASET/KIND/MODEL/SEED-….json")
-
-    from harness.bench.replay import replay
-    from harness.io.progress import move, progress_bar
-    from harness.machine import keep_freed_memory
-    from harness.report.result_record import ResultRecord
-
-    records = [ResultRecord.read(file) for file in files]
-    where = pick_device(device)
-    keep_freed_memory()
-    found = {}
-    with contextlib.redirect_stdout(sys.stderr), progress_bar("replay", "runs", len(records)) as bar:
-        for number, (file, record) in enumerate(zip(files, records, strict=True)):
-
-            def progress(part: float, before: int = number) -> None:
-                move(bar, before + part, len(records))
-
-            beside = [ResultRecord.read(path).scores for path in file.parent.glob(f"*-{record.scores.fingerprint}.json")]
-            found[str(file)] = replay(record, data, out, where, beside, progress)
-    if as_json:
-        click.echo(json.dumps({file: asdict(each) for file, each in found.items()}))
-    else:
-        click.echo("\n".join(f"{file}: {each.verdict}: {each.reason}" for file, each in found.items()))
-    if not all(each.ok for each in found.values()):
-        sys.exit(FAILED)
-
-
+bench.add_command(replay)
 bench.add_command(rescore)
 
 
