@@ -60,14 +60,14 @@ def live_network(folder: Path) -> LiveNetwork:
     """
     setup = live_setup(folder)
     if not (folder / MAPS).exists():
-        raise MissingError(f"--live {folder}: no {MAPS} there: `ood-data bench rescore {folder}` makes it")
+        raise MissingError(f"`live` {folder}: no {MAPS} there: `ood-data bench rescore {folder}` makes it")
     maps = RunMaps.read(folder / MAPS)
     if not is_dsprites(maps.spec):
-        raise InputError(f"--live {folder}: a run of dsprites is expected, as the page draws these; its grid is {maps.spec.name}'s")
+        raise InputError(f"`live` {folder}: a run of dsprites is expected, as the page draws these; its grid is {maps.spec.name}'s")
     network = load(folder)
     layers = layers_of(network)
     if (count := _count(layers)) > MOST_WEIGHTS:
-        raise InputError(f"--live {folder}: {setup.model} has {count:,} weights there, and the page runs {MOST_WEIGHTS:,} at most")
+        raise InputError(f"`live` {folder}: {setup.model} has {count:,} weights there, and the page runs {MOST_WEIGHTS:,} at most")
     plain, weights = packed(layers, bears_rounding(network, maps.spec.grid.sizes[2]))
     return LiveNetwork(RunScores.read(folder / SCORES), maps, plain, weights)
 

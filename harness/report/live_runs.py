@@ -22,11 +22,11 @@ def live_setup(folder: Path) -> RunSetup:
     """
     if not (folder / SCORES).exists():
         raise MissingError(
-            f"--live {folder}: no {SCORES} there: the folder of one finished run is expected, as runs/dsprites/extrapolation/cnn/0-…"
+            f"`live` {folder}: no {SCORES} there: the folder of one finished run is expected, as runs/dsprites/extrapolation/cnn/0-…"
         )
     setup = RunSetup.read(folder / CONFIG)
     if setup.model not in MODELS or not setup.dataset.startswith("dsprites"):
         raise InputError(
-            f"--live {folder}: the page can't run {setup.model} on {setup.dataset}, but {', '.join(MODELS)}, on dsprites"
+            f"`live` {folder}: the page can't run {setup.model} on {setup.dataset}, but {', '.join(MODELS)}, on dsprites"
         )
     return setup

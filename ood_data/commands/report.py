@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from harness.report.finished import records_in, runs_in
-from harness.report.live_runs import MOST, live_setup
 from ood_data.commands.options import data_option, json_option
 from ood_data.commands.policy import Command
 from splits.errors import InputError, MissingError
@@ -43,10 +43,8 @@ def report_command(runs: Path, out: Path, live: tuple[Path, ...], data: Path, as
         raise MissingError(
             f"no finished run in {runs}: give the folder of your runs, or make some with `ood-data bench --model cnn`"
         )
-    if len(live) > MOST:
-        raise InputError(f"--live is given {len(live)} times, and a page has room for {MOST} networks")
-    for run in live:
-        live_setup(run)
+    if live:
+        _check_live(live)
 
     # Only now what imports torch and matplotlib.
     from harness.report.html import report
@@ -65,3 +63,13 @@ def report_command(runs: Path, out: Path, live: tuple[Path, ...], data: Path, as
             click.echo("\n".join([f"{dataset}, R² on test:", *table(lines), ""]))
         click.echo("\n".join([*table(score_table(rows)), EXPLAINED, *mixtures(rows)]))
         click.echo(f"open {out / 'index.html'}")
+
+
+def _check_live(runs: Sequence[Path]) -> None:
+    """Refuse runs whose networks no page can run, before torch is imported."""
+    from harness.report.live_runs import MOST, live_setup
+
+    if len(runs) > MOST:
+        raise InputError(f"--live is given {len(runs)} times, and a page has room for {MOST} networks")
+    for run in runs:
+        live_setup(run)
