@@ -440,7 +440,7 @@ def test_an_export_to_a_full_disk_leaves_nothing_to_load(tmp_path: Path, layout:
         export(tmp_path / "data", "toy", "composition", layout, tmp_path / "out")
     assert str(tmp_path / "out") in str(caught.value.filename)
     assert {file.name for file in (tmp_path / "out").glob("*") if file.is_file()} <= {
-        "toy.toml"
+        ".toy.export.json"
     }  # by which the next export knows it
 
 

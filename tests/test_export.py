@@ -34,7 +34,9 @@ from harness.formats.export import export
 from helpers import official
 from helpers.commands import ROOT
 from helpers.files import contents, no_file_above
+from splits.errors import InputError
 
+RECORD = ".toy.export.json"
 LAYOUTS = ["benchmark", "parquet", "png", "webdataset"]
 
 
@@ -74,7 +76,7 @@ def test_interrupted_anywhere_it_is_finished_by_the_same_command(
             export(root, "toy", "composition", layout, out)
         monkeypatch.undo()
         assert not list(out.rglob("*.partial"))
-        assert [path.name for path in out.glob("*") if path.is_file()] == ["toy.toml"]  # nothing to load
+        assert [path.name for path in out.glob("*") if path.is_file()] == [RECORD]  # nothing to load
         assert whole(root, layout, out) == expected
 
 
@@ -83,7 +85,7 @@ def test_without_room_it_is_finished_by_the_same_command(root: Path, tmp_path: P
     expected = whole(root, layout, tmp_path / "whole")
     with no_file_above(room), pytest.raises(OSError, match="File too large"):
         export(root, "toy", "composition", layout, tmp_path / "out")
-    assert not list((tmp_path / "out").rglob(".*"))
+    assert {path.name for path in (tmp_path / "out").rglob(".*")} <= {RECORD}
     assert whole(root, layout, tmp_path / "out") == expected
 
 
@@ -152,7 +154,7 @@ def test_two_kinds_at_once_into_one_folder(root: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(Store, "read", meanwhile)
     export(root, "toy", "composition", "benchmark", out)
     document = "toy.croissant.json"
-    assert contents(out) | {document: b""} == expected | {document: b""}
+    assert contents(out) | {document: b"", RECORD: b""} == expected | {document: b"", RECORD: b""}
     listed = {node["@id"] for node in json.loads((out / document).read_bytes())["distribution"]}
     assert listed == {name for name in expected if name.endswith(".npz")}
 
@@ -236,6 +238,40 @@ def test_files_of_somebody_else_are_left_alone(root: Path, tmp_path: Path, layou
     ):
         export(root, "toy", "composition", layout, tmp_path)
     assert contents(tmp_path) == {name: b"mine"}
+
+
+@pytest.mark.parametrize("layout, name", [("png", "labels.csv"), ("parquet", "README.md")])
+def test_files_of_somebody_else_are_left_alone_beside_an_export(root: Path, tmp_path: Path, layout: str, name: str) -> None:
+    export(root, "toy", "composition", "benchmark", tmp_path)
+    (tmp_path / name).write_bytes(b"mine")
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=rf"{name} is there already, and no export of this toy has written it"):
+        export(root, "toy", "composition", layout, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_is_for_exports_of_the_same_images(root: Path, tmp_path: Path) -> None:
+    export(root, "toy", "composition", "benchmark", tmp_path / "out")
+    before = contents(tmp_path / "out")
+    record = tmp_path / "out" / RECORD
+    record.write_bytes(record.read_bytes().replace(b'"images": "', b'"images": "0'))  # as of a store of another source
+    with pytest.raises(ValueError, match="has exports of another toy: choose another `out`"):
+        export(root, "toy", "extrapolation", "benchmark", tmp_path / "out")
+    assert contents(tmp_path / "out").keys() == before.keys()
+
+
+def test_an_export_that_is_refused_leaves_the_claim_of_another(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Store.read
+
+    def meanwhile(self: object, start: int, stop: int) -> np.ndarray:
+        monkeypatch.setattr(Store, "read", read)
+        export(root, "toy", "extrapolation", "benchmark", tmp_path)
+        raise InputError("refused")
+
+    monkeypatch.setattr(Store, "read", meanwhile)
+    with pytest.raises(InputError, match="refused"):
+        export(root, "toy", "composition", "benchmark", tmp_path)
+    export(root, "toy", "extrapolation", "benchmark", tmp_path)  # it knows its files
 
 
 @pytest.mark.slow

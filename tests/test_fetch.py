@@ -32,10 +32,12 @@ from click.testing import CliRunner
 import splits
 from cli import main
 from harness.data.store import Store
+from harness.data.verify import verify
 from harness.formats import catalog as sources
 from harness.formats import dsprites
 from harness.formats.catalog import File
 from harness.formats.content import check_content
+from harness.formats.convert import convert
 from harness.formats.fetch import fetch_dataset
 from harness.formats.readers import open_reader
 from harness.io import download, part
@@ -501,6 +503,25 @@ def test_a_dataset_is_fetched_and_converted(toy: Known, server: Server, tmp_path
     again = CliRunner().invoke(main, arguments[:-1])
     assert (again.exit_code, server.requests) == (0, 3)
     assert "is complete already: 60 images; --overwrite makes it again" in again.stdout
+    next((tmp_path / "data/mpi3d.zarr/images").glob("c.*")).unlink()
+    again = CliRunner().invoke(main, arguments)  # as `data verify` advises
+    assert again.exit_code == 0, again.stderr
+    assert verify(tmp_path / "data", "mpi3d") == []
+
+
+def test_a_store_of_something_else_is_not_taken_for_the_official_one(
+    toy: Known, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(official.mpi3d_npz(tmp_path / "mine.npz", official.smooth_pictures()), "mpi3d", tmp_path / "data")
+    told = CliRunner().invoke(main, ["data", "fetch", "mpi3d", "--out", str(tmp_path / "data")])
+    assert (told.exit_code, server.requests) == (2, 0)
+    assert "was made with other parameters (file is mine.npz there, real.npz here)" in told.stderr
+    monkeypatch.undo()
+    dsprites.generate(tmp_path / "data", orientations=1)
+    (tmp_path / "data/dsprites1.zarr").rename(tmp_path / "data/dsprites.zarr")
+    told = CliRunner().invoke(main, ["data", "fetch", "dsprites", "--out", str(tmp_path / "data")])
+    assert told.exit_code == 2
+    assert "was made by `generate dsprites`, and not from dsprites_ndarray" in told.stderr
 
 
 def test_an_unknown_checksum_is_proven_accepted_and_remembered(toy: Known, server: Server, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness.data.dataset import spec_of
@@ -36,52 +35,21 @@ NPZ = (
 )
 
 
-@contextlib.contextmanager
-def claimed(out: Path, store: Store, layout: str, files: Iterable[Path]) -> Iterator[None]:
-    """Take a folder for exports of a store: write the grid and the splits first of all, by which the next export knows it again.
-
-    An export that is refused in the block gives it back; one that is interrupted will be continued.
-
-    Args:
-        out: the folder of the export.
-        store: that is to be exported.
-        layout: its name.
-        files: that the export will write.
-
-    Raises:
-        InputError: if one of the files, or of those beside them, is there and no export of this grid has written it.
-    """
-    grid, text = out / f"{store.name}.toml", spec_of(store).to_toml().encode()
-    if grid.is_file() and grid.read_bytes() == text:
-        yield
-        return
-    for path in (*files, grid, *(out / name for name in _documents(store, layout))):
-        if path.exists():
-            raise InputError(
-                f"{path} is there already, and no export of this {store.name} has written it: choose another `out`, or move it away"
-            )
-    write_atomically(grid, text)
-    try:
-        yield
-    except InputError:
-        grid.unlink(missing_ok=True)
-        raise
-
-
-def _documents(store: Store, layout: str) -> tuple[str, str]:
-    """The names of the card and of the card for programs."""
-    return "README.md" if layout == "parquet" else f"{store.name}.md", f"{store.name}.croissant.json"
+def documents(store: Store, layout: str) -> tuple[str, str, str]:
+    """The names of what `describe` writes: the grid, the card, and the card for programs."""
+    return f"{store.name}.toml", "README.md" if layout == "parquet" else f"{store.name}.md", f"{store.name}.croissant.json"
 
 
 def describe(out: Path, store: Store, layout: str) -> None:
-    """Write the cards of a claimed folder; those of earlier exports of the dataset into the same folder are told of, too.
+    """Write them; those of earlier exports of the dataset into the same folder are told of, too.
 
     Args:
         out: the folder of the export, all of whose files are there.
         store: that was exported.
         layout: its name.
     """
-    card, document = (out / name for name in _documents(store, layout))
+    grid, card, document = (out / name for name in documents(store, layout))
+    write_atomically(grid, spec_of(store).to_toml().encode())
     configs = _configs(out) if layout == "parquet" else ()
     text = front_matter(license_of(store), store.name, len(store), configs) + body(store)
     write_atomically(card, text.encode())

@@ -25,7 +25,8 @@ import splits
 from harness.data.dataset import spec_of
 from harness.data.store import Store
 from harness.formats import official, parquet, webdataset
-from harness.formats.beside import METADATA, SIDES, TABLE, claimed, describe
+from harness.formats.beside import METADATA, SIDES, TABLE, describe, documents
+from harness.formats.claim import LOCK, claimed
 from harness.formats.official import member
 from harness.io.locks import is_held, locked
 from harness.io.pictures import png
@@ -86,9 +87,9 @@ def export(root: str | Path, dataset: str, kind: str | None, layout: str, out: s
     paths = [out / name for name in (official.files_of(store) if split is None else _LAYOUTS[layout][0](store, split))]
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        with locked(out / ".export.lock"):  # so that no file is taken for a left-over before its process has locked it
+        with locked(out / LOCK):  # so that no file is taken for a left-over before its process has locked it
             _sweep(out)
-            stack.enter_context(claimed(out, store, layout, paths))
+            stack.enter_context(claimed(out, store, [*paths, *(out / name for name in documents(store, layout))]))
             for path in paths:
                 path.parent.mkdir(exist_ok=True)
             files = [stack.enter_context(replacing(path)) for path in paths]
@@ -98,7 +99,7 @@ def export(root: str | Path, dataset: str, kind: str | None, layout: str, out: s
                     bar.update(count)
             else:
                 _LAYOUTS[layout][1](store, split, out, files, bar)
-    with locked(out / ".export.lock"):
+    with locked(out / LOCK):
         describe(out, store, layout)
     if dataset in splits.DATASETS and spec_of(store).grid.sizes != splits.load_spec(dataset).grid.sizes:
         logger.warning(

@@ -88,7 +88,9 @@ def owned(path: Path, busy: str) -> Iterator[Owner]:
                     name = name[os.write(file.fileno(), name) :]
                 os.fsync(file.fileno())
         except OSError:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # unless a file server gave the lock to another meanwhile
+                if os.path.samestat(os.fstat(file.fileno()), path.lstat()):
+                    path.unlink()
             raise
         try:
             for partial in path.parent.glob(f"*{PARTIAL}"):

@@ -14,10 +14,10 @@ from harness.formats.catalog import info_of, published, variants
 from ood_data.commands.options import as_values, json_option, overwrite_option, stores_out_option
 from ood_data.commands.policy import Command
 from splits import KINDS
-from splits.errors import InputError, OodDataError
+from splits.errors import InputError
 
 if TYPE_CHECKING:
-    from harness.data.store import Store
+    pass
 
 
 @click.command("fetch", cls=Command, continues=True)
@@ -61,7 +61,7 @@ def fetch(
     """Download a dataset's official files and convert them. After an interruption, run the same command again to continue.
 
     DATASET is dsprites, shapes3d, mpi3d or celebglow. Files are kept in OOD_DATA_HOME (~/.cache/ood-data). Nothing is downloaded for a
-    store that is there and complete.
+    store of them that is there and complete.
 
     \b
     Examples:
@@ -78,12 +78,12 @@ def fetch(
         _fetch_cells(info.name, cells, seed, root, overwrite, as_json)
         return
     first = published(info.name, kind)[0].name if kind else info.convert
-    if not download_only and not overwrite and (there := _complete(root, info.name)):
-        group = str(there.paths.group)
+    if not download_only and not overwrite and (images := _complete(root, info.name, first)):
+        group = str(root / f"{info.name}.zarr")
         if as_json:
-            click.echo(json.dumps({"dataset": info.name, "file": None, "store": group, "images": len(there)}))
+            click.echo(json.dumps({"dataset": info.name, "file": None, "store": group, "images": images}))
         else:
-            click.echo(f"{group} is complete already: {len(there):,} images; --overwrite makes it again")
+            click.echo(f"{group} is complete already: {images:,} images; --overwrite makes it again")
         return
 
     from harness.formats.convert import convert
@@ -135,13 +135,25 @@ def _fetch_cells(name: str, cells: str, seed: int, root: Path, overwrite: bool, 
         click.echo(f"{path} has {len(found.indices):,} images; {received} of {whole} were downloaded, which no checksum covers")
 
 
-def _complete(root: Path, name: str) -> Store | None:
-    """The store of that name, if it is finished."""
-    from harness.data.store import Store
+def _complete(root: Path, name: str, file: str) -> int | None:
+    """How many images the store of that name has, if it was made from `file` and nothing of it is missing.
 
+    Raises:
+        InputError: if it was made from something else.
+    """
     if name not in stores_in(root):
         return None
-    try:
-        return Store(root, name)
-    except OodDataError:  # conversion continues or mends it
-        return None
+
+    from harness.data.description import read_attributes, read_description
+    from harness.data.found import check_source, is_whole
+    from harness.data.manifest import Paths
+
+    paths = Paths(root, name)
+    documents = paths.documents()
+    attributes, description = read_attributes(documents), read_description(documents)
+    if attributes is not None and (generator := attributes["source"].get("generator")):
+        raise InputError(
+            f"{paths.group} was made by `generate {generator}`, and not from {file}: choose another `root`, or `overwrite`"
+        )
+    check_source(paths, {"file": file})
+    return description.shape[0] if description is not None and is_whole(paths, description, documents) else None

@@ -252,7 +252,11 @@ class LiveSlider {
 function startLive(at) {
   const about = INDEX.live[at], axes = about.sizes.map((/** @type {number} */ _, /** @type {number} */ axis) => axis).slice(1);
   live.at = at;
-  if (live.cell.length) return;
+  if (live.cell.length) {  // of another network, whose grid may be larger
+    const field = new Field(about);
+    live.cell = live.cell.map((value, axis) => field.within(axis, value));
+    return;
+  }
   live.walk = live.of = axes.find((/** @type {number} */ axis) => about.held[axis].length && about.sizes[axis] > 1) ?? 1;
   live.cell = about.sizes.map((/** @type {number} */ size, /** @type {number} */ axis) => {
     const seen = Array.from({ length: size }, (_, value) => value).filter((value) => !about.held[axis].includes(value));
