@@ -35,13 +35,19 @@ def cpuinfo(name: str) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """The name of a GPU; for a CPU "cpu (AMD EPYC)"; else the kind of device alone."""
-    if device.type == "cuda":
-        import torch
+    """The name of a GPU; for a CPU "cpu (AMD EPYC, AVX512)"; else the kind of device alone.
 
+    Of a CPU, with the instructions that torch uses there: others add in another order, and so train to other weights. Virtual machines
+    of the same name differ in them.
+    """
+    import torch
+
+    if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    name = cpuinfo("model name") if device.type == "cpu" else ""
-    return f"{device.type} ({name})" if name else device.type
+    if device.type != "cpu":
+        return device.type
+    known = (cpuinfo("model name"), torch.backends.cpu.get_cpu_capability())
+    return f"cpu ({', '.join(filter(None, known))})"
 
 
 def has_bf16(device: torch.device) -> bool:

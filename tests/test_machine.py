@@ -139,3 +139,15 @@ def test_a_process_that_may_not_grow_says_so(tmp_path: Path) -> None:
     result = subprocess.run(limited, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr.startswith("ood-data: there is not enough memory")
+
+
+def test_a_cpu_is_named_with_the_instructions_that_torch_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = machine.device_name(torch.device("cpu"))
+    assert known == f"cpu ({machine.cpuinfo('model name')}, {torch.backends.cpu.get_cpu_capability()})"
+    code = "import torch; from harness.machine import device_name; print(device_name(torch.device('cpu')))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "ATEN_CPU_CAPABILITY": "default"}  # torch's own way to use none
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() != known
+    assert done.stdout.strip().endswith(", DEFAULT)")
+    monkeypatch.setattr(machine, "cpuinfo", lambda name: "")
+    assert machine.device_name(torch.device("cpu")) == f"cpu ({torch.backends.cpu.get_cpu_capability()})"
