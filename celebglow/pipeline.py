@@ -212,12 +212,17 @@ class CelebGlowPipeline(DiffusionPipeline):  # type: ignore[misc]
             **values: attribute values, about -1 to 1.
 
         Raises:
-            ValueError: for an unknown attribute.
+            ValueError: for an unknown attribute, or what is no number.
         """
         row = torch.zeros(1, len(self.attributes))
         for name, value in values.items():
             index, sign = self.directions.resolve(name)
-            row[0, index] += sign * float(value)
+            try:
+                row[0, index] += sign * float(value)
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{name} is a number, about -1 to 1, not {value!r:.80}") from error
+        if np.asarray(person).dtype.kind not in "iu":
+            raise InputError(f"person is a whole number, or several, not {person!r:.80}")
         persons = [int(p) for p in np.atleast_1d(person)]
         with exact_convolutions():
             images = np.concatenate([self.grid(self.person(p, seed, temperature), row, precision) for p in persons])

@@ -311,6 +311,8 @@ def test_what_makes_rows_less_comparable_is_said(runs: Path) -> None:
     )
     assert mixtures(rows[:0]) == []
     assert mixtures(leaderboard([scores])) == []
+    other = scores.model_copy(update={"dataset": "small", "protocol": Protocol(model=scores.protocol.model, score=9)})
+    assert mixtures(leaderboard([scores, other])) == []  # all images of a small dataset are scored
     assert mixtures(rows) == [
         f"These runs mix devices: {', '.join(sorted([scores.device, 'cpu (another)']))}; 1 average is over several of them.",
         "These runs mix versions of a model's protocol: pcl 1, pcl 2; 1 average is over several of them.",

@@ -283,3 +283,32 @@ def test_the_records_of_this_project_are_whole(tmp_path: Path) -> None:
     records = [ResultRecord.read(path) for path in files(ROOT / "results")]
     assert all(record.setup.commit and "changes" not in record.setup.commit for record in records)
     assert {record.scores.protocol.model for record in records} == {1}
+
+
+def test_a_run_that_has_no_record_keeps_no_other_from_having_one(blocks_root: Path, tmp_path: Path) -> None:
+    where = ("--kind", "random", "--data", blocks_root, "--out", tmp_path / "runs")
+    invoke("bench", "--model", "cnn", *where, "--set", "train.steps=0", "--set", "score.samples=10")
+    invoke("bench", "--model", "mlp", *where, "--set", "train.steps=2", "--set", "score.samples=10")
+    assert (
+        invoke("results", "submit", tmp_path / "runs", "--to", tmp_path / "one").returncode == 0
+    )  # nothing trained, nothing logged
+    next((tmp_path / "runs/blocks/random/mlp").glob("*/log.jsonl")).unlink()
+    told = invoke("results", "submit", tmp_path / "runs", "--to", tmp_path / "two")
+    assert told.returncode == 1
+    assert "left out: " in told.stdout
+    assert "log.jsonl is missing" in told.stdout
+    assert [path.parts[-2] for path in (tmp_path / "two").rglob("*.json")] == ["cnn"]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["study.toml", "--model", "mlp"], "a study says itself what it runs: study.toml has keys for that"),
+        (["my_model.py"], "did you mean `ood-data bench --model my_model:build`?"),
+        (["--model", "my_model.py"], "a model of your own is module:function: did you mean my_model:build?"),
+    ],
+)
+def test_a_slip_about_studies_and_files_is_told(arguments: list[str], words: str) -> None:
+    told = invoke("bench", *arguments)
+    assert told.returncode == 2
+    assert words in told.stderr

@@ -56,6 +56,8 @@ def models_named(given: Sequence[str], known: Collection[str] = NAMES) -> tuple[
     """
     for name in given:
         if name != ALL and ":" not in name and name not in known:
+            if name.endswith(".py"):
+                raise InputError(f"a model of your own is module:function: did you mean {Path(name).stem}:build?")
             if Path(f"{name}.py").is_file():
                 raise InputError(f"unknown model {name!r}: of {name}.py, which is here, name the function too, {name}:build")
             raise InputError(f"unknown model {name!r}{did_you_mean(name, known)} (or give one of your own as module:function)")

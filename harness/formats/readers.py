@@ -267,7 +267,8 @@ class _PublishedSplit:
         together = np.concatenate([side.index for side in self.sides])
         if len(together) != len(spec.grid) or len(np.unique(together)) != len(spec.grid):
             raise BadFile(
-                f"{stem}_*.npz have {len(np.unique(together)):,} different samples of {len(spec.grid):,}: another dataset?"
+                f"{stem}_*.npz have {len(np.unique(together)):,} different samples of {len(spec.grid):,}: another dataset? If a .toml lies "
+                "beside them, it has their grid: give it as `spec_file`"
             )
         if len(shapes) != 1:
             raise BadFile(f"{stem}_*_images.npz differ in the shape of their images: {sorted(shapes)}")

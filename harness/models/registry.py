@@ -75,7 +75,7 @@ class Model:
         options = self.options
         for key, value in overrides.items():
             if not self.takes(key):
-                raise InputError(f"{self.name} has no option model.{key}{did_you_mean(key, self.options)}")
+                raise InputError(f"{self.name} has no option model.{key}{did_you_mean(key, self.options) or ', nor any other'}")
             options[key] = _as(f"model.{key}", value, options.get(key))
         return options
 

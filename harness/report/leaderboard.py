@@ -264,13 +264,20 @@ def mixtures(rows: Sequence[LeaderboardRow]) -> list[str]:
     """
     runs = [run for row in rows for run in row.runs]
     versions = {model: {run.protocol.model for run in runs if run.model == model} for model in {run.model for run in runs}}
+    scoring: dict[
+        tuple[str, str], set[int]
+    ] = {}  # of a split: all images of a small dataset are scored, and a sample of a large one
+    for run in runs:
+        scoring.setdefault((run.dataset, run.kind), set()).add(run.protocol.score)
     told: dict[str, list[set[str]]] = {  # of each row
         "presets": [{run.preset for run in row.runs} for row in rows],
         "devices": [{run.device for run in row.runs} for row in rows],
         "versions of a model's protocol": [
             {f"{run.model} {run.protocol.model}" for run in row.runs if len(versions[run.model]) > 1} for row in rows
         ],
-        "versions of scoring": [{str(run.protocol.score) for run in row.runs} for row in rows],
+        "versions of scoring": [
+            {str(run.protocol.score) for run in row.runs if len(scoring[run.dataset, run.kind]) > 1} for row in rows
+        ],
     }
     setups = [[source.setup for source in row.sources if source.setup is not None] for row in rows]
     for package in sorted({package for each in setups for setup in each for package in setup.versions}):

@@ -75,7 +75,7 @@ class ResultRecord(Document):
         if not (folder / SCORES).exists():
             raise MissingError(f"{folder} has no {SCORES}: a folder of a finished run is expected")
         setup = RunSetup.read(folder / CONFIG)
-        return cls(scores=RunScores.read(folder / SCORES), setup=setup, log=_log(folder / LOG), command=command_of(setup))
+        return cls(scores=RunScores.read(folder / SCORES), setup=setup, log=_log(folder / LOG, setup), command=command_of(setup))
 
     @property
     def path(self) -> Path:
@@ -128,7 +128,9 @@ def command_of(setup: RunSetup) -> str:
     return " --set ".join([run, *map(shlex.quote, changes)])
 
 
-def _log(path: Path) -> tuple[LogLine, ...]:
+def _log(path: Path, setup: RunSetup) -> tuple[LogLine, ...]:
+    if setup.config.train.steps == 0 and not path.exists():  # nothing was trained
+        return ()
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:

@@ -10,7 +10,7 @@ import click
 
 from ood_data.commands.options import finished_runs, json_option
 from ood_data.commands.policy import FAILED, Group
-from splits.errors import MissingError
+from splits.errors import MissingError, OodDataError
 
 records_option = click.option(
     "--to", "folder", default="results/", type=click.Path(path_type=Path), metavar="FOLDER", help="Folder that holds the records."
@@ -49,13 +49,23 @@ def submit(runs: tuple[Path, ...], folder: Path, as_json: bool) -> None:
 
     from harness.report.result_record import ResultRecord  # torch
 
-    records = [ResultRecord.of(run) for run in folders]
-    for record in records:
+    written, problems = [], {}
+    for run in folders:
+        try:
+            record = ResultRecord.of(run)
+        except OodDataError as error:  # the others are worth a record
+            problems[str(run)] = str(error)
+            continue
         path = folder / record.path
         path.parent.mkdir(parents=True, exist_ok=True)
         record.write(path)
-    written = [str(folder / record.path) for record in records]
-    click.echo(json.dumps({"files": written}) if as_json else "\n".join(written))
+        written.append(str(path))
+    if as_json:
+        click.echo(json.dumps({"files": written, "problems": problems}))
+    else:
+        click.echo("\n".join([*written, *(f"left out: {problem}" for problem in problems.values())]))
+    if problems:
+        sys.exit(FAILED)
 
 
 @results.command("check")
