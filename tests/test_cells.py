@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,8 +19,8 @@ import pytest
 import splits
 from harness.formats import catalog
 from harness.formats.catalog import File
-from harness.formats.cells import fetch_cells
-from harness.io import download
+from harness.formats.cells import CONNECTIONS, fetch_cells
+from harness.io import retries
 from helpers import official
 from helpers.commands import assert_one_clear_line, invoke
 from helpers.server import Server
@@ -39,7 +42,7 @@ def stored(**arrays: np.ndarray) -> bytes:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """Has mpi3d's file of 4,000 images, 3 MB, of a grid of 4 × 25 × 40 cells."""
-    monkeypatch.setattr(download, "WAIT", 0.001)
+    monkeypatch.setattr(retries, "WAIT", 0.001)
     factors = (Factor("color", 4, "categorical", ("red", "green", "blue", "white")), Factor("size", 25), Factor("x", 40))
     spec = derive_spec("mpi3d", factors, 0.2, never_held_out=("color",), composition_q=0.4, source="a test")
     monkeypatch.setattr(splits, "load_spec", lambda name: spec)
@@ -147,6 +150,67 @@ def test_a_file_that_changes_meanwhile_is_never_mixed(server: Server, tmp_path: 
         server.etag, other = None, other + b"x"
     server.script = [changing(server, after, None if how == "length" else '"2"', other, "ok" if how == "length" else how)]
     refused(tmp_path / "out", "changed meanwhile: run it again")
+
+
+@pytest.mark.parametrize("after", [4, 12, 30])
+def test_nor_is_one_of_the_same_length_whose_version_no_server_names(server: Server, tmp_path: Path, after: int) -> None:
+    server.etag = None
+    server.script = [changing(server, after, None, stored(images=rendered()[::-1]), "ok")]
+    refused(tmp_path / "out", "changed meanwhile: run it again")
+
+
+def test_nor_one_that_is_written_over_from_its_beginning(server: Server, tmp_path: Path) -> None:
+    server.etag = None
+    directory = server.content[-1000:]
+    server.script = [changing(server, 12, None, stored(images=rendered()[::-1])[:-1000] + directory, "ok")]
+    refused(tmp_path / "out", "changed meanwhile: run it again")
+
+
+def test_a_server_that_names_no_version_is_looked_at_twice(server: Server, tmp_path: Path) -> None:
+    server.etag = None
+    found = fetch(tmp_path, 30)
+    np.testing.assert_array_equal(found["images"], rendered()[found["indices"]])
+    assert json.loads(str(found["source"]))["version"] is None
+
+
+def later(seconds: object) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Busy, and asks to wait."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(503)
+        request.send_header("Retry-After", str(seconds))
+        request.end_headers()
+
+    return answer
+
+
+def test_a_server_that_asks_for_a_day_is_told_and_left(server: Server, tmp_path: Path) -> None:
+    server.script = ["ok", "ok", later(86_400)]
+    start = time.monotonic()
+    refused(tmp_path / "out", "answers 503 and asks to come back in 86,400 seconds: run it again then")
+    assert time.monotonic() - start < 20
+
+
+def test_a_wait_is_said_and_ctrl_c_ends_all(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    fetch_cells("mpi3d", [0])
+    before = server.requests - 1
+    waiting = later(30)
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        waiting(request)
+        if server.requests == 2 * before + 1 + CONNECTIONS:  # all are told to wait
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    server.script = [*["ok"] * before, answer]
+    start = time.monotonic()
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    try:
+        with caplog.at_level("INFO", "harness"), pytest.raises(KeyboardInterrupt):
+            fetch_cells("mpi3d", np.arange(0, 4000, 50))
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert time.monotonic() - start < 20
+    assert "127.0.0.1: the server answers 503; trying again in 30 seconds" in caplog.text
 
 
 def test_a_file_that_changed_since_the_last_command_is_told_by_its_version(server: Server, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ from harness.formats.content import check_content
 from harness.formats.convert import convert
 from harness.formats.fetch import fetch_dataset
 from harness.formats.readers import open_reader
-from harness.io import download, part
+from harness.io import download, part, retries
 from harness.io.download import fetch
 from harness.io.web import DownloadError
 from helpers import official
@@ -52,7 +52,7 @@ from splits.arrays import BadFile
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(download, "WAIT", 0.001)
+    monkeypatch.setattr(retries, "WAIT", 0.001)
     server = Server()
     yield server
     server.close()
@@ -358,11 +358,19 @@ def test_a_server_that_asks_for_some_seconds_is_heard(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     waited: list[float] = []
-    monkeypatch.setattr("time.sleep", lambda seconds: waited.append(seconds))
+    wait = threading.Event.wait
+
+    def noted(self: threading.Event, timeout: float | None = None) -> bool:
+        if timeout == 200:
+            waited.append(timeout)
+            return False
+        return wait(self, timeout)
+
+    monkeypatch.setattr(threading.Event, "wait", noted)
     server.script = [lambda request: head(request, 429, Retry_After=200), "ok"]
     with caplog.at_level(logging.INFO):
         fetch([server.url], tmp_path / "f", check)
-    assert waited[0] == 200
+    assert waited == [200]
     assert "127.0.0.1: the server answers 429; trying again in 200 seconds" in caplog.text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -11,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from harness.formats import official as official_layout
 from harness.formats.export import export
+from harness.formats.push import plan_push
 from helpers import official
 from helpers.commands import ROOT, assert_one_clear_line, invoke
 from helpers.files import contents
 from helpers.hub import COMMIT, TOKEN, Hub
+from splits.vocabulary import VARIANTS
 
 hub_client = pytest.importorskip("huggingface_hub")
 NAME = "me/toy"
@@ -52,11 +56,18 @@ def test_an_export_is_there_as_it_is_here(hub: Hub, root: Path, tmp_path: Path, 
     export(root, "toy", "composition", layout, tmp_path / "out")
     (tmp_path / "out/notes.txt").write_text("mine")
     (tmp_path / "out/.env").write_text("secret")
+    mine = {"notes.txt", ".env"}
+    for name in ("composition/private-backup.tar", "composition/own.parquet", "train/me.png", "README.md", "train/metadata.csv"):
+        path = tmp_path / "out" / name
+        if path.parent.is_dir() and not path.exists():
+            path.write_text("mine")
+            mine.add(name)
     result = invoke("data", "push", tmp_path / "out", NAME)
     assert result.returncode == 0, result.stderr
     assert f"{hub.url}/datasets/{NAME}/commit/{COMMIT}" in result.stdout
     expected = contents(tmp_path / "out")
-    del expected["notes.txt"], expected[".env"], expected[".toy.export.json"]
+    for name in (*mine, ".toy.export.json"):
+        del expected[name]
     if layout != "parquet":
         expected["README.md"] = expected.pop("toy.md")
     assert expected["README.md"].startswith(b"---\nlicense: ")
@@ -200,3 +211,109 @@ def test_links_that_lead_elsewhere_are_not_followed(hub: Hub, exported: Path, tm
     (exported / "composition/more.tar").symlink_to(tmp_path / "secret.tar")
     result = invoke("data", "push", exported, NAME, "--dry-run", "--json")
     assert "composition/more.tar" not in json.loads(result.stdout)["files"]
+    (exported / "composition/train-00007.tar").symlink_to(tmp_path / "secret.tar")
+    result = invoke("data", "push", exported, NAME, "--dry-run")
+    assert_one_clear_line(result, 1, "composition/train-00007.tar is a link, which is not followed")
+
+
+@pytest.mark.parametrize("where", ["composition", "toy.croissant.json", "toy.toml", "toy.md"])
+def test_a_link_in_the_place_of_an_exports_file_or_folder(exported: Path, tmp_path: Path, where: str) -> None:
+    (exported / where).rename(tmp_path / "elsewhere")
+    (exported / where).symlink_to(tmp_path / "elsewhere")
+    assert_one_clear_line(invoke("data", "push", exported, NAME, "--dry-run"), 1, f"{where} is a link")
+
+
+@pytest.mark.parametrize(
+    "node, words",
+    [
+        ({"contentUrl": "link.bin"}, "lists 'link.bin', a name that no export of toy writes"),
+        ({"contentUrl": "../secret.txt"}, "lists '../secret.txt', a name that no export"),
+        ({"contentUrl": "x/../../secret.txt"}, "a name that no export"),
+        ({"contentUrl": "/etc/hostname"}, "lists '/etc/hostname', a name that no export"),
+        ({"contentUrl": "other_random_test_images.npz"}, "a name that no export of toy writes"),
+        ({"contentUrl": ["labels.csv"]}, "is damaged"),
+        ({"includes": ["*"]}, "lists '*', files that no export writes"),
+        ({"includes": ["../*"]}, "files that no export writes"),
+        ({"includes": ["/etc/*"]}, "files that no export writes"),
+        ({"includes": "*"}, "is damaged (includes is '*', and a list is expected)"),
+        ({"includes": [["*"]]}, "is damaged"),
+    ],
+)
+def test_a_document_that_lists_what_is_no_exports(
+    hub: Hub, exported: Path, tmp_path: Path, node: dict[str, object], words: str
+) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    (exported / "link.bin").symlink_to(tmp_path / "secret.txt")
+    (exported / "notes.txt").write_text("mine")
+    document = exported / "toy.croissant.json"
+    told = json.loads(document.read_bytes())
+    told["distribution"].append({"sha256": "0" * 64, **node})
+    document.write_text(json.dumps(told))
+    assert_one_clear_line(invoke("data", "push", exported, NAME), 1, words, "repeat the export")
+    assert hub.requests == []
+
+
+def test_a_file_that_is_not_the_listed_one(hub: Hub, root: Path, tmp_path: Path) -> None:
+    export(root, "toy", "composition", "benchmark", tmp_path / "out")
+    path = tmp_path / "out/toy_composition_train_images.npz"
+    path.write_bytes(path.read_bytes()[:-1])
+    words = "train_images.npz is not the file that toy.croissant.json lists, its sha256 differs: repeat the export"
+    assert_one_clear_line(invoke("data", "push", tmp_path / "out", NAME), 1, words)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("dataset", ["dsprites", "shapes3d", "mpi3d", "mpi3d_realistic", "mpi3d_toy", "mpi3d_complex"])
+def test_the_authors_files_are_exports_of_ours(tmp_path: Path, dataset: str) -> None:
+    names = [name.format(variant="realistic") for name in official_layout._FILES[VARIANTS.get(dataset, dataset)]]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    nodes = [{"contentUrl": name, "sha256": hashlib.sha256(b"").hexdigest()} for name in names]
+    (tmp_path / f"{dataset}.croissant.json").write_text(json.dumps({"distribution": nodes}))
+    assert set(names) <= plan_push(tmp_path, NAME).files.keys()
+
+
+@pytest.mark.parametrize("layout, module", [("webdataset", "webdataset.SHARD_IMAGES"), ("parquet", "parquet.FILE_ROWS")])
+def test_shards_of_an_earlier_push_are_removed(
+    hub: Hub,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    layout: str,
+    module: str,
+) -> None:
+    caplog.set_level("INFO", "harness")
+    others = {"composition/notes.txt": b"mine", "composition/other.tar": b"mine", "random/train-00007.tar": b"mine"}
+    with monkeypatch.context() as patch:
+        patch.setattr(f"harness.formats.{module}", 5)
+        export(root, "toy", "composition", layout, tmp_path / "many")
+    assert invoke("data", "push", tmp_path / "many", NAME).returncode == 0
+    hub.repositories[NAME]["files"] |= others
+    assert sum("train-" in path for path in hub.repositories[NAME]["files"]) > 5
+    export(root, "toy", "composition", layout, tmp_path / "one")
+    assert invoke("data", "push", tmp_path / "one", NAME).returncode == 0
+    assert "files of an earlier push are removed, first composition/test-0000" in caplog.text
+    found = hub.repositories[NAME]["files"]
+    assert found.items() >= others.items()
+    assert {path for path in found if path.startswith("composition/t")} == {
+        path for path in contents(tmp_path / "one") if path.startswith("composition/t")
+    }
+    assert hub.commits == 2
+
+
+def test_pictures_of_another_split_are_removed(hub: Hub, root: Path, tmp_path: Path) -> None:
+    for kind in ("composition", "random"):
+        export(root, "toy", kind, "png", tmp_path / kind)
+        assert invoke("data", "push", tmp_path / kind, NAME).returncode == 0
+    here = {path for path in contents(tmp_path / "random") if path.endswith(".png")}
+    assert {path for path in hub.repositories[NAME]["files"] if path.endswith(".png")} == here
+
+
+def test_shards_of_a_longer_store_are_removed(hub: Hub, root: Path) -> None:
+    assert invoke("data", "push", root / "toy.zarr", NAME).returncode == 0
+    files = hub.repositories[NAME]["files"]
+    expected = dict(files)
+    files["toy.zarr/images/c.99.0.0.0"] = b"old"
+    files["other.zarr/images/c.99.0.0.0"] = expected["other.zarr/images/c.99.0.0.0"] = b"another"
+    assert invoke("data", "push", root / "toy.zarr", NAME).returncode == 0
+    assert hub.repositories[NAME]["files"] == expected

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ import torch
 from harness.bench.plan import plan
 from harness.runs import watch
 from harness.runs.presets import Settings
+from harness.runs.records import RunSetup
 from harness.runs.run import Run
 from helpers.commands import assert_one_clear_line, invoke
 
@@ -124,12 +127,42 @@ def never(setup, folder):
     raise RuntimeError("no server")
 
 @contextlib.contextmanager
+def closing(setup, folder):
+    failure = None
+    try:
+        yield lambda values, step: None
+    except BaseException as error:  # and swallows it
+        failure = type(error).__name__
+    with open("closed.jsonl", "a") as file:
+        print(json.dumps([failure, (folder / "scores.json").exists()]), file=file)
+
+also_closing = closing
+
+def hanging(setup, folder):
+    return Hanging()
+
+class Hanging:
+    def __enter__(self):
+        return lambda values, step: None
+    def __exit__(self, *failure):
+        raise KeyboardInterrupt
+
+@contextlib.contextmanager
 def swallowing(setup, folder):
     try:
         yield lambda values, step: None
     finally:
         raise RuntimeError("can't close")
 """
+
+
+@contextlib.contextmanager
+def watched_by(tell: watch.Tell, folder: Path) -> Iterator[watch.Watched]:
+    """A run in that folder whose numbers a function is told."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watch, "watcher_of", lambda name: lambda setup, folder: contextlib.nullcontext(tell))
+        with watch.Watched(["mine"], cast(RunSetup, None), folder, folder / "log.jsonl") as watched:
+            yield watched
 
 
 def test_a_function_of_ones_own(blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +203,60 @@ def test_an_interruption_is_not_a_watchers_to_hold(blocks_root: Path, tmp_path: 
 
     with pytest.raises(KeyboardInterrupt):
         run.execute(CPU, stop)
+
+
+def test_a_run_has_its_scores_before_its_watchers_are_told_and_closed(
+    blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_log_d.py").write_text(OWN)
+    run = run_of(blocks_root, tmp_path / "a", "mlp", "my_log_d:closing", "my_log_d:hanging")
+    with pytest.raises(KeyboardInterrupt):  # by a user who has waited long enough
+        run.execute(CPU)
+    assert run.is_done
+    assert {path.name for path in run.folder.iterdir()}.isdisjoint({"checkpoint.pt", ".lock"})
+    assert json.loads(Path("closed.jsonl").read_text()) == ["KeyboardInterrupt", True]
+
+
+def test_watchers_are_told_that_a_run_failed(blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_log_e.py").write_text(OWN)
+    names = ("my_log_e:closing", "my_log_e:also_closing")  # one swallows what it is told, and the other hears of it too
+    run = run_of(blocks_root, tmp_path / "a", "mlp", *names)
+
+    def diverge(part: float) -> None:
+        if part > 0.4:
+            raise FloatingPointError
+
+    with pytest.raises(FloatingPointError):
+        run.execute(CPU, diverge)
+    closed = [json.loads(line) for line in Path("closed.jsonl").read_text().splitlines()]
+    assert closed == [["FloatingPointError", False]] * 2
+    run_of(blocks_root, tmp_path / "b", "mlp", "my_log_e:closing").execute(CPU)
+    assert json.loads(Path("closed.jsonl").read_text().splitlines()[-1]) == [None, True]
+
+
+@pytest.mark.parametrize("torn", [b'{"phase": "train", "st', b"\xff\x00", b"[1, 2]", b'{"step": 2}', b"7"])
+def test_a_line_that_cant_be_read_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture, torn: bytes) -> None:
+    told: list[tuple[dict[str, float], int]] = []
+    with watched_by(lambda values, step: told.append((dict(values), step)), tmp_path) as watched:
+        (tmp_path / "log.jsonl").write_bytes(b'{"phase": "train", "step": 2, "loss": 1.0}\n' + torn + b"\n")
+        watched.line({"phase": "train", "step": 4, "loss": 0.5})
+        watched.line({"phase": "train", "step": 6, "loss": 0.2})
+    assert told == [({"train/loss": 1.0}, 2), ({"train/loss": 0.2}, 6)]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'log.jsonl'}: line 2 can't be read, and is not told to a log"
+    ]
+
+
+def test_a_log_that_cant_be_read_at_all_costs_the_watchers_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    told: list[int] = []
+    with watched_by(lambda values, step: told.append(step), tmp_path) as watched:
+        (tmp_path / "log.jsonl").mkdir()
+        watched.line({"phase": "train", "step": 2, "loss": 1.0})
+        watched.line({"phase": "train", "step": 4, "loss": 1.0})
+    assert told == []
+    assert sum("is left: IsADirectoryError" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_watchers_are_no_part_of_what_a_run_is(blocks_root: Path, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Some cells of a dataset from its official file, without the rest: by ranges of a zip archive that holds the images as they are.
 
 No checksum covers them. What is checked is that the archive's directory, the array's header and the file's length agree with the grid, and
-that all parts came from the same version of the file.
+that all parts came from the same version of the file: by what the server calls it, or, if it calls it nothing, by a second look at the end at
+the archive's directory, which has the CRC-32 of all images, and at the first part.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import math
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,6 +70,15 @@ class Cells:
         write_atomically(path, file.getvalue())
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where in the file the first image begins, the shape of one, and the CRC-32 of all, as the archive has it."""
+
+    first: int
+    shape: tuple[int, int, int]
+    crc: int
+
+
 def check_cells(name: str) -> File:
     """The file from which single cells of a dataset can perhaps be had.
 
@@ -124,8 +135,10 @@ def fetch_cells(name: str, indices: ArrayLike, progress: bool = False) -> Cells:
         for url in file.urls:
             try:
                 ranges = Ranges(url, file.most or file.size or MOST)
-                first, shape = _locate(ranges, file.name, grid)
-                images = _read(ranges, first, shape, wanted, bar)
+                place = _locate(ranges, file.name, grid)
+                images = _read(ranges, place, wanted, bar)
+                if ranges.version is None:
+                    _check_unchanged(ranges, file.name, grid, place, wanted, images)
             except (DownloadError, BadFile) as error:
                 failures.append(str(error))
                 continue
@@ -134,8 +147,8 @@ def fetch_cells(name: str, indices: ArrayLike, progress: bool = False) -> Cells:
     raise DownloadError(f"no cells of {file.name} were had: {'; '.join(failures)}")
 
 
-def _locate(ranges: Ranges, name: str, grid: FactorGrid) -> tuple[int, tuple[int, int, int]]:
-    """Where in the file the first image begins, and the shape of one."""
+def _locate(ranges: Ranges, name: str, grid: FactorGrid) -> _Place:
+    """Where in the file the images are."""
     path, raw = Path(name), RangeFile(ranges, STRUCTURE)
     try:
         with reading(path), io.BufferedReader(raw, BUFFER) as file:
@@ -153,7 +166,7 @@ def _locate(ranges: Ranges, name: str, grid: FactorGrid) -> tuple[int, tuple[int
     end = start + entry.file_size
     if entry.file_size != entry.compress_size or first + rows.bytes != end or end > ranges.total:
         raise BadFile(f"{ranges.url} is truncated or damaged: {MEMBER} in it is not as long as its header says")
-    return first, shape[1:]
+    return _Place(first, shape[1:], entry.CRC)
 
 
 def _entry(ranges: Ranges, file: IO[bytes]) -> zipfile.ZipInfo:
@@ -171,22 +184,40 @@ def _entry(ranges: Ranges, file: IO[bytes]) -> zipfile.ZipInfo:
     return entry
 
 
-def _read(ranges: Ranges, first: int, shape: tuple[int, int, int], wanted: NDArray[np.int64], bar: Bar) -> NDArray[np.uint8]:
+def _check_unchanged(
+    ranges: Ranges, name: str, grid: FactorGrid, place: _Place, wanted: NDArray[np.int64], images: NDArray[np.uint8]
+) -> None:
+    """Raise DownloadError if the file at a server that doesn't name its version is not the one from which the images came."""
+    run = next(_runs(wanted))
+    try:
+        same = _locate(ranges, name, grid) == place and _part(ranges, place, run) == images[: len(run)].tobytes()
+    except BadFile:
+        same = False
+    if not same:
+        raise ranges.changed()
+
+
+def _read(ranges: Ranges, place: _Place, wanted: NDArray[np.int64], bar: Bar) -> NDArray[np.uint8]:
     """The images (n, R, R, C), neighbours by one request."""
-    images = np.empty((len(wanted), *shape), np.uint8)
-    length = int(np.prod(shape))
+    images = np.empty((len(wanted), *place.shape), np.uint8)
     done = 0
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         runs = [*_runs(wanted)]
-        for run, found in zip(runs, pool.map(partial(_part, ranges, first, length), runs), strict=True):
-            images[done : done + len(run)] = np.frombuffer(found, np.uint8).reshape(len(run), *shape)
-            done += len(run)
-            bar.update(len(run))
+        try:
+            for run, found in zip(runs, pool.map(partial(_part, ranges, place), runs), strict=True):
+                images[done : done + len(run)] = np.frombuffer(found, np.uint8).reshape(len(run), *place.shape)
+                done += len(run)
+                bar.update(len(run))
+        except BaseException:  # Ctrl-C too: the pool's end waits for its threads
+            ranges.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return images
 
 
-def _part(ranges: Ranges, first: int, length: int, run: range) -> bytes:
-    return ranges.read(first + run.start * length, first + run.stop * length)
+def _part(ranges: Ranges, place: _Place, run: range) -> bytes:
+    length = math.prod(place.shape)
+    return ranges.read(place.first + run.start * length, place.first + run.stop * length)
 
 
 def _runs(indices: NDArray[np.int64]) -> Iterator[range]:

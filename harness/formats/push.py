@@ -1,5 +1,7 @@
 """An export, or a store, as a dataset repository on the Hugging Face Hub: what a Croissant document beside it lists, and nothing else.
 
+The document may be a stranger's. So only names are taken from it that an export writes, no links, and bytes that have the listed hash.
+
 `huggingface_hub` does the talking, and finds the token: of the variable HF_TOKEN, or of its own login. Files that the Hub has are not sent
 again, so that a push that was interrupted is continued by the same call.
 """
@@ -7,6 +9,7 @@ again, so that a push that was interrupted is continued by the same call.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,15 +19,28 @@ from typing import Any
 
 from harness.data.store import Store
 from harness.data.verify import verify
-from harness.formats.beside import METADATA, SIDES
+from harness.formats.beside import METADATA, SIDES, TABLE
+from harness.io.atomic import sha256
 from harness.io.web import in_one_line
-from splits.errors import DependencyError, InputError, MissingError, OodDataError
+from splits import KINDS
+from splits.errors import DependencyError, InputError, MissingError, OodDataError, shown
+from splits.vocabulary import PUBLISHED_NAMES
+
+logger = logging.getLogger(__name__)
 
 MOST_FILES = 10_000  # in a folder of a repository, as the Hub allows
 CROISSANT = ".croissant.json"
 CARD = "README.md"
 _PART = r"(?!\.|-)(?!.*(?:--|\.\.))[A-Za-z0-9._-]{1,96}(?<![.-])"
 _REPOSITORY = re.compile(f"{_PART}/{_PART}")
+# The sets of files that exports list, and the names that they give them: what else fits the pattern is the user's.
+_SETS = {
+    **{f"{kind}/*.tar": rf"{kind}/(train|test)-\d{{5}}\.tar" for kind in KINDS},
+    **{f"{kind}/*.parquet": rf"{kind}/(train|test)-\d{{5}}-of-\d{{5}}\.parquet" for kind in KINDS},
+    **{f"{side}/*.png": rf"{side}/\d+\.png" for side in SIDES},
+}
+_SHARD = re.compile(r"([^/]+\.zarr/images)/c[.\d]+")  # of a store
+_OFFICIAL = r"dsprites_ndarray_\w+\.(npz|hdf5)|3dshapes\.h5|mpi3d_\w+\.npz"
 _WHAT_TO_DO = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 
 
@@ -62,7 +78,7 @@ def plan_push(source: str | Path, repository: str) -> Push:
     Raises:
         ValueError: for what is no name of a repository; for a folder with exports of several datasets, or too many files.
         FileNotFoundError: for what is no finished export or store, or lacks a file.
-        PushError: for a store that is damaged.
+        PushError: for a store or an export that is damaged, or has a link in the place of a file.
     """
     if not _REPOSITORY.fullmatch(repository):
         raise InputError(f"{repository!r} is no name of a repository: USER/NAME is expected, of letters, digits, '-', '_' and '.'")
@@ -82,6 +98,9 @@ def plan_push(source: str | Path, repository: str) -> Push:
 
 def push(planned: Push, private: bool = False) -> str:
     """Upload to the Hub, in one commit; the repository is made if it isn't there.
+
+    The commit also removes what an earlier push of the same sets of files (a kind's tars, say) left and this one has not: readers take
+    every file of a set, so that of another number of shards, or another split, train and test images would be mixed.
 
     Args:
         planned: what `plan_push` found.
@@ -109,7 +128,11 @@ def push(planned: Push, private: bool = False) -> str:
             raise InputError(
                 f"{planned.repository} is there and public: nothing was uploaded; make it private on its page, or leave out `private`"
             )
+        old = _left_over(planned, api)
+        if old:
+            logger.info("%s: %d files of an earlier push are removed, first %s", planned.repository, len(old), in_one_line(old[0]))
         operations = [hub.CommitOperationAdd(path, str(file)) for path, file in planned.files.items()]
+        operations += [hub.CommitOperationDelete(path, is_folder=False) for path in old]
         message = f"{planned.name}, by ood-data"
         return str(api.create_commit(planned.repository, operations, commit_message=message, repo_type="dataset").commit_url)
     except OodDataError:
@@ -118,15 +141,31 @@ def push(planned: Push, private: bool = False) -> str:
         raise _told(error, planned.repository, api.endpoint) from error
 
 
+def _left_over(planned: Push, api: Any) -> list[str]:
+    """What is in the repository of the sets of files that are pushed, and is not among them."""
+    sets = {_set_of(path) for path in planned.files} - {None}
+    if not sets:
+        return []
+    there = api.list_repo_files(planned.repository, repo_type="dataset")
+    return sorted(path for path in there if path not in planned.files and _set_of(path) in sets)
+
+
+def _set_of(path: str) -> str | None:
+    """The set to which a file of an export or a store belongs; None if it is one of its own."""
+    shard = _SHARD.fullmatch(path)
+    return shard[1] if shard else next((pattern for pattern, names in _SETS.items() if re.fullmatch(names, path)), None)
+
+
 def _of_store(source: Path) -> tuple[str, dict[str, Path]]:
     """The name and the files of a store that is whole."""
     store = Store(source.parent, source.stem)
     if problems := verify(source.parent, source.stem):
         raise PushError(f"{source} is not whole ({problems[0]}): `ood-data data verify {source.stem}` says more")
     paths = store.paths
-    beside = [path for path in (paths.manifest, paths.preview, paths.croissant) if path.is_file()]
-    files = {path.relative_to(paths.root).as_posix(): path for path in (*beside, *_inside(paths.group, ["**/*"]))}
-    return store.name, files | {CARD: paths.card}
+    inside = [_own(paths.group, path) for path in paths.group.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    beside = [_own(paths.root, path) for path in (paths.manifest, paths.preview, paths.croissant) if path.is_file()]
+    files = {path.relative_to(paths.root).as_posix(): path for path in (*beside, *inside)}
+    return store.name, files | {CARD: _own(paths.root, paths.card)}
 
 
 def _of_export(folder: Path) -> tuple[str, dict[str, Path]]:
@@ -143,39 +182,58 @@ def _of_export(folder: Path) -> tuple[str, dict[str, Path]]:
         )
     if (store := folder / f"{names[0]}.zarr").is_dir():
         return _of_store(store)
-    files = {}
-    for path in _listed(documents[0]):
-        if not path.is_file():
-            raise MissingError(f"{path} is listed in {documents[0].name}, and not there: repeat the export")
-        files[path.relative_to(folder).as_posix()] = path
+    files = {path.relative_to(folder).as_posix(): path for path in _listed(documents[0], names[0])}
     card = folder / f"{names[0]}.md"
-    for path in (documents[0], folder / f"{names[0]}.toml", card, folder / CARD, *(folder / side / METADATA for side in SIDES)):
-        if path.is_file():
-            files[path.relative_to(folder).as_posix()] = path
+    beside = [documents[0], folder / f"{names[0]}.toml", card]
+    if any(path.endswith(".parquet") for path in files):  # else a README.md is the user's
+        beside.append(folder / CARD)
+    if TABLE in files:
+        beside += [folder / side / METADATA for side in SIDES]
+    files |= {path.relative_to(folder).as_posix(): _own(folder, path) for path in beside if path.is_file()}
     if CARD not in files and card.name in files:
         files[CARD] = files.pop(card.name)
     return names[0], files
 
 
-def _listed(document: Path) -> Iterator[Path]:
-    """The files that a document lists."""
+def _listed(document: Path, dataset: str) -> Iterator[Path]:
+    """The files that a document lists, and an export of the dataset has written."""
+    published = rf"{re.escape(PUBLISHED_NAMES.get(dataset, dataset))}_({'|'.join(KINDS)})_(train|test)_(images|labels)\.npz"
     try:
-        nodes = json.loads(document.read_bytes())["distribution"]
-        for node in nodes:
+        for node in json.loads(document.read_bytes())["distribution"]:
             if "includes" in node:
-                yield from _inside(document.parent, node["includes"])
-            else:
-                yield document.parent / node["contentUrl"]
-    except (ValueError, KeyError, TypeError, NotImplementedError) as error:
-        raise MissingError(f"{document} is damaged ({error}): repeat the export") from None
+                yield from _included(document, node["includes"])
+                continue
+            name = node["contentUrl"]
+            if not re.fullmatch(f"{published}|{_OFFICIAL}|{re.escape(TABLE)}", name):
+                raise PushError(f"{document} lists {shown(name)}, a name that no export of {dataset} writes: repeat the export")
+            path = _own(document.parent, document.parent / name)
+            if not path.is_file():
+                raise MissingError(f"{path} is listed in {document.name}, and not there: repeat the export")
+            if sha256(path) != node["sha256"]:
+                raise PushError(f"{path} is not the file that {document.name} lists, its sha256 differs: repeat the export")
+            yield path
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MissingError(f"{document} is damaged ({in_one_line(error)}): repeat the export") from None
 
 
-def _inside(folder: Path, patterns: list[str]) -> Iterator[Path]:
-    """The files in a folder that fit; no link that leads out of it, and nothing hidden."""
+def _included(document: Path, patterns: Any) -> Iterator[Path]:
+    """The files of the sets of these patterns."""
+    if not isinstance(patterns, list):
+        raise TypeError(f"includes is {shown(patterns)}, and a list is expected")
     for pattern in patterns:
-        for path in folder.glob(pattern):
-            if path.is_file() and not path.name.startswith(".") and path.resolve().is_relative_to(folder.resolve()):
-                yield path
+        if pattern not in _SETS:
+            raise PushError(f"{document} lists {shown(pattern)}, files that no export writes: repeat the export")
+        for path in document.parent.glob(pattern):
+            if re.fullmatch(_SETS[pattern], path.relative_to(document.parent).as_posix()):
+                yield _own(document.parent, path)
+
+
+def _own(folder: Path, path: Path) -> Path:
+    """A file in a folder; PushError if a link leads there, whose target may be anything."""
+    inside = path.relative_to(folder)
+    if link := next((each for each in (inside, *inside.parents[:-1]) if (folder / each).is_symlink()), None):
+        raise PushError(f"{folder / link} is a link, which is not followed: put the file or the folder in its place")
+    return path
 
 
 def _told(error: BaseException, repository: str, endpoint: str) -> PushError:

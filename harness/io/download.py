@@ -7,30 +7,19 @@ server that has another file by now (another ETag, date or length) is asked for 
 from __future__ import annotations
 
 import hashlib
-import http.client
-import logging
-import socket
-import time
 import urllib.error
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from harness.io.part import LOOKED_AT, Part, remote_of
-from harness.io.web import BLOCK, Answer, DownloadError, Passing, answered, in_one_line, seconds_to_wait
-
-logger = logging.getLogger(__name__)
+from harness.io.retries import FAILURES, Waits, reason_of
+from harness.io.web import BLOCK, Answer, DownloadError, Passing, answered, in_one_line
 
 MOST = 16 * 2**30  # bytes of a file of which nothing else is known: the largest that we fetch, MPI3D, has 12.7e9
 TIMEOUT = 60.0  # seconds without a byte, or with next to none:
 SLOWEST = 4096  # bytes a second
 RETRIES = 8  # in a row without as many new bytes
-WAIT = 1.0  # seconds before the first retry, doubled each time
-LONGEST_WAIT = 60.0
-LONGEST_ASKED = 300.0  # seconds that a server may ask to wait
-WORTH_SAYING = 5.0
-BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
 class Unproven(DownloadError):
@@ -123,48 +112,30 @@ class _Expected:
 
 def _download(url: str, part: Part, expected: _Expected, progress: Progress) -> None:
     """Fill `part` from one address, with retries while the server is busy or drops the connection."""
-    idle, starts, passing, wait = 0, 0, 0, WAIT
+    idle, starts, passing, waits = 0, 0, 0, Waits(url)
     while True:
-        before, pause, well = part.length, None, True
+        before, asked, well = part.length, None, True
         try:
             complete, start = _receive(url, part, expected, progress)
             if complete:
                 return
             reason = "the connection was dropped"
             starts += start == 0
-        except _Busy as error:
-            reason, pause = str(error), error.seconds
-            if pause is not None and pause > LONGEST_ASKED:
-                raise DownloadError(f"{url}: {reason} and asks to come back in {pause:,.0f} seconds: run it again then") from None
         except Passing as error:
             passing, well, reason = passing + 1, False, str(error).removeprefix(f"{url}: ")
             if passing >= error.attempts:
                 raise
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            cause = getattr(error, "reason", None) or error
-            reason = in_one_line(cause) or type(error).__name__
-            if before == 0 and isinstance(cause, ConnectionRefusedError | socket.gaierror):  # this won't change within seconds
-                raise DownloadError(f"{url} cannot be reached ({reason}): is there a network?") from None
+        except FAILURES as error:
+            reason, asked = reason_of(url, error, before > 0)
         if well and part.length - before >= SLOWEST:
-            idle, passing, wait = 0, 0, WAIT
+            idle, passing = 0, 0
+            waits.begin_anew()
         else:
             idle += 1
         if idle >= RETRIES or starts >= RETRIES:
             times = f"{idle} times in a row" if idle >= RETRIES else f"and {starts} times it had to start anew"
             raise DownloadError(f"{url}: {reason}, {times}")
-        pause = min(wait, LONGEST_WAIT) if pause is None else pause
-        level = logging.INFO if pause >= WORTH_SAYING else logging.DEBUG
-        logger.log(level, "%s: %s; trying again in %.0f seconds", urlsplit(url).hostname, reason, pause)
-        time.sleep(pause)
-        wait *= 2
-
-
-class _Busy(Exception):
-    """The server asks to come again, perhaps after some seconds."""
-
-    def __init__(self, code: int, seconds: float | None) -> None:
-        self.seconds = seconds
-        super().__init__(f"the server answers {code}")
+        waits.wait(reason, asked)
 
 
 def _receive(url: str, part: Part, expected: _Expected, progress: Progress) -> tuple[bool, int]:
@@ -180,13 +151,11 @@ def _receive(url: str, part: Part, expected: _Expected, progress: Progress) -> t
         with answered(url, headers, TIMEOUT, SLOWEST) as answer:
             return _take(answer, url, part, expected, progress)
     except urllib.error.HTTPError as error:
-        with error:
-            if error.code in BUSY:
-                raise _Busy(error.code, seconds_to_wait(error.headers.get("Retry-After"))) from None
-            if error.code == 416:  # nothing after what we had: it is another file by now
-                part.forget()
-                return False, 0
-            raise DownloadError(f"{url}: the server answers {error.code} {in_one_line(error.reason)}") from None
+        if error.code != 416:
+            raise
+        with error:  # nothing after what we had: it is another file by now
+            part.forget()
+            return False, 0
 
 
 def _take(answer: Answer, url: str, part: Part, expected: _Expected, progress: Progress) -> tuple[bool, int]:

@@ -1,22 +1,17 @@
-"""Parts of a file on a server, by HTTP range requests, all of the same version of it."""
+"""Parts of a file on a server, by HTTP range requests, all of the same version of it, as far as the server tells versions apart."""
 
 from __future__ import annotations
 
 import http.client
 import io
-import logging
-import socket
 import threading
-import time
 import urllib.error
 from typing import Any
-from urllib.parse import urlsplit
 
 from harness.io import download
 from harness.io.part import Remote, remote_of
-from harness.io.web import Answer, DownloadError, Passing, answered, in_one_line, seconds_to_wait
-
-logger = logging.getLogger(__name__)
+from harness.io.retries import Waits, reason_of
+from harness.io.web import Answer, DownloadError, Passing, answered
 
 ATTEMPTS = 5  # at a part, each a connection of its own
 
@@ -39,6 +34,7 @@ class Ranges:
         self.url = url
         self._remote: Remote | None = None
         self._lock = threading.Lock()
+        self._over = threading.Event()
         self.received = 0
         self.read(0, 1)
         if self.total > most:
@@ -51,7 +47,7 @@ class Ranges:
 
     @property
     def version(self) -> str | None:
-        """What the server calls this version of the file: an ETag or a date."""
+        """What the server calls this version of the file, an ETag or a date; if it is None, only a change of its length is noticed."""
         return self._remote.validator if self._remote else None
 
     def read(self, start: int, stop: int) -> bytes:
@@ -60,31 +56,29 @@ class Ranges:
         Raises:
             DownloadError: if they can't be had, or the file is another one than when the first part came.
         """
-        wait = download.WAIT
+        waits = Waits(self.url, self._over)
         for attempt in range(1, ATTEMPTS + 1):
-            pause: float | None = None
+            self._check_stopped()
+            asked: float | None = None
             try:
                 return self._ask(start, stop)
-            except urllib.error.HTTPError as error:
-                with error:
-                    if error.code not in download.BUSY:
-                        raise DownloadError(f"{self.url}: the server answers {error.code} {in_one_line(error.reason)}") from None
-                    reason, pause = f"the server answers {error.code}", seconds_to_wait(error.headers.get("Retry-After"))
             except Passing as error:
                 reason = str(error).removeprefix(f"{self.url}: ")
             except DownloadError:
                 raise
             except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-                cause = getattr(error, "reason", None) or error
-                reason = in_one_line(cause) or type(error).__name__
-                if isinstance(cause, ConnectionRefusedError | socket.gaierror):
-                    raise DownloadError(f"{self.url} cannot be reached ({reason}): is there a network?") from None
+                reason, asked = reason_of(self.url, error, self._remote is not None)
             if attempt < ATTEMPTS:
-                pause = min(wait if pause is None else pause, download.LONGEST_WAIT)
-                logger.debug("%s: %s; trying again in %.0f seconds", urlsplit(self.url).hostname, reason, pause)
-                time.sleep(pause)
-                wait *= 2
+                waits.wait(reason, asked)
         raise DownloadError(f"{self.url}: {reason}, {ATTEMPTS} times in a row")
+
+    def stop(self) -> None:
+        """Let all that is being read, in whatever thread, fail soon."""
+        self._over.set()
+
+    def _check_stopped(self) -> None:
+        if self._over.is_set():
+            raise DownloadError(f"{self.url}: it was stopped")
 
     def _ask(self, start: int, stop: int) -> bytes:
         headers = {"User-Agent": "ood-data", "Accept-Encoding": "identity", "Range": f"bytes={start}-{stop - 1}"}
@@ -95,6 +89,7 @@ class Ranges:
             found = b""
             while len(found) < stop - start and (block := answer.read()):
                 found += block
+                self._check_stopped()
         with self._lock:
             self.received += len(found)
         if len(found) < stop - start:
@@ -112,16 +107,17 @@ class Ranges:
         if answer.status != 206:
             if self._remote is None:
                 raise DownloadError(f"{self.url}: the server gives the file only whole: it answers no range requests")
-            raise self._changed()
+            raise self.changed()
         remote = remote_of(self.url, answer, start)
         if remote.total is None:
             raise DownloadError(f"{self.url}: the server answers with another part of the file than was asked for")
         if self._remote is None:
             self._remote = remote
         elif remote != self._remote:
-            raise self._changed()
+            raise self.changed()
 
-    def _changed(self) -> DownloadError:
+    def changed(self) -> DownloadError:
+        """The error that says that it is another file by now."""
         return DownloadError(f"{self.url}: the file at the server changed meanwhile: run it again")
 
 

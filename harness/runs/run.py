@@ -147,10 +147,10 @@ class Run:
             state = trainer.run()
             networks.save(trainer.network, self.folder, owner)
             scores = self._scores(trainer, state, meter, owner)
-            if self.watchers:
+            scores.write(self.folder / SCORES, owner.write)
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
+            if self.watchers:  # after that, as one that hangs should not cost the run its scores
                 watched.scores(scores)
-        scores.write(self.folder / SCORES, owner.write)
-        (self.folder / CHECKPOINT).unlink(missing_ok=True)
 
     def _shorter(self, setup: RunSetup) -> Path | None:
         """The folder of the longest training that this one continues: of the same seed and lineage, and no more steps."""

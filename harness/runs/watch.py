@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -88,40 +89,53 @@ class Watched:
         self._names, self._setup, self._folder, self._lines = names, setup, folder, lines
         self._stack = contextlib.ExitStack()
         self._open: dict[str, Tell] | None = None
+        self._last: int | None = None  # step that was told
 
     def line(self, line: Mapping[str, Any]) -> None:
         """Tell a line that the log has since just now."""
-        if self._open is None:
-            self._begin()  # which tells all that the log has
-        else:
-            self._tell(*self._of_line(line))
+        with self._left_if_it_fails(*self._names):
+            if self._open is None:
+                self._begin()  # which tells all that the log has
+            else:
+                self._tell(*self._of_line(line))
 
     def scores(self, scores: RunScores) -> None:
         """Tell the scores, at the last step: `test/r2/<factor>` and so on."""
-        if self._open is None:
-            self._begin()
-        config = self._setup.config
-        last = max((step for _, step in self._logged()), default=config.train.steps)
-        values = {}
-        for side, errors in (("test", scores), ("train", scores.train)):
-            for measure in ("r2", "r2_sklearn", "mse"):
-                found = getattr(errors, measure)
-                for factor, value in {**found.factors, "mean": found.mean}.items():
-                    values[f"{side}/{measure}/{factor}"] = value
-        self._tell({name: value for name, value in values.items() if value is not None}, last)
+        with self._left_if_it_fails(*self._names):
+            if self._open is None:
+                self._begin()
+            values = {}
+            for side, errors in (("test", scores), ("train", scores.train)):
+                for measure in ("r2", "r2_sklearn", "mse"):
+                    found = getattr(errors, measure)
+                    for factor, value in {**found.factors, "mean": found.mean}.items():
+                        values[f"{side}/{measure}/{factor}"] = value
+            last = self._setup.config.train.steps if self._last is None else self._last
+            self._tell({name: value for name, value in values.items() if value is not None}, last)
 
     def _begin(self) -> None:
         self._open = {}
         for name in self._names:
             with self._left_if_it_fails(name):
-                self._open[name] = self._stack.enter_context(watcher_of(name)(self._setup, self._folder))
+                watcher = watcher_of(name)(self._setup, self._folder)
+                self._open[name] = watcher.__enter__()
+                self._stack.push(partial(self._close, name, watcher))
         for values, step in self._logged():
             self._tell(values, step)
 
+    def _close(self, name: str, watcher: AbstractContextManager[Tell], *failure: Any) -> None:
+        with self._left_if_it_fails(name):
+            watcher.__exit__(*failure)  # what it answers is left: a failure is not a watcher's to hold
+
     def _logged(self) -> Iterator[tuple[dict[str, float], int]]:
         if self._lines.exists():
-            for line in self._lines.read_text(encoding="utf-8").splitlines():
-                yield self._of_line(json.loads(line))
+            for number, text in enumerate(self._lines.read_bytes().splitlines(), start=1):
+                try:
+                    told = self._of_line(json.loads(text))
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # cut by a crash, say
+                    logger.warning("%s: line %d can't be read, and is not told to a log", self._lines, number)
+                else:
+                    yield told
 
     def _of_line(self, line: Mapping[str, Any]) -> tuple[dict[str, float], int]:
         """The numbers of a line, `train/loss` and so on, and its step, counted over all phases."""
@@ -130,22 +144,22 @@ class Watched:
         return {f"{phase}/{name}": value for name, value in line.items() if name not in ("phase", "step")}, before + line["step"]
 
     def _tell(self, values: Mapping[str, float], step: int) -> None:
+        self._last = step if self._last is None else max(step, self._last)
         for name, tell in [*(self._open or {}).items()]:
             with self._left_if_it_fails(name):
                 tell(values, step)
 
     @contextlib.contextmanager
-    def _left_if_it_fails(self, name: str) -> Iterator[None]:
+    def _left_if_it_fails(self, *names: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # a full disk, a server that is gone: the run is worth more than its log
-            logger.warning("%s: the log %s is left: %s: %s", self._folder, name, type(error).__name__, error)
-            if self._open is not None:
-                self._open.pop(name, None)
+            logger.warning("%s: the log %s is left: %s: %s", self._folder, ", ".join(names), type(error).__name__, error)
+            for name in names:
+                (self._open or {}).pop(name, None)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with self._left_if_it_fails(", ".join(self._names)):
-            self._stack.close()
+    def __exit__(self, *failure: Any) -> None:
+        self._stack.__exit__(*failure)

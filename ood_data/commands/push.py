@@ -21,7 +21,8 @@ def push(source: Path, repository: str, private: bool, dry_run: bool, as_json: b
     """Upload an export, or a store, to the Hugging Face Hub as a dataset.
 
     SOURCE is a folder that `data export` wrote, of which only the export's own files are uploaded, or a store. The token is that of
-    `hf auth login`, or of the variable HF_TOKEN. Files that the Hub has already are not uploaded again.
+    `hf auth login`, or of the variable HF_TOKEN. Files that the Hub has already are not uploaded again; shards and pictures that an earlier
+    push of the same kind left there, and this one has not, are removed.
 
     \b
     Examples:

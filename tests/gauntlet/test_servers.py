@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from attack import chance, many
 
-from harness.io import download
+from harness.io import download, retries
 from harness.io.download import fetch
 from helpers.server import CONTENT, Server
 from splits.errors import DamagedError, OodDataError
@@ -95,7 +95,7 @@ def server() -> Iterator[Server]:
 
 
 def test_any_answers_in_any_order(server: Server, chance: random.Random, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "WAIT", 0.001)
+    monkeypatch.setattr(retries, "WAIT", 0.001)
     monkeypatch.setattr(download, "TIMEOUT", 5.0)
 
     def check(path: Path) -> None:

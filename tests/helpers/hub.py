@@ -117,8 +117,12 @@ class Hub:
             objects.append({"oid": each["oid"], "size": each["size"], **({} if each["oid"] in self.objects else upload)})
         return {"transfer": "basic", "objects": objects}
 
+    def tree(self, body: Any, name: str) -> Any:
+        files = self.repositories[name]["files"]
+        return [{"type": "file", "path": path, "size": len(data), "oid": COMMIT} for path, data in files.items()]
+
     def commit(self, lines: Any, name: str) -> Any:
-        files = {}
+        files, there = {}, self.repositories[name]["files"]
         for line in lines:
             value = line["value"]
             if line["key"] == "file":
@@ -127,7 +131,13 @@ class Hub:
                 if value["oid"] not in self.objects:
                     return 400, {"error": f"LFS object {value['oid']} does not exist"}
                 files[value["path"]] = self.objects[value["oid"]]
-        self.repositories[name]["files"] |= files
+            elif line["key"] == "deletedFile":
+                if value["path"] not in there:
+                    return 400, {"error": f"{value['path']} does not exist"}
+                del there[value["path"]]
+            elif line["key"] != "header":
+                return 400, {"error": f"unknown operation {line['key']}"}
+        there |= files
         self.commits += 1
         return {"commitUrl": f"{self.url}/datasets/{name}/commit/{COMMIT}", "commitOid": COMMIT, "success": True}
 
@@ -140,6 +150,7 @@ ROUTES: dict[str, Any] = {
     "/api/repos/create": Hub.create,
     "/api/validate-yaml": lambda hub, body: {"errors": [], "warnings": []},
     "/api/datasets/([^/]+/[^/]+)(?:/revision/main)?": Hub.info,
+    "/api/datasets/([^/]+/[^/]+)/tree/main": Hub.tree,
     "/api/datasets/([^/]+/[^/]+)/preupload/main": Hub.preupload,
     r"/datasets/([^/]+/[^/]+)\.git/info/lfs/objects/batch": Hub.batch,
     "/api/datasets/([^/]+/[^/]+)/commit/main": Hub.commit,
