@@ -242,8 +242,8 @@ def _check_known(cluster: Cluster) -> None:
     """Raise MissingError for a Dask scheduler of which only a document speaks: it may be a stranger's, and its answers are pickles."""
     if cluster.dask is not None and not _note(cluster).exists():
         raise MissingError(
-            f"the Dask scheduler at {shown(cluster.dask.scheduler)} was not asked, because you have handed no tasks to it from here: "
-            "the same command with `--cluster` does"
+            f"the Dask scheduler at {shown(cluster.dask.scheduler)} was not asked, because you have handed no tasks to it from here "
+            "(`bench` or `generate` with `--cluster` asks it)"
         )
 
 
