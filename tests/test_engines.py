@@ -269,9 +269,10 @@ def test_two_nodes_that_mount_one_folder_have_one_owner(blocks_root: Path, seria
 
 
 @pytest.fixture
-def dask_file(tmp_path: Path) -> Iterator[Path]:
+def dask_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A cluster file for a scheduler with two workers, of one thread each."""
     pytest.importorskip("distributed")
+    monkeypatch.setenv("OOD_DATA_HOME", str(tmp_path / "home"))
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     file = tmp_path / "scheduler.json"
     scheduler = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from celebglow.pipeline import CelebGlowPipeline
 from celebglow.population import Population
 from harness.bench import queue
 from harness.bench.cluster import Cluster
-from harness.bench.engine import Call, Engine, State, Task
-from harness.bench.parts import PartQueue, make_parts, status, submit_parts
+from harness.bench.engine import Engine, State, Submitted, Task
+from harness.bench.parts import PartQueue, Parts, make_parts, status, submit_parts
+from harness.bench.queue import SubmittedTask
 from harness.data.description import Description
+from harness.data.manifest import Paths
 from harness.data.writer import Writer
 from harness.io.locks import acquire
 from helpers.commands import assert_one_clear_line, invoke
@@ -53,6 +55,17 @@ class Held(Engine):
         task.future.set_result(None)
 
 
+class Hiccup(Held):
+    """A scheduler that does not answer as long as it is `silent`."""
+
+    silent = False
+
+    def states(self) -> dict[str, State]:
+        if Hiccup.silent:
+            raise MissingError("squeue: Socket timed out")
+        return super().states()
+
+
 class AtOnce(Held):
     """A scheduler whose tasks are over when they are handed over; the first of all does nothing, as one whose node died."""
 
@@ -74,9 +87,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Held]], None]:
     """Put a scheduler in the place of all."""
 
     def used(kind: type[Held]) -> None:
-        def engine_of(
-            cluster: Cluster, folder: Path, submitted: Callable[[Mapping[str, Call]], None] = lambda tasks: None
-        ) -> Engine:
+        def engine_of(cluster: Cluster, folder: Path, submitted: Submitted = lambda tasks: None) -> Engine:
             return kind(cluster, folder, submitted)
 
         kind.waiting = {}
@@ -149,6 +160,89 @@ def test_a_part_that_fails_is_told_and_forgotten_when_tried_again(
     assert "No space left on device" in told.data["failed"]["1/3"]
     report = submit_parts(tmp_path, description, full, CLUSTER)
     assert report.data["counts"]["queued"] == 3
+
+
+def test_an_extension_is_done_when_it_is_made(
+    tmp_path: Path, pipeline: CelebGlowPipeline, description: Description, use: Callable[[type[Held]], None]
+) -> None:
+    make(tmp_path, pipeline)  # three people of six
+
+    def full(part: tuple[int, int]) -> None:
+        raise OSError(28, "No space left on device")
+
+    use(Held)
+    submit_parts(tmp_path, description, full, CLUSTER)
+    told = status(tmp_path, "celebglow")
+    assert told.ok
+    assert not told.data["complete"]
+    assert told.data["parts"] == {"1/3": "done", "2/3": "queued", "3/3": "queued"}
+    for key in list(Held.waiting):
+        Held.do(key)
+    told = status(tmp_path, "celebglow")
+    assert not told.ok
+    assert told.data["parts"] == {"1/3": "done", "2/3": "failed", "3/3": "failed"}
+    submit_parts(tmp_path, description, partial(made, root=tmp_path, pipeline=pipeline), CLUSTER)
+    for key in list(Held.waiting):
+        Held.do(key)
+    told = status(tmp_path, "celebglow")
+    assert told.ok
+    assert told.data["complete"]
+
+
+def test_what_a_scheduler_said_holds_while_it_does_not_answer(
+    tmp_path: Path, description: Description, use: Callable[[type[Held]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(Hiccup)
+    submit_parts(tmp_path, description, print, CLUSTER)
+    found = PartQueue(tmp_path, "celebglow")
+    monkeypatch.setattr(Hiccup, "silent", True)
+    found.look()
+    assert set(found.states(3, description).values()) == {"queued"}
+    assert found.silent == {"slurm": "squeue: Socket timed out"}
+    assert set(status(tmp_path, "celebglow").data["parts"].values()) == {"left"}  # who has heard nothing knows nothing
+    with pytest.raises(MissingError, match="timed out"):
+        submit_parts(tmp_path, description, print, CLUSTER)
+    monkeypatch.setattr(queue, "SILENT_SECONDS", 0)
+    found.look()
+    assert set(found.states(3, description).values()) == {"left"}
+    monkeypatch.setattr(Hiccup, "silent", False)
+    found.look()
+    assert set(found.states(3, description).values()) == {"queued"}
+    assert not found.silent
+
+
+def test_files_that_vanish_while_status_looks_stop_nothing(
+    tmp_path: Path, description: Description, use: Callable[[type[Held]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(Held)
+    submit_parts(tmp_path, description, print, CLUSTER)
+    found = PartQueue(tmp_path, "celebglow")
+    found.failure(1, 3).write_text("{")
+    told = status(tmp_path, "celebglow")
+    assert told.data["failed"] == {"1/3": "reason unknown"}
+    assert any(line.endswith("part 1/3: reason unknown") for line in told.lines)
+    joined = [found.paths.part((1, 3))]  # is not there any more
+    monkeypatch.setattr(Paths, "parts", lambda paths: joined)
+    assert found.count == 3
+    assert status(tmp_path, "celebglow").data["counts"]["queued"] == 2
+
+
+def test_the_work_of_a_task_is_written_down_or_refused(tmp_path: Path) -> None:
+    handed = dict[str, list[Any]]()
+    Held.waiting = {}
+    engine = Held(CLUSTER, tmp_path, handed.update)
+    engine.submit(print, (1, 2), 3)
+    assert handed == {"1_0": [1, 2]}
+    with pytest.raises(TypeError):
+        engine.submit(print)  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        engine.submit(print, runs=[1])  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("part", [0, 4])
+def test_parts_that_are_not_there_are_refused(part: int) -> None:
+    with pytest.raises(ValueError, match="a part that is not there"):
+        Parts(cluster=CLUSTER, count=3, tasks=(SubmittedTask(id="1", work=(part,)),))
 
 
 def test_who_should_have_joined_the_parts_was_killed(tmp_path: Path, pipeline: CelebGlowPipeline, description: Description) -> None:

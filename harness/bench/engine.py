@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +15,7 @@ from harness.bench.cluster import Cluster
 
 Call = Callable[[], object]
 State = Literal["queued", "running"]
+Submitted = Callable[[Mapping[str, list[Any]]], None]
 
 
 @dataclass
@@ -23,10 +24,12 @@ class Task:
 
     Attributes:
         call: it.
+        work: what it does, which is written down with its id.
         future: of it.
     """
 
     call: Call
+    work: list[Any]
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -36,14 +39,13 @@ class Engine(Executor, abc.ABC):
     Args:
         cluster: it.
         folder: for the files of its tasks, which all machines see.
-        submitted: told the ids of tasks and what they call, as soon as they are handed over.
+        submitted: told the work of tasks by their ids, as soon as they are handed over.
     """
 
     most_tasks: int | None = None  # at once
+    cluster_name: str = ""  # of SLURM's, whose ids mean something else on another one
 
-    def __init__(
-        self, cluster: Cluster, folder: Path, submitted: Callable[[Mapping[str, Call]], None] = lambda tasks: None
-    ) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, submitted: Submitted = lambda tasks: None) -> None:
         self.cluster, self.folder, self._submitted = cluster, folder.absolute(), submitted
         self._batch: list[Task] | None = None
 
@@ -62,13 +64,17 @@ class Engine(Executor, abc.ABC):
         finally:
             self._batch = None
         if tasks:
-            self._submitted(dict(zip(self.start(tasks), (task.call for task in tasks), strict=True)))
+            self._submitted(dict(zip(self.start(tasks), (task.work for task in tasks), strict=True)))
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(  # type: ignore[override]
+        self, fn: Callable[..., Any], work: Iterable[Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        """A task that calls `fn(work, …)`; the pieces of its work are written down with its id."""
         if self._batch is None:
             with self.batch():
-                return self.submit(fn, *args, **kwargs)
-        self._batch.append(Task(partial(fn, *args, **kwargs)))
+                return self.submit(fn, work, *args, **kwargs)
+        work = list(work)
+        self._batch.append(Task(partial(fn, work, *args, **kwargs), work))
         return self._batch[-1].future
 
     @abc.abstractmethod
@@ -77,7 +83,7 @@ class Engine(Executor, abc.ABC):
 
     @abc.abstractmethod
     def states(self) -> dict[str, State]:
-        """Every task of the scheduler's that is not over, by its id.
+        """Every task that is not over, by its id: of this folder's, as far as the scheduler can tell.
 
         Raises:
             OSError: if the scheduler does not answer.

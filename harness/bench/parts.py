@@ -11,6 +11,9 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from harness.bench.cluster import Cluster
 from harness.bench.engine import Engine
@@ -18,6 +21,7 @@ from harness.bench.execute import BUSY_SECONDS, LOOK_SECONDS, TRIES, waited_for,
 from harness.bench.outcome import LOG_LINES
 from harness.bench.queue import (
     FOLDER,
+    UNKNOWN,
     Queue,
     Submission,
     SubmittedTask,
@@ -35,16 +39,33 @@ from harness.io.locks import is_held
 from harness.io.progress import Bar, move, progress_bar
 from harness.runs.records import Failure
 from harness.scoring.records import Count
-from splits.errors import BusyError, MissingError
+from splits.errors import BusyError, InputError, MissingError
 from splits.formatting import Report
 
 Make = Callable[[tuple[int, int]], object]  # makes part (i, n) of a store, i from 1, and joins the parts if it is the last one
 
 
 class Parts(Submission):
-    """A submission of parts of a store, whose numbers, from 1, are the work of its tasks; `count` is how many there are in all."""
+    """A submission of parts of a store, whose numbers, from 1, are the work of its tasks.
+
+    Attributes:
+        count: how many there are in all.
+        documents: of zarr's, by path inside the group, that the store is to have; {} in submissions of before.
+    """
 
     count: Count
+    documents: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _numbers_are_there(self) -> Self:
+        if not all(1 <= part <= self.count for task in self.tasks for part in task.work):
+            raise ValueError("a task has a part that is not there")
+        return self
+
+    @property
+    def description(self) -> Description | None:
+        """What the store is to hold; None if nothing says so."""
+        return read_description({name: text.encode() for name, text in self.documents.items()})
 
 
 class PartQueue(Queue[Parts]):
@@ -56,13 +77,29 @@ class PartQueue(Queue[Parts]):
     """
 
     def __init__(self, root: Path, name: str) -> None:
-        super().__init__(root / FOLDER / name, Parts)
         self.paths = Paths(root, name)
+        super().__init__(root / FOLDER / name, Parts)
+
+    def open(self) -> list[Parts]:
+        description = self.description
+        return [] if description is not None and self._is_whole(description) else self.submissions
+
+    def _is_whole(self, description: Description) -> bool:
+        return self.paths.group.exists() and is_whole(self.paths, description, documents_of(self.paths, description))
+
+    @property
+    def description(self) -> Description | None:
+        """What the store will hold: what it is being made into, or what was asked for last, if that is more; None if nothing says so."""
+        there = being_made(self.paths) or read_description(self.paths.documents())
+        asked = self.submissions[-1].description if self.submissions else None
+        if asked is None or asked.name != self.paths.name or (there is not None and there.shape[0] >= asked.shape[0]):
+            return there
+        return asked
 
     @property
     def count(self) -> int | None:
         """The number of parts that the store is being made in: of those that were begun, or are queued; None if it is not."""
-        begun = [path for path in self.paths.parts() if path.stat().st_size or is_held(path)]
+        begun = [path for path in self.paths.parts() if self.paths.is_begun(path) or is_held(path)]
         if begun:
             return int(begun[0].stem.rpartition("-of-")[2])
         return next(
@@ -73,7 +110,7 @@ class PartQueue(Queue[Parts]):
         """How far each part is, of so many parts of the store that is described; None: nothing says yet what it will be."""
         whole, done = False, set[int]()
         if description is not None and self.paths.group.exists():
-            whole = is_whole(self.paths, description, documents_of(self.paths, description))
+            whole = self._is_whole(description)
             done = set(done_shards(self.paths, description, look(self.paths, description).entries))
         states = {part: self._state(part, count, description, done) for part in range(1, count + 1)}
         if whole:
@@ -95,6 +132,14 @@ class PartQueue(Queue[Parts]):
         submissions = (each for each in self.submissions if each.count == count)
         return any(part in task.work and self.has(each, task.id) for each in submissions for task in each.tasks)
 
+    def why(self, part: int, count: int) -> tuple[str, str]:
+        """Why a part failed, and where, as far as its file tells, which may be gone meanwhile, or damaged."""
+        try:
+            failure = Failure.read(self.failure(part, count))
+            return failure.error, f"{failure.error} (on {failure.machine})"
+        except (InputError, OSError):
+            return UNKNOWN, UNKNOWN
+
     def failure(self, part: int, count: int) -> Path:
         """The file that keeps why a part failed."""
         return _failure(self.folder, part, count)
@@ -103,9 +148,9 @@ class PartQueue(Queue[Parts]):
         """How far the parts are. Not ok if one has failed, or is neither done nor queued."""
         states = self.states(count, description)
         counts = counted(states.values())
-        failures = {part: Failure.read(self.failure(part, count)) for part, state in states.items() if state == "failed"}
+        failures = {part: self.why(part, count) for part, state in states.items() if state == "failed"}
         lines = [in_words(counts, f"parts of {self.paths.group}")]
-        lines += shortened(f"failed: part {part}/{count}: {each.error} (on {each.machine})" for part, each in failures.items())
+        lines += shortened(f"failed: part {part}/{count}: {where}" for part, (_, where) in failures.items())
         if counts["left"] or counts["failed"]:
             lines.append(f"what is left or failed is submitted again by the same command; the logs of tasks are in {self.folder}")
         lines += [f"{reason}: what is queued there is counted as left" for reason in self.silent.values()]
@@ -114,7 +159,7 @@ class PartQueue(Queue[Parts]):
             "complete": counts["done"] == count,
             "counts": counts,
             "parts": {f"{part}/{count}": state for part, state in states.items()},
-            "failed": {f"{part}/{count}": each.error for part, each in failures.items()},
+            "failed": {f"{part}/{count}": error for part, (error, _) in failures.items()},
         }
         return Report(tuple(lines), data, not counts["failed"] and not counts["left"])
 
@@ -126,8 +171,7 @@ def status(root: Path, name: str) -> Report:
         raise MissingError(
             f"no parts of {queue.paths.group} were submitted: `ood-data generate {name} … --cluster cluster.toml` does"
         )
-    description = being_made(queue.paths) or read_description(queue.paths.documents())
-    return queue.report(queue.count or queue.submissions[-1].count, description)
+    return queue.report(queue.count or queue.submissions[-1].count, queue.description)
 
 
 def make_parts(parts: Sequence[int], count: int, make: Make, folder: Path) -> None:
@@ -178,7 +222,8 @@ def submit_parts(
         todo = order.left()
         order.submit(todo)
         line = f"{len(todo)} of {count} parts were handed to {scheduler(cluster)}"
-        report = PartQueue(root, description.name).report(count, description).with_line(line)
+        queue.read()
+        report = queue.report(count, description).with_line(line)
         return report.with_line(f"ood-data generate status --out {root} says how far they are")
     with progress_bar(description.name, "img", description.shape[0], shown=progress) as bar:
         for _ in range(TRIES):  # a second time, if who should have joined the parts was killed
@@ -187,7 +232,8 @@ def submit_parts(
             for part, task in waited_for(todo, order.submit, order.is_over, lambda _: order.look(bar)):
                 order.settle(part, task)
             order.wait_for_others(bar)
-    return PartQueue(root, description.name).report(count, description)
+    queue.read()
+    return queue.report(count, description)
 
 
 class _Order:
@@ -199,7 +245,8 @@ class _Order:
 
     def _document(self, tasks: Mapping[str, list[int]], reached: Cluster) -> Parts:
         submitted = tuple(SubmittedTask(id=key, work=tuple(parts)) for key, parts in tasks.items())
-        return Parts(cluster=reached, tasks=submitted, count=self.count)
+        documents = {name: text.decode() for name, text in self.description.metadata().items()}
+        return Parts(cluster=reached, tasks=submitted, count=self.count, documents=documents)
 
     def states(self) -> dict[int, WorkState]:
         return self.queue.states(self.count, self.description)
@@ -232,10 +279,10 @@ class _Order:
 
     def wait_for_others(self, bar: Bar) -> None:
         """Wait for parts that were queued or running before."""
-        queue = PartQueue(self.queue.paths.root, self.description.name)
-        while set(queue.states(self.count, self.description).values()) & {"queued", "running"}:
+        self.queue.read()
+        while set(self.queue.states(self.count, self.description).values()) & {"queued", "running"}:
             time.sleep(LOOK_SECONDS)
-            queue.look()
+            self.queue.look()
             self.look(bar)
 
 

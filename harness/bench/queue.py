@@ -5,27 +5,39 @@ How far the work is, only the results tell: a task that is not in the queue any 
 
 from __future__ import annotations
 
+import abc
+import hashlib
 import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+
+from pydantic import AfterValidator
 
 from harness.bench.cluster import Cluster
-from harness.bench.engine import Call, Engine, State
+from harness.bench.engine import Engine, State, Submitted
+from harness.io.atomic import home, write_atomically
 from harness.io.records import Document, Record, Upgrade
 from harness.scoring.records import Count
-from splits.errors import DependencyError, InputError, MissingError
+from splits.errors import DependencyError, InputError, MissingError, shown
 from splits.formatting import Report
 
 logger = logging.getLogger(__name__)
 
 FOLDER = ".cluster"  # beside the results: what was submitted, and the scheduler's files
+SILENT_SECONDS = 600.0  # for which a scheduler's last answer holds
+UNKNOWN = "reason unknown"  # of a failure whose file is gone, or damaged
 MOST_SHOWN = 20  # lines of tasks, or of failures
 WorkState = Literal["done", "running", "queued", "failed", "left"]  # left: neither done nor queued
 STATES: tuple[WorkState, ...] = ("done", "running", "queued", "failed", "left")
+
+
+def _running(cluster: Cluster) -> Cluster:
+    if not outlives(cluster):
+        raise ValueError("a scheduler is expected, not a class that starts one, because reading runs no code")
+    return cluster
 
 
 class SubmittedTask(Record):
@@ -39,7 +51,8 @@ class Submission(Document):
     """A document .cluster/….json: tasks that were handed to a scheduler, together.
 
     Attributes:
-        cluster: which.
+        cluster: which; a scheduler, and no class that starts one: reading runs no code.
+        cluster_name: of SLURM's; "" if it has none, and in documents of before.
         tasks: what was handed over.
     """
 
@@ -48,14 +61,15 @@ class Submission(Document):
     ADVICE: ClassVar[str] = "delete it"
 
     format: int = FORMAT
-    cluster: Cluster
+    cluster: Annotated[Cluster, AfterValidator(_running)]
+    cluster_name: str = ""
     tasks: tuple[SubmittedTask, ...]
 
 
 _Submission = TypeVar("_Submission", bound=Submission)
 
 
-class Queue(Generic[_Submission]):
+class Queue(abc.ABC, Generic[_Submission]):
     """The submissions in a folder, and the schedulers that they were handed to.
 
     Args:
@@ -68,55 +82,86 @@ class Queue(Generic[_Submission]):
     """
 
     def __init__(self, folder: Path, kind: type[_Submission]) -> None:
-        self.folder = folder
-        self.submissions = list(_read(folder, kind))
+        self.folder, self._kind = folder, kind
         self.silent: dict[str, str] = {}
         self._engines: dict[str, Engine] = {}
-        for submission in self.submissions:
-            self._open(submission.cluster)
+        self._states: dict[str, dict[str, State]] = {}
+        self._answered: dict[str, float] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Read what was submitted, and ask the schedulers of what is not done."""
+        self.submissions = list(_read(self.folder, self._kind))
+        for submission in self.open():
+            self._open(submission)
         self.look()
 
-    def _open(self, cluster: Cluster) -> None:
-        """Reach a scheduler, once."""
+    @abc.abstractmethod
+    def open(self) -> list[_Submission]:
+        """The submissions whose work is not done. Called when they are read."""
+
+    def _open(self, submission: _Submission) -> None:
+        """Reach a scheduler, once; of what a document says, only where it is."""
+        cluster = submission.cluster.model_copy(update={"slurm": {}})
         name = scheduler(cluster)
         if name not in self._engines and name not in self.silent:
             try:
+                _check_known(cluster)
                 self._engines[name] = engine_of(cluster, self.folder)
-            except (OSError, DependencyError) as error:
+            except (OSError, DependencyError, InputError) as error:
                 self.silent[name] = str(error)
+        if name in self._engines and not self._is_of(submission):
+            there, here = submission.cluster_name, self._engines[name].cluster_name
+            self.silent[f"{name} {there}"] = f"tasks are on SLURM's cluster {shown(there)}, and this machine is of {shown(here)}"
+
+    def _is_of(self, submission: _Submission) -> bool:
+        """Whether the scheduler that is reached is the one that has a submission."""
+        engine = self._engines.get(scheduler(submission.cluster))
+        return engine is not None and submission.cluster_name in ("", engine.cluster_name)
 
     def look(self) -> None:
         """Ask every scheduler which tasks are not over."""
-        self._states: dict[str, dict[str, State]] = {}
-        for name, engine in self._engines.items():
-            try:
-                self._states[name] = engine.states()
-                self.silent.pop(name, None)
-            except OSError as error:
-                self.silent[name] = str(error)
+        for name in self._engines:
+            self._ask(name)
+
+    def _ask(self, name: str) -> None:
+        """What a scheduler said holds for a while in which it does not answer."""
+        try:
+            self._states[name] = self._engines[name].states()
+            self._answered[name] = time.monotonic()
+            self.silent.pop(name, None)
+        except OSError as error:
+            self.silent[name] = str(error)
+            if name in self._states and time.monotonic() - self._answered[name] > SILENT_SECONDS:
+                del self._states[name]
 
     def has(self, submission: _Submission, task: str) -> bool:
         """Whether a task is not over."""
-        return task in self._states.get(scheduler(submission.cluster), {})
+        return self._is_of(submission) and task in self._states.get(scheduler(submission.cluster), {})
 
     def engine(self, cluster: Cluster, document: Callable[[Mapping[str, list[Any]], Cluster], _Submission]) -> Engine:
-        """The engine of a cluster, which writes down what it is given.
+        """The engine of a cluster, which writes down what it is given, unless it ends with the command.
 
         Args:
             cluster: where tasks go.
-            document: of tasks, given the first argument of each one's call by its id; and the cluster, as another process finds it.
+            document: of the work of tasks, by their ids; and the cluster, as another process finds it.
 
         Raises:
             OSError: if the scheduler does not answer: nobody knows what is queued there.
         """
 
-        def submitted(calls: Mapping[str, Call]) -> None:
-            work = {key: list(call.args[0]) for key, call in calls.items() if isinstance(call, partial)}
-            name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}.json"
-            document(work, engine.reached).write(self.folder / name)
+        def submitted(work: Mapping[str, list[Any]]) -> None:
+            made = document(work, engine.reached).model_copy(update={"cluster_name": engine.cluster_name})
+            if outlives(cluster):
+                made.write(self.folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}.json")
 
         engine = engine_of(cluster, self.folder, submitted)
-        if reason := self.silent.get(scheduler(cluster)):
+        if outlives(cluster):
+            _know(engine.reached)
+        name = scheduler(engine.reached)
+        self._engines[name] = engine
+        self._ask(name)
+        if reason := self.silent.get(name):
             raise MissingError(reason)
         engine.folder.mkdir(parents=True, exist_ok=True)
         return engine
@@ -129,7 +174,8 @@ class Queue(Generic[_Submission]):
         """
         ended = 0
         for key, states in self._states.items():
-            mine = {task.id for each in self.submissions if scheduler(each.cluster) == key for task in each.tasks}
+            submissions = (each for each in self.submissions if scheduler(each.cluster) == key and self._is_of(each))
+            mine = {task.id for each in submissions for task in each.tasks}
             if ids := [task for task in states if task in mine]:
                 self._engines[key].cancel(ids)
                 ended += len(ids)
@@ -142,9 +188,14 @@ def scheduler(cluster: Cluster) -> str:
     return "slurm" if cluster.dask is None else f"dask {cluster.dask.scheduler or cluster.dask.cluster}"
 
 
+def outlives(cluster: Cluster) -> bool:
+    """Whether a cluster goes on when the command ends."""
+    return cluster.dask is None or cluster.dask.cluster is None
+
+
 def check_outlives(cluster: Cluster) -> None:
     """Raise InputError for a cluster that ends with the command."""
-    if cluster.dask is not None and cluster.dask.cluster is not None:
+    if cluster.dask is not None and not outlives(cluster):
         raise InputError(f"the cluster that {cluster.dask.cluster} starts lives as long as the command: wait for it (`wait`)")
 
 
@@ -174,7 +225,29 @@ def _read(folder: Path, kind: type[_Submission]) -> Iterator[_Submission]:
             logger.warning("left out: %s", error)
 
 
-def engine_of(cluster: Cluster, folder: Path, submitted: Callable[[Mapping[str, Call]], None] = lambda tasks: None) -> Engine:
+def _note(cluster: Cluster) -> Path:
+    """The file in this user's home that is there if this user has handed tasks to a Dask scheduler."""
+    return home() / "schedulers" / hashlib.sha256(ascii(scheduler(cluster)).encode()).hexdigest()
+
+
+def _know(cluster: Cluster) -> None:
+    """Note that this user has handed tasks to a Dask scheduler, so that `status` may ask it."""
+    if cluster.dask is not None:
+        note = _note(cluster)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(note, ascii(scheduler(cluster)).encode(), secrets.token_hex(4))
+
+
+def _check_known(cluster: Cluster) -> None:
+    """Raise MissingError for a Dask scheduler of which only a document speaks: it may be a stranger's, and its answers are pickles."""
+    if cluster.dask is not None and not _note(cluster).exists():
+        raise MissingError(
+            f"the Dask scheduler at {shown(cluster.dask.scheduler)} was not asked, because you have handed no tasks to it from here "
+            "(`bench` or `generate` with `--cluster` asks it)"
+        )
+
+
+def engine_of(cluster: Cluster, folder: Path, submitted: Submitted = lambda tasks: None) -> Engine:
     """The engine of a cluster; arguments as of `Engine`.
 
     Raises:

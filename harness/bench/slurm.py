@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from harness.bench.engine import Call, Engine, State, Task
@@ -45,8 +48,10 @@ class Slurm(Engine):
         known = {*SlurmExecutor._valid_parameters(), *names}
         if unknown := [key for key in parameters if key not in known]:
             raise InputError(f"[slurm] has an unknown parameter {unknown[0]!r}{did_you_mean(unknown[0], known)}")
-        limit = _said("scontrol", "show", "config").partition("MaxArraySize")[2].split()
-        self.most_tasks = int(limit[1]) if len(limit) > 1 and limit[1].isdigit() else None
+        settings = dict(re.findall(r"^(\w+)\s*=\s*(\S+)", _said("scontrol", "show", "config"), re.MULTILINE))
+        limit = settings.get("MaxArraySize", "")
+        self.most_tasks = int(limit) if limit.isdigit() else None
+        self.cluster_name = settings.get("ClusterName", "")
         self._executor = SlurmExecutor(self.folder, max_num_timeout=TIMEOUTS)
         self._executor.update_parameters(**self._executor._convert_parameters(parameters))
 
@@ -76,8 +81,14 @@ class Slurm(Engine):
                     future.set_exception(MissingError(f"see {job.paths.stderr}"))
 
     def states(self) -> dict[str, State]:
-        lines = (line.split() for line in _said("squeue", "-h", "-r", "-o", "%i %T").splitlines())
-        return {line[0]: "queued" if line[1] == "PENDING" else "running" for line in lines}
+        """Those whose script is in this folder, where submitit writes it: ids begin again, and are copied along with folders."""
+        folder, resolved = self.folder.resolve(), cache(Path.resolve)
+        found: dict[str, State] = {}
+        for line in _said("squeue", "-h", "-r", "-o", "%i %T %o").splitlines():
+            key, state, script = (*line.split(" ", 2), "", "")[:3]
+            if resolved(Path(script).parent) == folder:
+                found[key] = "queued" if state == "PENDING" else "running"
+        return found
 
     def cancel(self, ids: Sequence[str]) -> None:
         _said("scancel", *ids)

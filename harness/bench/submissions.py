@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.bench.cluster import Cluster, packed
 from harness.bench.engine import Engine
@@ -23,6 +23,7 @@ from harness.bench.outcome import Outcome, outcome_of
 from harness.bench.queue import (
     FOLDER,
     STATES,
+    UNKNOWN,
     Queue,
     Submission,
     SubmittedTask,
@@ -70,6 +71,14 @@ class Runs(Submission):
     data: str
     configs: Annotated[tuple[Config, ...], Field(max_length=100_000)]
     runs: tuple[SubmittedRun, ...]
+
+    @model_validator(mode="after")
+    def _numbers_are_there(self) -> Self:
+        if any(run.config >= len(self.configs) for run in self.runs):
+            raise ValueError("a run has a config that is not there")
+        if any(number >= len(self.runs) for task in self.tasks for number in task.work):
+            raise ValueError("a task has a run that is not there")
+        return self
 
     @classmethod
     def of(cls, tasks: Mapping[str, Sequence[Run]], cluster: Cluster, device: torch.device) -> Runs:
@@ -120,13 +129,18 @@ class RunQueue(Queue[Runs]):
     """
 
     def __init__(self, out: Path) -> None:
+        self.out = out
         super().__init__(out / FOLDER, Runs)
+
+    def open(self) -> list[Runs]:
         self.runs: dict[Path, Queued] = {}
         for submission in self.submissions:  # the last one that has a run counts
             for task in submission.tasks:
                 for number in task.work:
-                    run = submission.run(number, out)
+                    run = submission.run(number, self.out)
                     self.runs[run.folder] = Queued(run, task.id, submission)
+        of = {id(queued.submission) for queued in self.runs.values() if not queued.run.is_done}
+        return [submission for submission in self.submissions if id(submission) in of]
 
     def state(self, run: Run) -> WorkState:
         """How far a run is."""
@@ -145,23 +159,26 @@ class Order:
     """What a cluster is to do.
 
     Attributes:
-        todo: the runs that are neither done nor queued nor running.
+        queue: what is there already.
         engine: of the cluster.
         pack: which runs make a task.
         tasks: what the engine was given, by its ids: empty as yet.
     """
 
-    todo: list[Run]
+    queue: RunQueue
     engine: Engine
     pack: Pack
     tasks: dict[str, list[Run]]
 
+    def todo(self, runs: Sequence[Run]) -> list[Run]:
+        """Those that are neither done nor queued nor running."""
+        return [run for run in runs if self.queue.state(run) in ("failed", "left")]
 
-def order(runs: Sequence[Run], cluster: Cluster, out: Path, device: torch.device) -> Order:
+
+def order(cluster: Cluster, out: Path, device: torch.device) -> Order:
     """Prepare to do runs on a cluster.
 
     Args:
-        runs: whichever.
         cluster: where.
         out: folder of the run folders.
         device: of the machines there.
@@ -180,25 +197,26 @@ def order(runs: Sequence[Run], cluster: Cluster, out: Path, device: torch.device
         return packed(runs, seconds, cluster.workers, cluster.minutes_per_task, engine.most_tasks)
 
     engine = queue.engine(cluster, document)
-    return Order([run for run in runs if queue.state(run) in ("failed", "left")], engine, pack, tasks)
+    return Order(queue, engine, pack, tasks)
 
 
 def submit_runs(runs: Sequence[Run], cluster: Cluster, out: Path, device: torch.device, jobs: int | None) -> Report:
-    """Hand the runs that are neither done nor queued nor running to a cluster, and say what is where; arguments as of `order`.
+    """Hand the runs that are neither done nor queued nor running to a cluster, and say what is where; arguments as of `order`, `execute`.
 
     Raises:
         ValueError: for a cluster that ends with the command.
     """
     check_outlives(cluster)
-    ordered = order(runs, cluster, out, device)
-    for run in ordered.todo:
+    ordered = order(cluster, out, device)
+    todo = ordered.todo(runs)
+    for run in todo:
         (run.folder / FAILURE).unlink(missing_ok=True)
-    if ordered.todo:
-        submit(ordered.todo, device, jobs, ordered.engine, ordered.pack)
+    if todo:
+        submit(todo, device, jobs, ordered.engine, ordered.pack)
     rows = [("task", "runs", "the first of them")]
     rows += [(key, str(len(each)), str(each[0])) for key, each in ordered.tasks.items()]
-    count = f"{len(ordered.todo)} of {len(runs)} runs were handed to {scheduler(cluster)}, in {len(ordered.tasks)} tasks"
-    others = "; the others are done, running or queued" if len(ordered.todo) < len(runs) else ""
+    count = f"{len(todo)} of {len(runs)} runs were handed to {scheduler(cluster)}, in {len(ordered.tasks)} tasks"
+    others = "; the others are done, running or queued" if len(todo) < len(runs) else ""
     lines = [
         *shortened(table(rows) if ordered.tasks else []),
         count + others,
@@ -210,17 +228,18 @@ def submit_runs(runs: Sequence[Run], cluster: Cluster, out: Path, device: torch.
 def execute_there(
     runs: Sequence[Run], cluster: Cluster, out: Path, device: torch.device, jobs: int | None, progress: bool = True
 ) -> list[Outcome]:
-    """Execute runs on a cluster and wait for all, also for those that were queued or running before; arguments as of `order`.
+    """Execute runs on a cluster and wait for all, also for those that were queued or running before; arguments as of `submit_runs`.
 
     What the tasks of before leave is submitted again, as what its own tasks leave.
     """
     outcomes, todo = dict[Path, Outcome](), list(runs)
+    ordered = order(cluster, out, device)
+    queue = ordered.queue
     for _ in range(TRIES):
-        ordered = order(todo, cluster, out, device)
-        found = execute(ordered.todo, device, jobs, progress, ordered.engine, ordered.pack)
+        found = execute(ordered.todo(todo), device, jobs, progress, ordered.engine, ordered.pack)
         outcomes |= {outcome.run.folder: outcome for outcome in found}
         todo = [run for run in todo if run.folder not in outcomes]
-        queue = RunQueue(out)
+        queue.read()
         while any(queue.state(run) in ("queued", "running") for run in todo):
             time.sleep(LOOK_SECONDS)
             queue.look()
@@ -241,7 +260,7 @@ def status(out: Path) -> Report:
         by_state[states[folder]].append(queued)
     counts = counted(states.values())
     lines = [in_words(counts, "runs")]
-    failures = {str(queued.run): outcome_of(queued.run).error for queued in by_state["failed"]}
+    failures = {str(queued.run): outcome_of(queued.run).error or UNKNOWN for queued in by_state["failed"]}
     reasons = Counter((queued.run.model, failures[str(queued.run)]) for queued in by_state["failed"])
     lines += shortened([f"failed: {model}, {number} of its runs: {error}" for (model, error), number in reasons.items()])
     todo = [queued for state in STATES if state != "done" for queued in by_state[state]]

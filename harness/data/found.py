@@ -137,12 +137,12 @@ def check_others(paths: Paths, ours: Description, part: tuple[int, int], there: 
         BlockingIOError: if another process is writing another length.
     """
     parts = paths.parts()
-    if any(path.stat().st_size or is_held(path) for path in parts):
+    if any(paths.is_begun(path) or is_held(path) for path in parts):
         there = being_made(paths) or there
     _refuse_shorter(paths, there, ours.shape[0])
     for path in parts:
         count = path.stem.rsplit("-of-", 1)[1]
-        if count != str(part[1]) and (path.stat().st_size or is_held(path)):
+        if count != str(part[1]) and (paths.is_begun(path) or is_held(path)):
             raise InputError(f"{paths.group} is being made in {count} parts: continue with `part` i/{count}")
         if path != paths.part(part) and is_held(path) and there != ours:
             raise BusyError(f"another process is writing {paths.group} with another length: let it finish")

@@ -74,9 +74,13 @@ class Paths:
         """The manifests of parts that were begun."""
         return part_manifests(self.root, self.name)
 
+    def is_begun(self, part: Path) -> bool:
+        """Whether the manifest of a part has shards that are not in the finished manifest yet."""
+        return _size(part) > 0
+
     def begun(self) -> bool:
-        """Whether a part has shards that are not in the finished manifest yet."""
-        return any(_size(part) for part in self.parts())
+        """Whether any part has."""
+        return any(map(self.is_begun, self.parts()))
 
     def documents(self) -> dict[str, bytes]:
         """Those of the two zarr documents that are there, by path inside the group."""
