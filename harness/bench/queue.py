@@ -243,7 +243,7 @@ def _check_known(cluster: Cluster) -> None:
     if cluster.dask is not None and not _note(cluster).exists():
         raise MissingError(
             f"the Dask scheduler at {shown(cluster.dask.scheduler)} was not asked, because you have handed no tasks to it from here "
-            "(`bench` or `generate` with `--cluster` asks it)"
+            "(`ood-data bench … --cluster cluster.toml` asks it)"
         )
 
 
