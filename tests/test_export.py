@@ -260,6 +260,15 @@ def test_a_folder_is_for_exports_of_the_same_images(root: Path, tmp_path: Path) 
     assert contents(tmp_path / "out").keys() == before.keys()
 
 
+def test_a_damaged_record_claims_nothing(root: Path, tmp_path: Path) -> None:
+    export(root, "toy", "composition", "benchmark", tmp_path)
+    record = tmp_path / RECORD
+    for files in ("[[], 1]", "null"):
+        record.write_text(f'{{"images": {json.loads(record.read_bytes())["images"]!r}, "files": {files}}}'.replace("'", '"'))
+        with pytest.raises(ValueError, match="is there already, and no export of this toy has written it"):
+            export(root, "toy", "composition", "benchmark", tmp_path)
+
+
 def test_an_export_that_is_refused_leaves_the_claim_of_another(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = Store.read
 

@@ -35,7 +35,7 @@ def claimed(out: Path, store: Store, files: Iterable[Path]) -> Iterator[None]:
     if before and before.get("images") != images:
         raise InputError(f"{out} has exports of another {store.name}: choose another `out`")
     listed = before.get("files")
-    known = set(listed) if isinstance(listed, list) else set()
+    known = {name for name in listed if isinstance(name, str)} if isinstance(listed, list) else set()
     for name, path in names.items():
         if name not in known and path.exists():
             raise InputError(
