@@ -105,8 +105,24 @@ def test_what_torch_offers_around_a_dataset_works(data: Dataset, workers: int) -
     assert np.array_equal(target, data.targets[split.train[3]])
     loader = data.dataloader(split, 16, num_workers=workers, seed=1)
     assert seen(loader) == split.train.tolist()
-    first = [targets for _, targets in data.dataloader(split, 16, num_workers=workers, seed=1)]
-    assert all(torch.equal(a, b) for a, b in zip(first, [t for _, t in data.dataloader(split, 16, seed=1)], strict=True))
+
+
+@pytest.mark.parametrize("small", [2**20, 0])
+def test_workers_give_what_the_store_has_in_the_order_of_the_seed(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
+    monkeypatch.setattr("harness.data.batches.SMALL_BATCH", small)
+    split = data.split("random")
+    alone, workers = data.dataloader(split, 16, seed=1), data.dataloader(split, 16, num_workers=2, seed=1)
+    assert len(alone) == len(workers) == -(-len(split.train) // 16)
+    for _ in range(2):  # epochs
+        batches = list(zip(alone, workers, strict=True))
+        assert all(torch.equal(a, b) for pair in batches for a, b in zip(*pair, strict=True))
+        found = torch.cat([targets for (_, targets), _ in batches]).numpy()
+        indices = [int(np.abs(data.targets - target).sum(1).argmin()) for target in found]
+        assert sorted(indices) == split.train.tolist() != indices
+        images = torch.cat([images for (images, _), _ in batches])
+        assert torch.equal(images, torch.from_numpy(data[indices][0]).permute(0, 3, 1, 2) / 255)
 
 
 def test_transforms_are_applied_to_each_item(data: Dataset) -> None:

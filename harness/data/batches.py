@@ -21,6 +21,8 @@ from harness.data.pixels import Pixels
 from harness.data.store import Store
 from splits.errors import InputError
 
+SMALL_BATCH = 2**20  # bytes that a pipe carries faster than shared memory
+
 
 class PairSampler(Protocol):
     """Draws pairs of images: `harness.data.pairs`."""
@@ -124,8 +126,8 @@ class Batches:
 Transform = Callable[[Tensor], Any]
 
 
-def _as_it_is(tensor: Tensor) -> Tensor:
-    return tensor
+def _as_it_is(given: Any) -> Any:
+    return given
 
 
 class IndexedImages(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
@@ -163,30 +165,61 @@ class IndexedImages(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         return self.__getitems__([item])[0]
 
     def __getitems__(self, items: Sequence[SupportsIndex]) -> list[tuple[Any, Any]]:
-        wanted = [operator.index(item) for item in items]  # of a Subset or a sampler of a tensor, they are tensors
-        if self._pixels is None:
-            self._pixels = Pixels(Store(self.root, self.name), np.unique(self.indices))
-        images = to_float(self._pixels.gather(self.indices[wanted])).contiguous()
-        pairs = zip(images.unbind(), self.targets[wanted].unbind(), strict=True)
+        pixels, targets = self.stored(items)
+        pairs = zip(to_float(pixels).contiguous().unbind(), targets.unbind(), strict=True)
         as_is: Transform = _as_it_is
         transform, target_transform = self.transform or as_is, self.target_transform or as_is
         return [(transform(image), target_transform(target)) for image, target in pairs]
 
-    def loader(
-        self, batch_size: int, shuffle: bool, seed: int, num_workers: int
-    ) -> torch.utils.data.DataLoader[tuple[Tensor, Tensor]]:
-        """A DataLoader of them: see `harness.data.dataset.Dataset.dataloader`."""
-        return torch.utils.data.DataLoader(
-            self,
+    def loader(self, batch_size: int, shuffle: bool, seed: int, num_workers: int) -> Loader:
+        """A DataLoader of them, without their transforms: see `harness.data.dataset.Dataset.dataloader`."""
+        order, workers = (torch.Generator().manual_seed(seed) for _ in range(2))  # of one, workers would take numbers too
+        return Loader(
+            _Stored(self),
             batch_size,
-            shuffle=shuffle,
+            sampler=torch.utils.data.RandomSampler(self, generator=order) if shuffle else None,
             num_workers=num_workers,
-            generator=torch.Generator().manual_seed(seed),
+            collate_fn=_to_hand_over if num_workers else _as_it_is,
+            generator=workers,
             persistent_workers=num_workers > 0,
         )
 
+    def stored(self, items: Sequence[SupportsIndex]) -> tuple[Tensor, Tensor]:
+        """(B, R, R, C) uint8, as the store has them, and their (B, F) float32 targets."""
+        wanted = [operator.index(item) for item in items]  # of a Subset or a sampler of a tensor, they are tensors
+        if self._pixels is None:
+            self._pixels = Pixels(Store(self.root, self.name), np.unique(self.indices))
+        return self._pixels.gather(self.indices[wanted]), self.targets[wanted]
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_pixels": None}
+
+
+class Loader(torch.utils.data.DataLoader[tuple[Tensor, Tensor]]):
+    """A DataLoader of batches as the store has them, which it casts: from a worker to its parent, bytes are a quarter of floats."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
+        for pixels, targets in super().__iter__():
+            yield to_float(torch.as_tensor(pixels)), torch.as_tensor(targets)
+
+
+class _Stored(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    """Images at some indices, a batch at a time, as the store has them."""
+
+    def __init__(self, images: IndexedImages) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, items: Sequence[SupportsIndex]) -> tuple[Tensor, Tensor]:
+        return self.images.stored(items)
+
+
+def _to_hand_over(batch: tuple[Tensor, Tensor]) -> tuple[Any, Any]:
+    """A batch as it goes from a worker to its parent fastest: a small one through their pipe, where a tensor's shared memory costs more."""
+    pixels, targets = batch
+    return (pixels.numpy(), targets.numpy()) if pixels.nbytes < SMALL_BATCH else batch
 
 
 def to_float(pixels: Tensor, out: Tensor | None = None) -> Tensor:
