@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,22 @@ def cpuinfo(name: str) -> str:
     return next((value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name), "")
 
 
+def jobs_of(runs: int, device: str | torch.device, jobs: int | None) -> int:
+    """How many runs go at the same time, of so many: `jobs`, or one per core on a CPU, else one; at least one."""
+    return min(jobs or (cores() if kind_of(device) == "cpu" else 1), max(runs, 1))
+
+
+def kind_of(device: str | torch.device) -> str:
+    """ "cpu" or "cuda", of "cuda:1" too."""
+    return str(device).partition(":")[0]
+
+
+def may_have_gpu() -> bool:
+    """Whether a look by torch, whose import takes seconds, is worth while: False on Linux without the device file of any GPU."""
+    files = ("nvidiactl", "nvidia0", "nvhost-gpu", "kfd", "dxg")  # NVIDIA's, of its small boards, AMD's, of Windows' Linux
+    return not sys.platform.startswith("linux") or any(Path("/dev", file).exists() for file in files)
+
+
 def device_name(device: torch.device) -> str:
     """The name of a GPU; for a CPU "cpu (AMD EPYC, AVX512)"; else the kind of device alone.
 
@@ -50,22 +67,22 @@ def device_name(device: torch.device) -> str:
     return f"cpu ({', '.join(filter(None, known))})"
 
 
-def has_bf16(device: torch.device) -> bool:
+def has_bf16(device: str | torch.device) -> bool:
     """Whether the device calculates in bfloat16 itself; emulated, it is many times slower than float32."""
-    if device.type == "cuda":
+    if kind_of(device) == "cuda":
         import torch
 
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpuinfo("flags").split())
+    return kind_of(device) == "cpu" and not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpuinfo("flags").split())
 
 
-def warn_if_bf16_is_slow(device: torch.device) -> None:
+def warn_if_bf16_is_slow(device: str | torch.device) -> None:
     """Say so in one line if bfloat16 is wanted of a processor that is known to have none.
 
     On one without it, an AMD EPYC with AVX2, CelebGlow's decoding made 26 images a second in bfloat16 and 468 in float32.
     """
-    if device.type == "cpu" and cpuinfo("flags") and not has_bf16(device):
+    if kind_of(device) == "cpu" and cpuinfo("flags") and not has_bf16(device):
         logger.warning("bf16 is slow here: this CPU has no instructions for it; on a similar one, fp32 was 18 times as fast")
 
 

@@ -194,10 +194,29 @@ def test_all_names_of_splits_are_there_though_it_imports_nothing_at_first() -> N
         splits.nothing  # noqa: B018
 
 
-def test_the_names_of_models_are_those_that_register() -> None:
-    from harness.models import MODELS
+@pytest.mark.parametrize("arguments", [("--list",), ("--settings", "pcl"), ("--model", "all", "--preset", "full", "--dry-run")])
+def test_a_plan_takes_no_torch(blocks_root: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    program = "import sys; sys.modules['torch'] = None; from cli import main; main(sys.argv[1:])"
+    command = ["bench", *arguments, "--device", "cpu", "--data", str(blocks_root), "--out", str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "pcl" in done.stdout
 
-    assert tuple(MODELS)[: len(NAMES)] == NAMES
+
+def test_without_the_device_file_of_a_gpu_torch_is_not_asked_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from harness import machine
+    from ood_data.commands.options import device_here
+
+    assert machine.may_have_gpu() or not torch.cuda.is_available()
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("ood_data.commands.options.may_have_gpu", lambda: True)
+    assert device_here("auto") == "cpu"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: pytest.fail("asked"))
+    monkeypatch.setattr("ood_data.commands.options.may_have_gpu", lambda: False)
+    assert device_here("auto") == "cpu"
 
 
 # Help
@@ -578,7 +597,8 @@ def test_a_dry_run_tells_the_time_once_a_run_has_ended(blocks_root: Path, tmp_pa
 
 
 def test_what_models_lack_is_told_by_a_dry_run(blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.models import backbones
+    from harness.models import find
+    from harness.models.weights import lacking
 
     pytest.importorskip("timm")
     where = ("--model", "mlp,resnet50-in21k", "--kind", "random", "--data", blocks_root, "--out", tmp_path, "--dry-run")
@@ -586,18 +606,16 @@ def test_what_models_lack_is_told_by_a_dry_run(blocks_root: Path, tmp_path: Path
     assert told.returncode == 0, told.stderr
     assert f"1 run of resnet50-in21k may fail: weights of resnetv2_50x1_bit.goog_in21k: {tmp_path}" in told.stdout
     (tmp_path / "there").touch()
-    assert backbones.lacking("resnet50-in21k", str(tmp_path / "there")) == ""
-    assert backbones.lacking("resnet50", None) == ""
+    assert lacking(find("resnet50-in21k"), str(tmp_path / "there")) == ""
+    assert lacking(find("resnet50"), None) == lacking(find("cnn")) == ""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert (
-        backbones.lacking("resnet50", None)
-        == "timm is not installed: pip install 'ood-data[models]', or '.[models]' in its checkout"
-    )
+    told_of = "timm is not installed: pip install 'ood-data[models]', or '.[models]' in its checkout"
+    assert (lacking(find("resnet50"), None), lacking(find("cnn"))) == (told_of, "")
 
 
 def test_the_hub_knows_pretrained_models_by_timms_names() -> None:
     timm = pytest.importorskip("timm")
-    from harness.models.backbones import PRETRAINED
+    from harness.models.weights import PRETRAINED
 
     assert all(timm.models.get_pretrained_cfg(name).hf_hub_id == f"timm/{name}" for name in PRETRAINED.values())
 

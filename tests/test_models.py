@@ -16,7 +16,7 @@ from harness import models
 from harness.models.equivariant import ROTATIONS
 from harness.models.lookup import code_hash
 from harness.models.registry import register
-from harness.runs.run import weights_of
+from harness.runs.execution import weights_of
 
 HERE = [name for name, model in models.MODELS.items() if model.family != "pretrained"]
 HEAVY = {"resnet50": 1e-3, "resnet101": 1e-3, "densenet121": 1e-3, "rotation-eq-big": 3e-4}  # learning rates

@@ -507,7 +507,7 @@ def test_a_users_model_is_loaded_unless_its_code_changed(
 
 
 def test_pretrained_weights_are_not_wanted_again_to_load_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.models.backbones._local_file", lambda *arguments: pytest.fail("looked for weights"))
+    monkeypatch.setattr("harness.models.backbones.local_file", lambda *arguments: pytest.fail("looked for weights"))
     network = find("densenet121-in1k").build(1, 4, weights=None)
     assert isinstance(network, Normalized)
 

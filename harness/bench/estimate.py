@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import mean
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import harness
-from harness.bench.execute import jobs_of
 from harness.io.checkpoints import LOG
 from harness.io.progress import duration
-from harness.models import backbones, find
+from harness.machine import jobs_of, kind_of
+from harness.models import find
+from harness.models.weights import lacking as lacks
 from harness.runs.config import Config
 from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup
 from harness.runs.run import Run
+
+if TYPE_CHECKING:
+    import torch
 
 PHASES = ("train", "readout", "score")
 
@@ -39,7 +41,7 @@ class Estimate:
     unknown: tuple[str, ...]
 
 
-def estimate(runs: Iterable[Run], out: Path, device: torch.device) -> Estimate:
+def estimate(runs: Iterable[Run], out: Path, device: str | torch.device) -> Estimate:
     """The time that runs will take, one after the other; see `seconds_of`."""
     total, unknown = 0.0, dict[str, None]()
     for run, seconds in seconds_of(runs, out, device):
@@ -50,7 +52,7 @@ def estimate(runs: Iterable[Run], out: Path, device: torch.device) -> Estimate:
     return Estimate(total, tuple(unknown))
 
 
-def seconds_of(runs: Iterable[Run], out: Path, device: torch.device) -> Iterator[tuple[Run, float | None]]:
+def seconds_of(runs: Iterable[Run], out: Path, device: str | torch.device) -> Iterator[tuple[Run, float | None]]:
     """The time that each run will take, from the seconds a step that finished runs in `out` took.
 
     Only runs of the same model, batch and precision on a CPU, or on a GPU, are compared with; of what has none, nothing is said.
@@ -67,7 +69,7 @@ def seconds_of(runs: Iterable[Run], out: Path, device: torch.device) -> Iterator
         return tuple(harness.open(dataset, data).split(kind).counts)
 
     for run in runs:
-        train, readout, score = (measured.get((*_key(run.model, run.config, device.type), phase)) for phase in PHASES)
+        train, readout, score = (measured.get((*_key(run.model, run.config, kind_of(device)), phase)) for phase in PHASES)
         steps = run.steps - run.config.train.steps
         if train is None or score is None or (steps and readout is None):
             yield run, None
@@ -106,14 +108,11 @@ def _log(path: Path) -> dict[str, tuple[int, float]]:
 def lacking(runs: Iterable[Run]) -> dict[str, str]:
     """The models among those of the runs that cannot be built here without a download or an installation, and what they lack."""
     models = {run.model: run.config.model for run in runs}
-    found = {}
-    for name, options in models.items():
-        if find(name).build.__module__ == backbones.__name__ and (what := backbones.lacking(name, options.get("weights"))):
-            found[name] = what
-    return found
+    found = ((name, lacks(find(name), options.get("weights"))) for name, options in models.items())
+    return {name: what for name, what in found if what}
 
 
-def time_in_words(runs: Iterable[Run], out: Path, device: torch.device, jobs: int | None) -> str:
+def time_in_words(runs: Iterable[Run], out: Path, device: str | torch.device, jobs: int | None) -> str:
     """A line about the time that the runs that are not done will take; empty if all are."""
     todo = [run for run in runs if run.state != "done"]
     if not todo:

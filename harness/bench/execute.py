@@ -26,7 +26,7 @@ from tqdm import tqdm
 from harness.bench.outcome import Outcome, attempt, failed, outcome_of
 from harness.bench.processes import in_processes, why_not
 from harness.io.progress import Bar, progress_bar
-from harness.machine import cores
+from harness.machine import jobs_of
 from harness.report.tables import score_text
 from harness.runs.records import FAILURE
 from harness.runs.run import Run
@@ -82,11 +82,6 @@ def execute(
             with bar.hidden():
                 logger.info("%d/%d  %s: %s", position, len(todo), outcome.run, result)
     return [outcomes[run.folder] for run in runs]
-
-
-def jobs_of(runs: int, device: torch.device, jobs: int | None) -> int:
-    """How many runs go at the same time, of so many: `jobs`, or one per core on a CPU, else one; at least one."""
-    return min(jobs or (cores() if device.type == "cpu" else 1), max(runs, 1))
 
 
 def _here(runs: list[Run], device: torch.device, jobs: int | None, bar: _Bar) -> Iterator[Outcome]:

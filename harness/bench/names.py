@@ -8,8 +8,8 @@ from pathlib import Path
 
 from harness.data.names import stores_in
 from harness.formats.catalog import command
+from harness.models import NAMES
 from harness.models.lookup import code_of, is_own
-from harness.models.names import NAMES
 from harness.runs.presets import check_overrides
 from splits import DATASETS
 from splits.errors import InputError, MissingError, did_you_mean, shown

@@ -9,8 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from harness.io.failures import in_words
 from harness.machine import lacking
@@ -19,6 +18,9 @@ from harness.models.lookup import is_own
 from harness.runs.records import FAILURE, SCORES, Failure, RunScores
 from harness.runs.run import Run
 from splits.errors import BusyError, InputError, OodDataError
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 

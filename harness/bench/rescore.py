@@ -13,9 +13,10 @@ from harness.models import find
 from harness.runs import networks
 from harness.runs.config import fingerprint, images_of
 from harness.runs.evaluate import evaluate
+from harness.runs.execution import Meter, phases
 from harness.runs.maps import MAPS
 from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup
-from harness.runs.run import LOCK, Meter, phases
+from harness.runs.run import LOCK
 from splits.errors import InputError, NumericalError
 
 # How far the mean R² on test may lie from what is in scores.json: another processor rounds in another order, which moved it by less

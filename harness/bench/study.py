@@ -145,7 +145,7 @@ def _mistakes(error: ValidationError) -> list[str]:
     return [f"{place}: {what}" for place, what in found.items() if not any(other.startswith(f"{place}[") for other in found)]
 
 
-def plan_study(study: Study, data: Path, out: Path, device: torch.device | None = None) -> Plan:
+def plan_study(study: Study, data: Path, out: Path, device: str | torch.device | None = None) -> Plan:
     """Every run of a study: a whole table of one seed before the next; in it, the groups of one split before those of the next.
 
     Args:
@@ -158,7 +158,7 @@ def plan_study(study: Study, data: Path, out: Path, device: torch.device | None 
         ValueError: for an unknown model, dataset, kind or setting, the same run twice, or more than `MOST_RUNS` runs.
         FileNotFoundError: if there is no whole dataset at all.
     """
-    from harness.bench.plan import Plan, Shelf, plan  # torch
+    from harness.bench.plan import Plan, Shelf, plan
 
     shelf = Shelf(data)
     plans: list[Plan] = []

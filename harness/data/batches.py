@@ -216,7 +216,7 @@ class _Stored(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         return self.images.stored(items)
 
 
-def _to_hand_over(batch: tuple[Tensor, Tensor]) -> tuple[Any, Any]:
+def _to_hand_over(batch: Any) -> Any:
     """A batch as it goes from a worker to its parent fastest: a small one through their pipe, where a tensor's shared memory costs more."""
     pixels, targets = batch
     return (pixels.numpy(), targets.numpy()) if pixels.nbytes < SMALL_BATCH else batch

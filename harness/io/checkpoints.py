@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from harness.io.atomic import write_atomically
 from harness.io.locks import Owner
 from splits.errors import DamagedError, InputError, OodDataError
+
+if TYPE_CHECKING:
+    import torch
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 TRAINED = "trained.pt"  # a checkpoint that is kept: where a longer training continues
@@ -54,6 +55,8 @@ class Journal:
         if not self.checkpoint.exists():
             self._cut(0)
             return False
+        import torch  # here, as who only asks for the names of the files needs none
+
         try:
             saved = torch.load(self.checkpoint, map_location=device, weights_only=True)
             take(saved)
@@ -81,6 +84,8 @@ class Journal:
 
     def save(self, state: dict[str, Any], name: str = CHECKPOINT) -> None:
         """Make `state`, tensors and plain values, what an interrupted training continues from; or keep it under another name."""
+        import torch
+
         start = time.monotonic()
         buffer = io.BytesIO()
         size = self.lines.stat().st_size if self.lines.exists() else 0
@@ -95,6 +100,8 @@ class Journal:
         Raises:
             OSError: if that state is damaged.
         """
+        import torch
+
         kept, lines = (other / TRAINED).read_bytes(), other / LOG
         try:
             torch.load(io.BytesIO(kept), map_location="cpu", weights_only=True)

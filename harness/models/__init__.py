@@ -3,7 +3,7 @@
     model = models.find("cnn")
     network = model.build(in_channels=3, num_outputs=7)     # (B, 3, 64, 64) float32 in [0, 1] → (B, 7)
 
-`NAMES` costs nothing; whatever else is asked for imports torch and registers the models.
+What the models are costs nothing to know; torch is imported when one is built, or a class of networks is asked for.
 """
 
 from __future__ import annotations
@@ -11,28 +11,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from harness.models.names import NAMES
+from harness.models import reference  # noqa: F401  # registers them, in the order in which they are listed and run
+from harness.models.lookup import find
+from harness.models.registry import MODELS, Family, Model, families, register
+from harness.models.weights import WeightsMissing
 
 if TYPE_CHECKING:
-    from harness.models.backbones import WeightsMissing
-    from harness.models.lookup import find
-    from harness.models.registry import MODELS, Family, Model, families, register
     from harness.models.representation import Representation
 
-# Importing a family registers its models; in this order they are listed.
-_FAMILIES = ("convolutional", "equivariant", "backbones", "representation")
-_PLACES = {
-    "Representation": "representation",
-    "WeightsMissing": "backbones",
-    "find": "lookup",
-}  # all other names are the registry's
+NAMES = tuple(MODELS)
 
 __all__ = ["MODELS", "NAMES", "Family", "Model", "Representation", "WeightsMissing", "families", "find", "register"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name != "Representation":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for family in _FAMILIES:
-        import_module(f"harness.models.{family}")
-    return getattr(import_module(f"harness.models.{_PLACES.get(name, 'registry')}"), name)
+    return import_module("harness.models.representation").Representation

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.registry import SUPERVISED, register
 from splits.errors import InputError
 
 # Width, kernel, stride and padding of the convolutions of the benchmark's CNN: 64 × 64 → 32 → 16 → 8 → 4 → 1.
@@ -17,67 +16,14 @@ LAYERS = ((32, 4, 2, 1), (32, 4, 2, 1), (64, 4, 2, 1), (64, 4, 2, 1), (256, 4, 1
 FEATURES = LAYERS[-1][0]
 
 
-@register(
-    "mlp",
-    family="supervised",
-    parameters=1_132_743,
-    summary="pixels, flattened, through 4 hidden layers of 90 and one of 22",
-    reconstruction=f"widths; {SUPERVISED}",
-    quick_steps=1500,
-)
-def mlp(in_channels: int, num_outputs: int, widths: Sequence[int] = (90, 90, 90, 90, 22)) -> nn.Module:
-    """Fully connected, ReLU between; `widths` of the hidden layers."""
+def mlp(in_channels: int, num_outputs: int, widths: Sequence[int]) -> nn.Module:
+    """(B, C, 64, 64) → (B, num_outputs), through hidden layers of `widths`."""
     return nn.Sequential(nn.Flatten(), *dense([in_channels * 64 * 64, *widths, num_outputs]))
 
 
-@register(
-    "cnn",
-    family="supervised",
-    parameters=380_615,
-    summary="the benchmark's CNN: 5 convolutions, one linear layer",
-    reconstruction=SUPERVISED,
-)
 def cnn(in_channels: int, num_outputs: int) -> nn.Module:
-    """The CNN of the benchmark's repository (bethgelab/InDomainGeneralizationBenchmark)."""
+    """(B, C, 64, 64) → (B, num_outputs)."""
     return nn.Sequential(*convolutions(in_channels), nn.Linear(FEATURES, num_outputs))
-
-
-@register(
-    "coordconv",
-    family="supervised",
-    parameters=394_951,
-    summary="cnn with x and y concatenated before convolutions (Liu et al., 2018)",
-    reconstruction=f"coordinates go in before every convolution; {SUPERVISED}",
-)
-def coordconv(in_channels: int, num_outputs: int, coordinates_at: Sequence[int] = (0, 1, 2, 3, 4)) -> nn.Module:
-    """`coordinates_at`: the convolutions, from 0, that see the coordinates."""
-    return CoordinateCNN(in_channels, num_outputs, coordinates_at)
-
-
-@register(
-    "coordinate-based",
-    family="supervised",
-    parameters=381_639,
-    summary="cnn whose input signal includes the coordinates",
-    reconstruction=f"what the network is: ours is cnn with coordinates at the input only; {SUPERVISED}",
-)
-def coordinate_based(in_channels: int, num_outputs: int, coordinates_at: Sequence[int] = (0,)) -> nn.Module:
-    """`coordinates_at`: the convolutions, from 0, that see the coordinates."""
-    return CoordinateCNN(in_channels, num_outputs, coordinates_at)
-
-
-@register(
-    "spatial-transformer",
-    family="supervised",
-    parameters=430_765,
-    summary="an affine localisation network resamples the image for cnn (Jaderberg et al., 2015)",
-    reconstruction=f"the localisation network; {SUPERVISED}",
-)
-def spatial_transformer(
-    in_channels: int, num_outputs: int, widths: Sequence[int] = (16, 32, 32, 32), hidden: int = 16
-) -> nn.Module:
-    """`widths` of the localisation network's convolutions (k4 s2 p1), `hidden` units before its six outputs."""
-    return SpatialTransformer(in_channels, num_outputs, widths, hidden)
 
 
 def convolutions(in_channels: int) -> list[nn.Module]:

@@ -15,37 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.models.convolutional import LAYERS
-from harness.models.registry import SUPERVISED, register
 from splits.errors import InputError
 
 ROTATIONS = 4
-
-
-@register(
-    "rotation-eq",
-    family="supervised",
-    parameters=96_503,
-    summary="C4 group convolutions at about cnn's compute",
-    reconstruction=f"the group, the fields per layer, the head; {SUPERVISED}",
-)
-def rotation_eq(in_channels: int, num_outputs: int, fields: Sequence[int] = (8, 8, 16, 16, 64)) -> nn.Module:
-    """`fields` per layer; a field has 4 channels."""
-    return RotationEquivariantCNN(in_channels, num_outputs, fields)
-
-
-@register(
-    "rotation-eq-big",
-    family="supervised",
-    parameters=1_516_487,
-    summary="rotation-eq with as many fields as cnn has channels",
-    reconstruction=f"the group, the fields per layer, the head; {SUPERVISED}",
-    quick_steps=150,
-    quick_learning_rate=2e-4,  # at 1e-3 its features die, and it answers the mean
-    quick_batch=16,
-)
-def rotation_eq_big(in_channels: int, num_outputs: int, fields: Sequence[int] = (32, 32, 64, 64, 256)) -> nn.Module:
-    """`fields` per layer; a field has 4 channels."""
-    return RotationEquivariantCNN(in_channels, num_outputs, fields)
 
 
 class GroupConv2d(nn.Module):

@@ -39,6 +39,7 @@ class Model:
         protocol: the version of how it is built and trained. Raised with a change that makes other results of the same settings:
             its runs of before are then not taken for done.
         later: options that were added when there were runs, their defaults being what those had.
+        requires: the package of an extra, by which it is built.
         code: the files of a user's model: its module, and what that imports from its own folder.
     """
 
@@ -54,6 +55,7 @@ class Model:
     quick_precision: Literal["auto", "fp32"] = "auto"
     protocol: int = 1
     later: tuple[str, ...] = ()
+    requires: str = ""
     code: tuple[Path, ...] = ()
 
     @property

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from harness.data.pairs import ChangedFactors, LaplaceSteps
 from harness.models.convolutional import FEATURES, convolutions, dense
-from harness.models.registry import READ_OUT, register
 from splits import Split
 from splits.errors import InputError
 
@@ -106,19 +105,6 @@ class VAE(Representation):
         return F.binary_cross_entropy_with_logits(logits.float(), images.float(), reduction="sum") / len(images)
 
 
-@register(
-    "beta-vae",
-    family="representation",
-    parameters=765_335,
-    summary="β-VAE (Higgins et al., 2017), read out by an MLP",
-    reconstruction=f"β = 4 (slow_disentanglement takes 8, found by UDR); {READ_OUT}",
-    quick_steps=250,
-)
-def beta_vae(in_channels: int, num_outputs: int, latents: int = 10, beta: float = 4.0) -> nn.Module:
-    """`beta` weighs the KL; disentanglement_lib's grid is 1, 2, 4, 6, 8, 16."""
-    return BetaVAE(in_channels, num_outputs, latents, beta)
-
-
 class BetaVAE(VAE):
     def __init__(self, in_channels: int, num_outputs: int, latents: int, beta: float) -> None:
         super().__init__(in_channels, num_outputs, latents, beta=beta)
@@ -128,19 +114,6 @@ class BetaVAE(VAE):
         posterior = self.posterior(images)
         reconstruction, kl = self.reconstruction(images, *posterior), kl_to_prior(*posterior)
         return {"loss": reconstruction + self.beta * kl, "reconstruction": reconstruction, "kl": kl}
-
-
-@register(
-    "ada-gvae",
-    family="representation",
-    parameters=765_335,
-    summary="Ada-GVAE (Locatello et al., 2020): pairs that share most factors share their posteriors there",
-    reconstruction=f"β = 1, where soft_tpr's 1 is our 4, as its KL lacks the halves; k = 1 changed factor per pair; {READ_OUT}",
-    quick_steps=100,
-)
-def ada_gvae(in_channels: int, num_outputs: int, latents: int = 10, beta: float = 1.0, k: int = 1) -> nn.Module:
-    """`beta` weighs the KL; `k` factors change within a pair, −1: uniformly 1 to F − 1."""
-    return AdaGVAE(in_channels, num_outputs, latents, beta, k)
 
 
 class AdaGVAE(VAE):
@@ -157,29 +130,6 @@ class AdaGVAE(VAE):
         posterior = share_unchanged(mean, log_variance)
         reconstruction, kl = self.reconstruction(images, *posterior), kl_to_prior(*posterior)
         return {"loss": reconstruction + self.beta * kl, "reconstruction": reconstruction, "kl": kl}
-
-
-@register(
-    "slowvae",
-    family="representation",
-    parameters=765_335,
-    summary="SlowVAE (Klindt et al., 2021): sparse Laplace transitions between the latents of a pair",
-    reconstruction=f"64 pairs a step, nothing need change in one (its authors: 32, something does: model.unchanged=false); {READ_OUT}",
-    quick_steps=100,
-    later=("unchanged",),
-)
-def slow_vae(
-    in_channels: int,
-    num_outputs: int,
-    latents: int = 10,
-    beta: float = 1.0,
-    gamma: float = 10.0,
-    rate: float = 6.0,
-    unchanged: bool = True,
-) -> nn.Module:
-    """`beta` and `gamma` weigh the KL to the normal prior and the cross-entropy to the Laplace, of that `rate`; `unchanged`: pairs may
-    be twice the same image, see `harness.data.pairs.LaplaceSteps`."""
-    return SlowVAE(in_channels, num_outputs, latents, beta, gamma, rate, unchanged)
 
 
 class SlowVAE(VAE):
@@ -199,20 +149,6 @@ class SlowVAE(VAE):
         transition = laplace_cross_entropy(mean, log_variance, self.rate) - normal_entropy(log_variance)
         loss = 2 * reconstruction + self.beta * kl + self.gamma * transition
         return {"loss": loss, "reconstruction": reconstruction, "kl": kl, "transition": transition}
-
-
-@register(
-    "pcl",
-    family="representation",
-    parameters=383_956,
-    summary="permutation contrastive learning (Hyvärinen & Morioka, 2017): tells Laplace pairs from shuffled ones",
-    reconstruction=f"latents are not normalised; the pairs are SlowVAE's; {READ_OUT}",
-    later=("unchanged",),
-)
-def pcl(in_channels: int, num_outputs: int, latents: int = 10, batch_norm: bool = False, unchanged: bool = True) -> nn.Module:
-    """`batch_norm`: normalise each latent over the batch. The loss needs no help: its h² holds the scale of h at 0.5 to 0.8.
-    `unchanged`: pairs may be twice the same image, see `harness.data.pairs.LaplaceSteps`."""
-    return PCL(in_channels, num_outputs, latents, batch_norm, unchanged)
 
 
 class PCL(Representation):

@@ -10,10 +10,9 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
-from torch import nn
 
 from harness.io.atomic import write_atomically
 from harness.io.checkpoints import LOG
@@ -24,6 +23,9 @@ from harness.runs.presets import override_value, resolve
 from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup
 from harness.scoring.records import Count, Number
 from splits.errors import InputError, MissingError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MOST_LINES = 10_000  # of a log that is kept
 
@@ -115,7 +117,7 @@ def command_of(setup: RunSetup) -> str:
     """The command that makes a run again, with every setting in which it differs from its preset."""
     config = setup.config
     # Of a user's model nothing is run: its preset is that of any, and all its options are said.
-    model = Model(setup.model, nn.Identity, "user", "") if is_own(setup.model) else find(setup.model)
+    model = Model(setup.model, _not_built, "user", "") if is_own(setup.model) else find(setup.model)
     ours, theirs = config.to_dict(), resolve(model, config.preset, ["train.precision=fp32"]).to_dict()
     changes = [f"train.precision={config.train.precision}"]
     for section in ("train", "readout", "score", "model"):
@@ -126,6 +128,10 @@ def command_of(setup: RunSetup) -> str:
         ]
     run = f"ood-data bench --model {setup.model} --dataset {setup.dataset} --kind {setup.kind} --preset {config.preset} --seeds {setup.seed},"
     return " --set ".join([run, *map(shlex.quote, changes)])
+
+
+def _not_built(**options: Any) -> nn.Module:
+    raise NotImplementedError("a user's model, of which nothing is run")
 
 
 def _log(path: Path, setup: RunSetup) -> tuple[LogLine, ...]:

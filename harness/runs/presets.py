@@ -38,10 +38,10 @@ class Settings:
 
     preset: Preset = "quick"
     overrides: tuple[str, ...] = ()
-    device: torch.device | None = None
+    device: str | torch.device | None = None
 
 
-def resolve(model: Model, preset: str, overrides: Iterable[str] = (), device: torch.device | None = None) -> Config:
+def resolve(model: Model, preset: str, overrides: Iterable[str] = (), device: str | torch.device | None = None) -> Config:
     """The config of a model under a preset, with "key.key=value" overrides (TOML values; what isn't TOML is a string).
 
     Args:
@@ -65,9 +65,7 @@ def resolve(model: Model, preset: str, overrides: Iterable[str] = (), device: to
             config = _overridden(config, key, value)
     train = config.train
     if train.precision == "auto":
-        import torch
-
-        train = replace(train, precision="bf16" if has_bf16(device or torch.device("cpu")) else "fp32")
+        train = replace(train, precision="bf16" if has_bf16(device or "cpu") else "fp32")
     return replace(config, train=train, model=model.resolve(options))
 
 

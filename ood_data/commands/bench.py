@@ -14,8 +14,8 @@ import click
 from click.core import ParameterSource
 
 from harness.bench.names import check_asked, models_named
+from harness.models import NAMES
 from harness.models.lookup import is_own
-from harness.models.names import NAMES
 from harness.runs.presets import check_overrides
 from harness.runs.watch import check_watchers
 from ood_data.commands.options import (
@@ -175,7 +175,6 @@ def bench(
 
     there = cluster_in(cluster, wait)
 
-    # Only now what imports torch.
     from harness.bench.plan import plan
     from harness.bench.settings import settings_of
     from harness.bench.summary import summarize_models
@@ -286,7 +285,6 @@ bench.add_command(rescore)
 def _carried_out(planned: Plan, out: Path, place: Place, jobs: int | None, dry_run: bool) -> Report:
     """What came of a plan, or what would."""
     from harness.bench.estimate import time_in_words
-    from harness.bench.execute import execute
     from harness.bench.summary import summarize_outcomes, summarize_plan
     from harness.machine import keep_freed_memory, warn_if_bf16_is_slow
 
@@ -300,14 +298,20 @@ def _carried_out(planned: Plan, out: Path, place: Place, jobs: int | None, dry_r
         click.echo(as_options(line), err=True)
     if any(gap.state == "absent" and not gap.asked for gap in planned.gaps):
         click.echo("ood-data bench … --dry-run says how to get these", err=True)
+
+    import torch  # only now: a plan takes none
+
+    from harness.bench.execute import execute
+
+    device = torch.device(place.device)
     keep_freed_memory()
     if place.cluster is None:
-        outcomes = execute(planned.runs, place.device, jobs)
+        outcomes = execute(planned.runs, device, jobs)
     else:
         from harness.bench.submissions import execute_there, submit_runs
 
         if not place.wait:
-            return submit_runs(planned.runs, place.cluster, out, place.device, jobs)
-        outcomes = execute_there(planned.runs, place.cluster, out, place.device, jobs)
+            return submit_runs(planned.runs, place.cluster, out, device, jobs)
+        outcomes = execute_there(planned.runs, place.cluster, out, device, jobs)
     defects = any(outcome.defect for outcome in outcomes)
     return summarize_outcomes(planned, outcomes).with_line("ood-data --debug bench … shows where a defect is" if defects else "")

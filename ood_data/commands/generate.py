@@ -138,6 +138,8 @@ def generate_celebglow(
     if not overwrite:
         check_store(root, population, saved)
 
+    import torch
+
     from celebglow.generate import describe, generate_part
     from celebglow.generate import generate as run
     from celebglow.pipeline import CelebGlowPipeline
@@ -146,20 +148,19 @@ def generate_celebglow(
     pipeline = CelebGlowPipeline.from_pretrained(folder)
     keep_freed_memory()
     place = place_of(device, there, wait)
+    where = torch.device(place.device)
     if place.cluster is not None:
         from harness.bench.parts import submit_parts
 
         everywhere = folder if isinstance(folder, str) and folder == "bundled" else Path(folder).absolute()
-        workers = workers or (1 if place.device.type == "cpu" else None)
-        make = partial(
-            generate_part, root=root.absolute(), flow=everywhere, population=population, device=place.device, workers=workers
-        )
-        description = describe(population, pipeline, place.device, pipeline.sha256())
+        workers = workers or (1 if where.type == "cpu" else None)
+        make = partial(generate_part, root=root.absolute(), flow=everywhere, population=population, device=where, workers=workers)
+        description = describe(population, pipeline, where, pipeline.sha256())
         answer(submit_parts(root, description, make, place.cluster, wait), as_json)
         return
     if precision == "bf16":
-        warn_if_bf16_is_slow(place.device)
-    complete = run(root, pipeline, population, place.device, part, overwrite, workers)
+        warn_if_bf16_is_slow(where)
+    complete = run(root, pipeline, population, where, part, overwrite, workers)
     if as_json:
         click.echo(json.dumps({"store": str(root / "celebglow.zarr"), "complete": complete}))
     elif complete:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.machine import may_have_gpu
 from harness.report.finished import runs_in
 from splits.errors import InputError, MissingError
 
@@ -148,7 +149,7 @@ def stores_there(ctx: click.Context) -> list[str]:
 
 def known_models(ctx: click.Context) -> list[str]:
     """The names of the reference models, and all."""
-    from harness.models.names import NAMES
+    from harness.models import NAMES
 
     return [*NAMES, "all"]
 
@@ -209,12 +210,14 @@ def finished_runs(run: Path) -> list[Path]:
     return found
 
 
-def pick_device(name: str) -> torch.device:
-    """The torch device of that name; auto is cuda if there is one, else cpu.
+def device_here(name: str) -> str:
+    """The device of that name; auto is cuda if there is one, else cpu. Torch is imported only to see whether a GPU works.
 
     Raises:
         InputError: if this machine does not have it.
     """
+    if name == "cpu" or (name == "auto" and not may_have_gpu()):
+        return "cpu"
     import torch
 
     if name == "auto":
@@ -224,7 +227,14 @@ def pick_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {name!r} is not usable here ({str(error).splitlines()[0]}): try --device cpu") from error
-    return device
+    return str(device)
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device of that name; see `device_here`."""
+    import torch
+
+    return torch.device(device_here(name))
 
 
 device_option = click.option(

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ood_data.commands.options import pick_device
+from ood_data.commands.options import device_here
 from ood_data.commands.policy import FAILED, as_options
 
 if TYPE_CHECKING:
-    import torch
-
     from harness.bench.cluster import Cluster
     from splits.formatting import Report
 
@@ -38,13 +36,13 @@ class Place:
         wait: for the work on a cluster.
     """
 
-    device: torch.device
+    device: str
     cluster: Cluster | None = None
     wait: bool = False
 
 
 def cluster_in(file: Path | None, wait: bool) -> Cluster | None:
-    """The cluster of the options; None for this machine. Before torch is imported."""
+    """The cluster of the options; None for this machine."""
     if file is None:
         if wait:
             raise click.UsageError("--wait is for --cluster")
@@ -57,13 +55,10 @@ def cluster_in(file: Path | None, wait: bool) -> Cluster | None:
 def place_of(device: str, cluster: Cluster | None, wait: bool) -> Place:
     """The place that options name. Of a cluster's device, this machine, which may have no GPU, is not asked."""
     if cluster is None:
-        return Place(pick_device(device))
-
-    import torch
-
+        return Place(device_here(device))
     if device == "auto":
         device = "cuda" if cluster.has_gpus else "cpu"
-    return Place(torch.device(device), cluster, wait)
+    return Place(device, cluster, wait)
 
 
 def answer(report: Report, as_json: bool) -> None:

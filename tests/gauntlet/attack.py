@@ -32,7 +32,7 @@ FULL = bool(os.environ.get("GAUNTLET"))
 PRELOAD = (
     "ood_data.commands.root torch zarr h5py diffusers safetensors.torch PIL.PngImagePlugin matplotlib.backends.backend_svg "
     "celebglow.generate celebglow.fitting.trainer celebglow.fitting.directions celebglow.convert.checkpoints harness.bench.execute "
-    "harness.formats.convert harness.formats.export harness.formats.dsprites harness.report.html harness.report.figures harness.runs.run"
+    "harness.formats.convert harness.formats.export harness.formats.dsprites harness.report.html harness.report.figures harness.runs.execution"
 )
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 MEASURED = {"seconds", "images_per_second", "log_bytes"}  # in files that are otherwise the same in every run
