@@ -198,6 +198,22 @@ def test_a_lost_document_and_a_lost_manifest_are_too_much(tmp_path: Path) -> Non
     assert contents(tmp_path / "store") == contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("lose", [lambda path: path.unlink(), lambda path: path.write_bytes(b'{"path"')])
+def test_what_nothing_proves_is_to_be_deleted(tmp_path: Path, lose: Callable[[Path], None]) -> None:
+    make(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "store")
+    lose(tmp_path / "store" / MANIFEST)
+    (tmp_path / "store" / GROUP).write_text("{}")
+    with pytest.raises(ValueError, match="is not a dataset store"):
+        make(tmp_path / "store")
+    told = {problem.path: problem.advice for problem in verify(tmp_path / "store", "toy")}
+    group = tmp_path / "store" / "toy.zarr"
+    assert "delete it" in told[group.name]
+    shutil.rmtree(group)
+    make(tmp_path / "store")
+    assert contents(tmp_path / "store") == contents(tmp_path / "whole")
+
+
 def test_another_spec_of_the_same_images_is_taken_over(tmp_path: Path) -> None:
     """As when the spec file of a converted dataset was edited: the images stay, the documents and the card follow."""
 

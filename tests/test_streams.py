@@ -14,9 +14,9 @@ from helpers.commands import ROOT
 CLOSED = [(0,), (1,), (2,), (1, 2), (0, 1, 2)]
 
 
-def run(*command: object, closed: tuple[int, ...] = (), full: bool = False) -> subprocess.CompletedProcess[bytes]:
-    """A Python program with some of its streams closed, or, if `full`, one that prints into a disk that is."""
-    redirected = " ".join(["exec", '"$@"', *(f"{number}<&-" for number in closed), *([">/dev/full"] if full else [])])
+def run(*command: object, closed: tuple[int, ...] = (), full: tuple[int, ...] = ()) -> subprocess.CompletedProcess[bytes]:
+    """A Python program with some of its streams closed, or files on a disk that is full."""
+    redirected = " ".join(["exec", '"$@"', *(f"{number}<&-" for number in closed), *(f"{number}>/dev/full" for number in full)])
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(
         ["sh", "-c", redirected, "sh", sys.executable, *map(str, command)],
@@ -85,7 +85,13 @@ def test_a_dataset_is_the_same(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no disk that is always full")
 @pytest.mark.parametrize("arguments", [("split", "mpi3d"), ("--help",), ("split", "--help")])
 def test_output_that_cannot_be_printed_is_one_line(arguments: tuple[str, ...]) -> None:
-    result = run("-m", "ood_data", *arguments, full=True)
+    result = run("-m", "ood_data", *arguments, full=(1,))
     assert result.returncode == 1
     assert result.stderr.startswith(b"ood-data: No space left on device: standard output; the disk is full")
     assert result.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("full", [(2,), (1, 2)])
+def test_a_message_that_cannot_be_told_changes_no_exit_code(full: tuple[int, ...]) -> None:
+    assert run("-m", "ood_data", "split", "nonesuch", full=full).returncode == 2
+    assert run("-m", "ood_data", "data", "verify", "nonesuch", full=full).returncode == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.description import ARRAY, GROUP, is_consolidated, proven_documents, read_description
+from harness.data.found import is_ours
 from harness.data.manifest import Entry, Paths, parts_entries, read_finished, shard_index, shard_path
 from harness.data.shards import kind_of, stat_of, wrong_file
 from harness.data.store import Store, missing
@@ -59,8 +60,9 @@ def verify(root: str | Path, name: str, progress: Callable[[int, int], None] = l
         entries, files = read_finished(paths.manifest)
     except FileNotFoundError:
         problems.append(Problem(paths.manifest.name, "missing: the store is unfinished", "run the command that makes it again"))
+        problems += _lost(paths)
     except DamagedError as error:
-        return [Problem(paths.manifest.name, f"damaged: {error.__cause__}")]
+        return [Problem(paths.manifest.name, f"damaged: {error.__cause__}"), *_lost(paths)]
     try:
         added = parts_entries(paths)
         if files and added:
@@ -79,6 +81,13 @@ def verify(root: str | Path, name: str, progress: Callable[[int, int], None] = l
         progress(number + 1, len(shards))
     growing = not files or bool(added)
     return [*problems, *_foreign(paths, {GROUP, ARRAY, *shards}, growing)]
+
+
+def _lost(paths: Paths) -> list[Problem]:
+    """That nothing proves what a store is, whose manifest doesn't: no command writes into such a group."""
+    if is_ours(paths):
+        return []
+    return [Problem(paths.group.name, "nothing says what it holds", "if it is a store that was damaged, delete it")]
 
 
 def _wrong_files(paths: Paths, files: dict[str, str]) -> Iterator[Problem]:

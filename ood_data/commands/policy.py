@@ -16,7 +16,7 @@ import click
 from harness.io.failures import in_words
 from harness.machine import lacking
 from ood_data.commands.shadows import replaced
-from ood_data.commands.streams import give_up_stdout, was_printing
+from ood_data.commands.streams import give_up, was_printing
 from splits.errors import OodDataError, printable
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130  # 130: as shells count a Ctrl-C
@@ -97,7 +97,7 @@ class Commands(Group):
         except (click.ClickException, click.exceptions.Exit):
             raise
         except (KeyboardInterrupt, click.Abort):
-            click.echo(f"{PROGRAM}: {interrupted(ctx)}", err=True)
+            _tell(interrupted(ctx))
             sys.exit(INTERRUPTED)
         except Exception as error:
             if ctx.params.get("debug"):
@@ -109,10 +109,18 @@ def _fail(error: Exception, message: str) -> NoReturn:
     """Say what is wrong and end."""
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         raise error  # whoever read our output has read enough: click ends quietly
-    click.echo(f"{PROGRAM}: {printable(message)}", err=True)
+    _tell(message)
     if was_printing(error):
-        give_up_stdout()
+        give_up(sys.stdout)
     sys.exit(WRONG_USE if isinstance(error, OodDataError) and isinstance(error, ValueError) else FAILED)
+
+
+def _tell(message: str) -> None:
+    """Say something on standard error; where that is a file on a full disk, nobody can be told."""
+    try:
+        click.echo(f"{PROGRAM}: {printable(message)}", err=True)
+    except OSError:
+        give_up(sys.stderr)
 
 
 def message_of(error: Exception) -> str:

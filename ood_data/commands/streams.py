@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from typing import TextIO
 
 import click.utils
 
@@ -34,8 +35,8 @@ def was_printing(error: BaseException) -> bool:
     return bool(frames) and frames[-1].filename == click.utils.__file__
 
 
-def give_up_stdout() -> None:
+def give_up(stream: TextIO) -> None:
     """Let what was not printed go nowhere: the interpreter would try again when it ends, and say that it can't."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+    os.dup2(null, stream.fileno())
     os.close(null)
