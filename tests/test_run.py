@@ -224,7 +224,7 @@ def test_a_run_leaves_a_folder_that_stands_alone(blocks_root: Path, tmp_path: Pa
     assert written == scores.to_dict()
     assert list(written) == [
         "format", "dataset", "kind", "model", "seed", "fingerprint", "preset", "protocol", "steps", "n_test", "r2", "r2_sklearn", "mse",
-        "train", "reference", "modularity", "by_held_out_count", "by_distance", "seconds", "images_per_second", "device",
+        "train", "reference", "modularity", "by_held_out_count", "by_distance", "seconds", "images_per_second", "device", "finished",
     ]  # fmt: skip
     assert list(written["train"]) == ["n", "r2", "r2_sklearn", "mse"]
     assert run.folder.name == f"0-{written['fingerprint']}"

@@ -146,8 +146,8 @@ def collect(out: Path) -> list[LeaderboardRow]:
             logger.warning("left out: %s is a copy of another run of the same seed", path)
             continue
         found[key], sources[key] = scores, Source(path, setup)
-        if path.name == SCORES:
-            finished[scores.fingerprint] = min(path.stat().st_mtime, finished.get(scores.fingerprint, math.inf))
+        if (when := finished_at(scores, path)) is not None:
+            finished[scores.fingerprint] = min(when, finished.get(scores.fingerprint, math.inf))
         if setup is not None:
             configs[scores.fingerprint] = setup.settings()
             if scores.model in MODELS and is_plain(MODELS[scores.model], setup.config):
@@ -166,6 +166,18 @@ def with_sources(rows: Iterable[LeaderboardRow], source: Callable[[RunScores], S
 
 def _key(scores: RunScores) -> tuple[object, ...]:
     return scores.dataset, scores.kind, scores.model, scores.fingerprint, scores.seed
+
+
+def finished_at(scores: RunScores, path: Path) -> float | None:
+    """When a run was finished, in seconds since 1970: by the date of its file if it does not say; None for a record of before.
+
+    Args:
+        scores: of the run.
+        path: they were read from.
+    """
+    if scores.finished is not None:
+        return scores.finished.timestamp()
+    return path.stat().st_mtime if path.name == SCORES else None
 
 
 def _read(path: Path) -> tuple[RunScores, RunSetup | None]:

@@ -23,11 +23,11 @@ from harness.io.checkpoints import LOG
 from harness.report.collapse import collapse
 from harness.report.colors import color_of
 from harness.report.intervals import interval, ranks
-from harness.report.leaderboard import LeaderboardRow, Source
+from harness.report.leaderboard import LeaderboardRow, Source, finished_at
 from harness.report.live import LiveNetwork
 from harness.report.sprites import is_dsprites, sheet
 from harness.runs.maps import MAPS, SIDES, RunMaps
-from harness.runs.records import SCORES
+from harness.runs.records import SCORES, RunScores
 from harness.scoring.baselines import baselines
 from harness.scoring.maps import groups_of, kept_cells
 from splits import KINDS
@@ -158,16 +158,15 @@ def _row(row: LeaderboardRow, split: int) -> dict[str, Any]:
         "device": first.device,
         "seconds": [first.seconds.train, first.seconds.score],
         "settings": setup.settings() if setup else {},
-        "made": {} if setup is None else setup.versions | {"commit": setup.commit, "finished": _finished(source)},
+        "made": {} if setup is None else setup.versions | {"commit": setup.commit, "finished": _finished(first, source)},
         "log": _log(source),
     }
 
 
-def _finished(source: Source | None) -> str:
-    """When a run's scores were written, which tells versions of a user's code apart; "" for a record, which does not say."""
-    if source is None or source.path.name != SCORES:
-        return ""
-    return datetime.fromtimestamp(source.path.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC")
+def _finished(scores: RunScores, source: Source | None) -> str:
+    """When a run was finished, which tells versions of a user's code apart; "" where that is not known."""
+    when = None if source is None else finished_at(scores, source.path)
+    return "" if when is None else datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _log(source: Source | None) -> list[list[Any]]:

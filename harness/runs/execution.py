@@ -7,6 +7,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
@@ -139,6 +140,7 @@ def _scores(run: Run, trainer: RunTrainer, state: State, meter: Meter, owner: Ow
         seconds=Seconds(train=round(state.seconds, 2), score=round(time.monotonic() - start, 2)),
         images_per_second=round(state.images / max(state.seconds, 1e-9), 1),
         device=device_name(trainer.device),
+        finished=datetime.now(UTC).replace(microsecond=0),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
 from harness.io.records import Document, Record, Upgrade
 from harness.runs.config import PRESETS_OF_BEFORE, Config, Preset
@@ -95,6 +95,7 @@ class RunScores(Document):
         modularity, by_held_out_count, by_distance: see `Groups`.
         images_per_second: in training.
         device: in words.
+        finished: when, to the second; None in a run of before.
     """
 
     FORMAT: ClassVar[int] = 3
@@ -122,6 +123,7 @@ class RunScores(Document):
     seconds: Seconds
     images_per_second: Number
     device: Text
+    finished: AwareDatetime | None = None
 
     @model_validator(mode="after")
     def _of_one_grid(self) -> Self:
