@@ -82,6 +82,42 @@ def changed(record: ResultRecord, **facts: Any) -> ResultRecord:
     return record.model_copy(update={"scores": record.scores.model_copy(update=facts)})
 
 
+def test_records_are_exchanged(records: Path, tmp_path: Path) -> None:
+    """By the schema's own validator, where the package is; it passes for the 47 records of this project too."""
+    out = tmp_path / "exchange"
+    assert invoke("results", "export", records, "--out", out).stdout == f"8 files in {out / 'data'}\n"
+    written = {path: path.read_bytes() for path in files(out)}
+    assert {path.relative_to(out).parent.as_posix() for path in written} == {
+        f"data/ood-data/ood-data/{name}" for name in ("mlp", "pcl")
+    }
+    found = {}
+    for content in written.values():
+        log = json.loads(content)
+        assert log["schema_version"] == "0.3.0"
+        seed = log["model_info"]["additional_details"]["seed"]
+        for result in log["evaluation_results"]:
+            found[result["evaluation_name"], log["model_info"]["name"], seed] = result["score_details"]["score"]
+        assert log["evaluation_timestamp"].endswith("+00:00")
+    for path in files(records):
+        scores = ResultRecord.read(path).scores
+        numbers = {"": scores.r2.mean, **{f".{name}": value for name, value in scores.r2.factors.items()}}
+        for suffix, value in numbers.items():
+            key = f"ood-data.blocks.{scores.kind}{suffix}", scores.model, str(scores.seed)
+            assert found.pop(key, None) == value
+    assert not found
+    assert invoke("results", "export", records, "--out", out).returncode == 0
+    assert {path: path.read_bytes() for path in files(out)} == written
+    files(records)[0].write_text("{}")
+    broken = invoke("results", "export", records, "--out", tmp_path / "none")
+    assert broken.returncode == 2
+    assert str(files(records)[0]) in broken.stderr
+    assert not (tmp_path / "none").exists()
+    validation = pytest.importorskip("every_eval_ever.validator.validation_core")
+    for path in written:
+        place = path.relative_to(out).as_posix()
+        assert validation.validate_aggregate(path, repo_path=place, run_semantic_checks=True).errors == []
+
+
 def test_what_differs_is_said(records: Path) -> None:
     scores = ResultRecord.read(files(records)[0]).scores
     assert scores.r2.mean is not None

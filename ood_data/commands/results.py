@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from harness.report.finished import records_in
 from ood_data.commands.options import finished_runs, json_option
 from ood_data.commands.policy import FAILED, Group
 from splits.errors import MissingError, OodDataError
@@ -27,6 +28,7 @@ def results() -> None:
     Examples:
       ood-data results submit runs/ --to results/
       ood-data results check results/
+      ood-data results export results/ --out exchange/
     """
 
 
@@ -47,7 +49,7 @@ def submit(runs: tuple[Path, ...], folder: Path, as_json: bool) -> None:
     """
     folders = [found for run in runs for found in finished_runs(run)]
 
-    from harness.report.result_record import ResultRecord  # torch
+    from harness.report.result_record import ResultRecord
 
     written, problems = [], {}
     for run in folders:
@@ -81,7 +83,7 @@ def check(folder: Path, as_json: bool) -> None:
     if not any(folder.glob("*/*/*/*.json")):
         raise MissingError(f"no record in {folder}: make some with `ood-data results submit runs/`")
 
-    from harness.report.result_record import problem_of  # torch
+    from harness.report.result_record import problem_of
 
     paths = sorted(folder.rglob("*.json"))
     problems = {str(path): problem for path in paths if (problem := problem_of(path, folder))}
@@ -92,3 +94,34 @@ def check(folder: Path, as_json: bool) -> None:
         click.echo("\n".join([*lines, f"{len(paths):,} records, {len(problems):,} with a problem"]))
     if problems:
         sys.exit(FAILED)
+
+
+@results.command("export")
+@click.argument("folder", default="results/", type=click.Path(path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="Where the files go."
+)
+@json_option
+def export(folder: Path, out: Path, as_json: bool) -> None:
+    """Write the records in FOLDER in the schema of Every Eval Ever, a collection of results of all kinds, as it lays them out.
+
+    A file a record, below data/ood-data/, by the schema's version 0.3.0: R² on test, the mean and each factor's.
+
+    \b
+    Example:
+      ood-data results export results/ --out exchange/
+    """
+    found = records_in(folder)
+    if not found:
+        raise MissingError(f"no record in {folder}: make some with `ood-data results submit runs/`")
+
+    from harness.io.atomic import write_atomically
+    from harness.report.exchange import exchanged, to_bytes
+    from harness.report.result_record import ResultRecord
+
+    logs = dict(exchanged(ResultRecord.read(path), path) for path in found)  # all are read before one is written
+    for place, log in logs.items():
+        (out / place).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / place, to_bytes(log))
+    files = [str(out / place) for place in logs]
+    click.echo(json.dumps({"files": files}) if as_json else f"{len(files):,} files in {out / 'data'}")
