@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from harness.bench.cluster import packed, read_cluster
 from harness.bench.execute import TRIES, carry_out, execute
@@ -23,7 +22,7 @@ from harness.runs.run import LOCK, Run
 from helpers.files import contents
 from splits.errors import BusyError, InputError, MissingError
 
-CPU = torch.device("cpu")
+CPU = "cpu"
 TINY = ("train.steps=20", "train.batch=16", "train.precision=fp32", "score.samples=50")
 
 

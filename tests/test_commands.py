@@ -194,14 +194,22 @@ def test_all_names_of_splits_are_there_though_it_imports_nothing_at_first() -> N
         splits.nothing  # noqa: B018
 
 
-@pytest.mark.parametrize("arguments", [("--list",), ("--settings", "pcl"), ("--model", "all", "--preset", "full", "--dry-run")])
-def test_a_plan_takes_no_torch(blocks_root: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    program = "import sys; sys.modules['torch'] = None; from cli import main; main(sys.argv[1:])"
-    command = ["bench", *arguments, "--device", "cpu", "--data", str(blocks_root), "--out", str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, env=environment)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "pcl" in done.stdout
+def test_a_plan_takes_no_torch_nor_does_what_is_done(blocks_root: Path, tmp_path: Path) -> None:
+    def without_torch(*arguments: object) -> str:
+        program = "import sys; sys.modules['torch'] = None; from cli import main; main(sys.argv[1:])"
+        command = [sys.executable, "-c", program, "bench", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    where = ("--data", blocks_root, "--out", tmp_path, "--device", "cpu")
+    assert "pcl" in without_torch("--list")
+    assert "model.latents" in without_torch("--settings", "pcl")
+    assert "new" in without_torch("--model", "all", "--preset", "full", "--dry-run", *where)
+    once = ("--model", "mlp", "--kind", "random", "--set", "train.steps=1", *where)
+    assert invoke("bench", *once).returncode == 0
+    assert "mlp" in without_torch(*once)
+    assert "1 done" in without_torch("--dry-run", *once)
 
 
 def test_without_the_device_file_of_a_gpu_torch_is_not_asked_for_one(monkeypatch: pytest.MonkeyPatch) -> None:

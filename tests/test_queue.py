@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from harness.bench import queue
 from harness.bench.cluster import Cluster, DaskCluster
@@ -23,7 +22,7 @@ from harness.runs.run import Run
 from helpers.commands import invoke
 from splits.errors import MissingError
 
-CPU = torch.device("cpu")
+CPU = "cpu"
 TINY = Settings(overrides=("train.steps=20", "train.batch=16", "train.precision=fp32", "score.samples=50"))
 SLURM = Cluster(engine="slurm", workers=2)
 

@@ -18,9 +18,8 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
 from tqdm import tqdm
 
 from harness.bench.outcome import Outcome, attempt, failed, outcome_of
@@ -30,6 +29,9 @@ from harness.machine import jobs_of
 from harness.report.tables import score_text
 from harness.runs.records import FAILURE
 from harness.runs.run import Run
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ def execute(
     Returns:
         the outcomes in the order of `runs`.
     """
-    runs, device = list(runs), torch.device(device)
+    runs, device = list(runs), str(device)
     todo = [run for run in runs if run.state != "done"]
     outcomes = {run.folder: attempt(run, device) for run in runs if run.state == "done"}
     with _Bar(len(todo), progress) as bar:
@@ -84,7 +86,7 @@ def execute(
     return [outcomes[run.folder] for run in runs]
 
 
-def _here(runs: list[Run], device: torch.device, jobs: int | None, bar: _Bar) -> Iterator[Outcome]:
+def _here(runs: list[Run], device: str, jobs: int | None, bar: _Bar) -> Iterator[Outcome]:
     jobs = jobs_of(len(runs), device, jobs)
     if jobs > 1 and (reason := why_not()):
         logger.warning("one run at a time, as processes cannot work together here: %s (is /dev/shm writable?)", reason)
@@ -98,9 +100,7 @@ def _here(runs: list[Run], device: torch.device, jobs: int | None, bar: _Bar) ->
         yield outcome
 
 
-def submit(
-    runs: Sequence[Run], device: torch.device, jobs: int | None, executor: Executor, pack: Pack
-) -> dict[Future[None], Sequence[Run]]:
+def submit(runs: Sequence[Run], device: str, jobs: int | None, executor: Executor, pack: Pack) -> dict[Future[None], Sequence[Run]]:
     """Hand tasks to an executor, all at once if it has a `batch`; what each holds."""
     with getattr(executor, "batch", contextlib.nullcontext)():
         return {executor.submit(carry_out, _anywhere(part), device, jobs or 1): part for part in pack(runs)}
@@ -111,7 +111,7 @@ def _anywhere(runs: Iterable[Run]) -> list[Run]:
     return [replace(run, data=run.data.absolute(), out=run.out.absolute()) for run in runs]
 
 
-def carry_out(runs: list[Run], device: torch.device, jobs: int) -> None:
+def carry_out(runs: list[Run], device: str, jobs: int) -> None:
     """What a task does, on whatever machine: its runs, in processes of their own, so that one that dies is not the end of the task.
 
     A run that another process is at is tried again: that process may be dying, with the task that had the run before.
@@ -125,9 +125,7 @@ def carry_out(runs: list[Run], device: torch.device, jobs: int) -> None:
             break
 
 
-def _elsewhere(
-    runs: list[Run], device: torch.device, jobs: int | None, bar: _Bar, executor: Executor, pack: Pack
-) -> Iterator[Outcome]:
+def _elsewhere(runs: list[Run], device: str, jobs: int | None, bar: _Bar, executor: Executor, pack: Pack) -> Iterator[Outcome]:
     """The outcomes of runs that an executor has done, each when its task ends."""
     for run in runs:
         (run.folder / FAILURE).unlink(missing_ok=True)

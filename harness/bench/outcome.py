@@ -46,7 +46,7 @@ class Outcome:
     busy: bool = False
 
 
-def attempt(run: Run, device: torch.device, progress: Callable[[float], None] = lambda part: None) -> Outcome:
+def attempt(run: Run, device: str | torch.device, progress: Callable[[float], None] = lambda part: None) -> Outcome:
     """Execute one run and keep its error, also in its folder."""
     code: tuple[Path, ...] = ()
     try:

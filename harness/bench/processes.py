@@ -17,8 +17,6 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from harness.bench.outcome import Outcome, attempt, failed
 from harness.machine import keep_freed_memory
 from harness.runs.run import Run
@@ -39,7 +37,7 @@ def why_not() -> str:
 
 
 def in_processes(
-    runs: list[Run], device: torch.device, jobs: int, report: Report = lambda folder, part: None, tries: int = 1
+    runs: list[Run], device: str, jobs: int, report: Report = lambda folder, part: None, tries: int = 1
 ) -> Iterator[Outcome]:
     """The outcomes of runs, as they end.
 
@@ -76,7 +74,7 @@ def in_processes(
             yield failed(run, f"its process died{times}, perhaps for lack of memory: run the same command again to continue it")
 
 
-def _in_pool(runs: list[Run], device: torch.device, jobs: int, report: Report) -> Iterator[tuple[Run, Outcome | None]]:
+def _in_pool(runs: list[Run], device: str, jobs: int, report: Report) -> Iterator[tuple[Run, Outcome | None]]:
     """The runs as they end; None for those that were running or waiting when a process died."""
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
@@ -124,7 +122,7 @@ def _start_worker(queue: Any, level: int) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _work(run: Run, device: torch.device) -> Outcome:
+def _work(run: Run, device: str) -> Outcome:
     last = time.monotonic()
 
     def report(done: float) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
-import torch
 from pydantic import Field, model_validator
 
 from harness.bench.cluster import Cluster, packed
@@ -81,14 +80,14 @@ class Runs(Submission):
         return self
 
     @classmethod
-    def of(cls, tasks: Mapping[str, Sequence[Run]], cluster: Cluster, device: torch.device) -> Runs:
+    def of(cls, tasks: Mapping[str, Sequence[Run]], cluster: Cluster, device: str) -> Runs:
         runs = [run for each in tasks.values() for run in each]
         configs = {id(run.config): run.config for run in runs}
         numbers = {key: number for number, key in enumerate(configs)}
         places = {id(run): number for number, run in enumerate(runs)}
         return cls(
             cluster=cluster,
-            device=str(device),
+            device=device,
             data=str(runs[0].data),
             configs=tuple(configs.values()),
             runs=tuple(
@@ -175,7 +174,7 @@ class Order:
         return [run for run in runs if self.queue.state(run) in ("failed", "left")]
 
 
-def order(cluster: Cluster, out: Path, device: torch.device) -> Order:
+def order(cluster: Cluster, out: Path, device: str) -> Order:
     """Prepare to do runs on a cluster.
 
     Args:
@@ -200,7 +199,7 @@ def order(cluster: Cluster, out: Path, device: torch.device) -> Order:
     return Order(queue, engine, pack, tasks)
 
 
-def submit_runs(runs: Sequence[Run], cluster: Cluster, out: Path, device: torch.device, jobs: int | None) -> Report:
+def submit_runs(runs: Sequence[Run], cluster: Cluster, out: Path, device: str, jobs: int | None) -> Report:
     """Hand the runs that are neither done nor queued nor running to a cluster, and say what is where; arguments as of `order`, `execute`.
 
     Raises:
@@ -226,7 +225,7 @@ def submit_runs(runs: Sequence[Run], cluster: Cluster, out: Path, device: torch.
 
 
 def execute_there(
-    runs: Sequence[Run], cluster: Cluster, out: Path, device: torch.device, jobs: int | None, progress: bool = True
+    runs: Sequence[Run], cluster: Cluster, out: Path, device: str, jobs: int | None, progress: bool = True
 ) -> list[Outcome]:
     """Execute runs on a cluster and wait for all, also for those that were queued or running before; arguments as of `submit_runs`.
 
@@ -280,7 +279,7 @@ def _time_left(todo: Sequence[Queued], out: Path) -> list[str]:
     """A line about the time that runs will take, none if there are none."""
     if not todo:
         return []
-    cluster, device = todo[-1].submission.cluster, torch.device(todo[-1].submission.device)
+    cluster, device = todo[-1].submission.cluster, todo[-1].submission.device
     found = estimate((queued.run for queued in todo), out, device)
     if not found.seconds:
         return ["time: unknown, because no run like these has finished"]

@@ -33,7 +33,7 @@ from harness.runs.trainer import RunTrainer, State, seed_all
 from harness.runs.watch import Watched
 from harness.scoring.baselines import baselines
 from harness.scoring.maps import MOST_KEPT
-from splits.errors import BusyError, InputError
+from splits.errors import InputError
 
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset
@@ -43,8 +43,8 @@ logger = logging.getLogger(__name__)
 PACKAGES = ("ood-data", "torch", "numpy", "timm")
 
 
-def execute(run: Run, device: torch.device, progress: Callable[[float], None] = lambda part: None) -> RunScores:
-    """Train a run and score it, unless that is done.
+def execute(run: Run, device: str | torch.device, progress: Callable[[float], None]) -> None:
+    """Train a run and score it, unless another process did that a moment ago.
 
     Args:
         run: whichever.
@@ -54,12 +54,10 @@ def execute(run: Run, device: torch.device, progress: Callable[[float], None] = 
     Raises:
         BlockingIOError: if another process owns the folder.
         FloatingPointError: if the training diverges.
-        ValueError: if the model isn't one, or answers in another shape; or if scores.json is damaged.
+        ValueError: if the model isn't one, or answers in another shape.
         WeightsMissing: if pretrained weights are neither here nor downloadable.
     """
-    if run.is_done:
-        _sweep(run)
-        return RunScores.read(run.folder / SCORES)
+    device = torch.device(device)
     if device.type == "cpu":
         torch.set_num_threads(run.config.train.threads or cores())
     data = harness.open(run.dataset, run.data)
@@ -68,9 +66,8 @@ def execute(run: Run, device: torch.device, progress: Callable[[float], None] = 
     network = networks.built(find(run.model), shape, len(data.spec.grid.sizes), run.config.model).to(device)
     run.folder.mkdir(parents=True, exist_ok=True)
     with owned(run.folder / LOCK, busy=f"{run.folder} is being run by another process") as owner:
-        if not run.is_done:  # by another process, a moment ago
+        if not run.is_done:
             _train(run, network, data, device, progress, owner)
-    return RunScores.read(run.folder / SCORES)
 
 
 def _train(
@@ -164,14 +161,6 @@ def _setup(run: Run, data: Dataset, device: torch.device) -> RunSetup:
         commit=source_commit(),
         device=device_name(device),
     )
-
-
-def _sweep(run: Run) -> None:
-    """Remove what a process leaves that was killed after it wrote the scores."""
-    if not any((run.folder / name).exists() for name in (CHECKPOINT, LOCK)):
-        return
-    with contextlib.suppress(BusyError, OSError), owned(run.folder / LOCK, busy=""):
-        (run.folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 @cache

@@ -9,16 +9,19 @@ What a run is, is known without torch; `harness.runs.execution` carries it out.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from harness.io.checkpoints import CHECKPOINT
+from harness.io.locks import owned
 from harness.models import MODELS
 from harness.runs.config import Config
 from harness.runs.records import SCORES, RunScores
 from splits import Kind
+from splits.errors import BusyError
 
 if TYPE_CHECKING:
     import torch
@@ -75,8 +78,27 @@ class Run:
         reads_out = self.model in MODELS and MODELS[self.model].family == "representation"
         return self.config.train.steps + (self.config.readout.steps if reads_out else 0)
 
-    def execute(self, device: torch.device, progress: Callable[[float], None] = lambda part: None) -> RunScores:
-        """Train and score, unless that is done; see `harness.runs.execution.execute`."""
-        from harness.runs.execution import execute  # torch
+    def execute(self, device: str | torch.device, progress: Callable[[float], None] = lambda part: None) -> RunScores:
+        """Train and score, unless that is done.
 
-        return execute(self, device, progress)
+        Args:
+            device: where to compute.
+            progress: called often, with the part of the run that is done, 0 to 1.
+
+        Raises:
+            ValueError: if scores.json is damaged; and what `harness.runs.execution.execute` raises.
+        """
+        if self.is_done:
+            self._sweep()
+        else:
+            from harness.runs.execution import execute  # torch
+
+            execute(self, device, progress)
+        return RunScores.read(self.folder / SCORES)
+
+    def _sweep(self) -> None:
+        """Remove what a process leaves that was killed after it wrote the scores."""
+        if not any((self.folder / name).exists() for name in (CHECKPOINT, LOCK)):
+            return
+        with contextlib.suppress(BusyError, OSError), owned(self.folder / LOCK, busy=""):
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)

@@ -298,20 +298,16 @@ def _carried_out(planned: Plan, out: Path, place: Place, jobs: int | None, dry_r
         click.echo(as_options(line), err=True)
     if any(gap.state == "absent" and not gap.asked for gap in planned.gaps):
         click.echo("ood-data bench … --dry-run says how to get these", err=True)
-
-    import torch  # only now: a plan takes none
-
-    from harness.bench.execute import execute
-
-    device = torch.device(place.device)
     keep_freed_memory()
     if place.cluster is None:
-        outcomes = execute(planned.runs, device, jobs)
+        from harness.bench.execute import execute
+
+        outcomes = execute(planned.runs, place.device, jobs)
     else:
         from harness.bench.submissions import execute_there, submit_runs
 
         if not place.wait:
-            return submit_runs(planned.runs, place.cluster, out, device, jobs)
-        outcomes = execute_there(planned.runs, place.cluster, out, device, jobs)
+            return submit_runs(planned.runs, place.cluster, out, place.device, jobs)
+        outcomes = execute_there(planned.runs, place.cluster, out, place.device, jobs)
     defects = any(outcome.defect for outcome in outcomes)
     return summarize_outcomes(planned, outcomes).with_line("ood-data --debug bench … shows where a defect is" if defects else "")
