@@ -73,9 +73,9 @@ def main() -> None:
 
 def planning(folder: Path) -> None:
     write_hollow_stores(folder)
-    base, base_used, base_bytes = measured([sys.executable, "-c", "import torch"])
-    command = [sys.executable, "-m", "cli", "bench", str(STUDY), "--data", str(folder), "--out", str(folder / "runs"), "--dry-run"]
-    seconds, used, memory = measured(command)
+    base, base_used, base_bytes = measured("import torch")
+    where = ["--data", str(folder), "--out", str(folder / "runs"), "--device", "cpu"]
+    seconds, used, memory = measured("from cli import main; main(sys.argv[1:])", "bench", str(STUDY), "--dry-run", *where)
     start = time.process_time()
     runs = plan_study(read_study(STUDY), folder, folder / "runs").runs
     alone = time.process_time() - start
@@ -86,14 +86,17 @@ def planning(folder: Path) -> None:
     )
 
 
-def measured(command: Sequence[str]) -> tuple[float, float, int]:
-    """Seconds, seconds of the processor, and the most bytes of memory of a command."""
-    start = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return time.monotonic() - start, usage.ru_utime + usage.ru_stime, 1024 * usage.ru_maxrss
+def measured(program: str, *arguments: str) -> tuple[float, float, int]:
+    """Seconds, seconds of the processor, and the most bytes of memory of a Python program."""
+    # It says itself: what the system tells its parent has the parent's own memory in it, of before it became another program.
+    peak = "open('/proc/self/status').read().split('VmHWM:')[1].split()[0]"
+    command = [sys.executable, "-c", f"import atexit, sys; atexit.register(lambda: print({peak}, file=sys.stderr)); {program}"]
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, check=True)
+    seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, used, 1024 * int(done.stderr.split()[-1])
 
 
 def own_time(folder: Path, count: int = 20) -> None:
