@@ -250,6 +250,17 @@ def test_files_of_somebody_else_are_left_alone_beside_an_export(root: Path, tmp_
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("first, second", [("png", "parquet"), ("png", "webdataset"), ("parquet", "png"), ("webdataset", "png")])
+def test_pictures_and_parquet_or_tars_do_not_mix(root: Path, tmp_path: Path, first: str, second: str) -> None:
+    before = whole(root, first, tmp_path)
+    with pytest.raises(ValueError, match=r"has .* of an export, and .* beside them would mix: choose another `out`"):
+        export(root, "toy", "random", second, tmp_path)
+    assert contents(tmp_path) == before
+    for folder in ("train", "test", "composition"):
+        shutil.rmtree(tmp_path / folder, ignore_errors=True)
+    export(root, "toy", "random", second, tmp_path)  # what was deleted is not in the way
+
+
 def test_a_folder_is_for_exports_of_the_same_images(root: Path, tmp_path: Path) -> None:
     export(root, "toy", "composition", "benchmark", tmp_path / "out")
     before = contents(tmp_path / "out")

@@ -70,7 +70,8 @@ def export(root: str | Path, dataset: str, kind: str | None, layout: str, out: s
         the files for users to load; of pictures, the table.
 
     Raises:
-        ValueError: for an unknown layout or kind, or a kind that the dataset can't have; if files are there that no export of this grid wrote.
+        ValueError: for an unknown layout or kind, or a kind that the dataset can't have; if files are there that no export of this grid wrote;
+            if pictures and parquet or tar files would come into one folder.
         FileNotFoundError: if there is no such store.
         BlockingIOError: if another process is writing the same files.
         OSError: if they cannot be written; the .npz files are there whole or not at all, the table only after all pictures.
