@@ -163,7 +163,7 @@ def generate_celebglow(
     if as_json:
         click.echo(json.dumps({"store": str(root / "celebglow.zarr"), "complete": complete}))
     elif complete:
-        click.echo(f"{root / 'celebglow.zarr'} is complete; look at {root / 'celebglow.png'} and read {root / 'celebglow.md'}")
+        click.echo(_complete(root, "celebglow"))
     else:
         click.echo(f"part {part[0]}/{part[1]} is done; the store is complete when the other parts are")
 
@@ -229,4 +229,12 @@ def generate_dsprites(root: Path, orientations: int, overwrite: bool, as_json: b
     if as_json:
         click.echo(json.dumps({"store": str(root / f"{name}.zarr"), "complete": True}))
     else:
-        click.echo(f"{root / name}.zarr is complete; look at {root / name}.png and read {root / name}.md")
+        click.echo(_complete(root, name))
+
+
+def _complete(root: Path, name: str) -> str:
+    """What a finished store has to look at. Of shards that were there before, a command has compared the lengths only."""
+    return (
+        f"{root / name}.zarr is complete; look at {root / name}.png and read {root / name}.md\n"
+        f"`ood-data data verify {name} --data {root}` reads every byte of it"
+    )
