@@ -18,7 +18,7 @@ from harness.runs.presets import is_plain
 from harness.runs.records import CONFIG, SCORES, RunSetup, settings
 from harness.runs.run import Run
 from harness.scoring.baselines import EXPLAINED
-from splits.errors import InputError
+from splits.errors import InputError, how_many
 from splits.formatting import Report, table, wrapped_table
 
 
@@ -73,11 +73,11 @@ def summarize_plan(plan: Plan, in_full: bool = True) -> Report:
         f"{counted_states[state]} {state}" for state in ("done", "resumable", "new", "damaged") if counted_states[state]
     )
     todo = [run for run, state in zip(plan.runs, states, strict=True) if state in ("resumable", "new")]
-    lines = [*table(rows), f"{_runs(len(plan.runs))}: {counts or 'none'}", *_missing(plan, in_full)]
+    lines = [*table(rows), f"{how_many(len(plan.runs), 'run')}: {counts or 'none'}", *_missing(plan, in_full)]
     lines += [f"not done: {run}: {error}" for run, error in zip(plan.runs, told, strict=True) if error]
     lacks = lacking(todo)
     for model, what in lacks.items():
-        lines.append(f"{_runs(sum(run.model == model for run in todo))} of {model} may fail: {what}")
+        lines.append(f"{how_many(sum(run.model == model for run in todo), 'run')} of {model} may fail: {what}")
     data = {
         "runs": [
             {"run": str(run), "folder": str(run.folder), "state": state, "steps": run.steps}
@@ -87,11 +87,6 @@ def summarize_plan(plan: Plan, in_full: bool = True) -> Report:
         "lacking": lacks,
     }
     return Report(tuple(lines), data, not plan.refused and not any(told))
-
-
-def _runs(count: int) -> str:
-    """`1 run` or `3 runs`."""
-    return f"{count} run{'' if count == 1 else 's'}"
 
 
 def summarize_outcomes(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
@@ -107,7 +102,7 @@ def summarize_outcomes(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
         lines.append("quick: few steps, and a sample of the images scored.")
     # The same reason once: a model without weights fails alike on every split.
     for (model, error), count in Counter((outcome.run.model, outcome.error) for outcome in failed).items():
-        lines.append(f"not done: {model}, {_runs(count)}: {error}")
+        lines.append(f"not done: {model}, {how_many(count, 'run')}: {error}")
     lines += [f"not done: {gap}: {gap.reason}" for gap in plan.refused]
     data = {
         "runs": [each.to_dict() for each in scores],

@@ -17,7 +17,7 @@ from harness.io.pictures import LARGEST_SIDE, check_size, load_picture
 from harness.io.tables import csv_rows
 from splits import Factor, FactorGrid, SplitSpec
 from splits.arrays import BadFile
-from splits.errors import did_you_mean, listed, shown
+from splits.errors import did_you_mean, how_many, listed, shown
 
 Images = NDArray[np.uint8]
 
@@ -79,7 +79,7 @@ class PictureFolder:
         ):
             if count:
                 cell = ", ".join(f"{n} {v}" for n, v in zip(grid.names, grid.factors(int(first)), strict=True))
-                raise BadFile(f"{table} has {what} for {count:,} cells of the grid, first {cell}")
+                raise BadFile(f"{table} has {what} for {how_many(count, 'cell')} of the grid, first {cell}")
         pictures = [Path()] * len(grid)
         for cell, (file, *_) in zip(cells.tolist(), texts, strict=True):
             pictures[cell] = self.folder / file
