@@ -577,6 +577,13 @@ def test_a_dry_run_tells_the_time_once_a_run_has_ended(blocks_root: Path, tmp_pa
     assert re.search(r"^not done: blocks, random, mlp, seed 0: .*scores\.json is not JSON", told.stdout, re.MULTILINE)
 
 
+def test_a_bench_of_what_is_not_there_says_once_how_to_get_it(blocks_root: Path, tmp_path: Path) -> None:
+    told = invoke("bench", "--model", "cnn", "--dataset", "mpi3d", "--data", blocks_root, "--out", tmp_path)
+    assert told.returncode == 1
+    assert told.stderr == ""
+    assert told.stdout == f"not done: mpi3d is not there; to get it: ood-data data fetch mpi3d --out {blocks_root}\n"
+
+
 def test_what_models_lack_is_told_by_a_dry_run(blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.models import backbones
 

@@ -21,6 +21,12 @@ from harness.scoring.baselines import EXPLAINED
 from splits.errors import InputError, how_many
 from splits.formatting import Report, table, wrapped_table
 
+WORDS = {
+    "impossible": "{0.dataset} can't have {0.kind}: {0.reason}",
+    "unfinished": "{0} is not whole: {0.reason}",
+    "absent": "{0} is not there; to get it: {0.reason}",
+}
+
 
 def summarize_models() -> Report:
     """Every model: what it is, its size, what of it is our reconstruction."""
@@ -70,10 +76,11 @@ def summarize_plan(plan: Plan, in_full: bool = True) -> Report:
         rows.append((model, dataset, kinds, str(seeds), str(settings), f"{steps:,}"))
     counted_states = Counter(states)
     counts = ", ".join(
-        f"{counted_states[state]} {state}" for state in ("done", "resumable", "new", "damaged") if counted_states[state]
+        f"{counted_states[state]:,} {state}" for state in ("done", "resumable", "new", "damaged") if counted_states[state]
     )
     todo = [run for run, state in zip(plan.runs, states, strict=True) if state in ("resumable", "new")]
-    lines = [*table(rows), f"{how_many(len(plan.runs), 'run')}: {counts or 'none'}", *_missing(plan, in_full)]
+    lines = [*table(rows)] if groups else []
+    lines += [f"{how_many(len(plan.runs), 'run')}{f': {counts}' if counts else ''}", *_missing(plan, in_full)]
     lines += [f"not done: {run}: {error}" for run, error in zip(plan.runs, told, strict=True) if error]
     lacks = lacking(todo)
     for model, what in lacks.items():
@@ -103,7 +110,7 @@ def summarize_outcomes(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
     # The same reason once: a model without weights fails alike on every split.
     for (model, error), count in Counter((outcome.run.model, outcome.error) for outcome in failed).items():
         lines.append(f"not done: {model}, {how_many(count, 'run')}: {error}")
-    lines += [f"not done: {gap}: {gap.reason}" for gap in plan.refused]
+    lines += [f"not done: {_why(gap)}" for gap in plan.refused]
     data = {
         "runs": [each.to_dict() for each in scores],
         "failed": [{"run": str(outcome.run), "error": outcome.error} for outcome in failed],
@@ -130,13 +137,16 @@ def _gaps(gaps: Iterable[Gap]) -> dict[str, Any]:
 
 
 def _missing(plan: Plan, in_full: bool) -> list[str]:
-    words = {"impossible": "{0.dataset} can't have {0.kind}: {0.reason}", "unfinished": "{0} is not whole: {0.reason}"}
-    words["absent"] = "{0} is not there; to get it: {0.reason}"
     shown = [gap for gap in plan.gaps if in_full or gap.asked or gap.state != "absent"]
-    lines = [text.format(gap) + _instead(gap) for state, text in words.items() for gap in shown if gap.state == state]
+    lines = [_why(gap) for state in WORDS for gap in shown if gap.state == state]
     if others := [gap.dataset for gap in plan.gaps if gap not in shown]:
         lines.append(f"not there: {', '.join(others)}")
     return lines
+
+
+def _why(gap: Gap) -> str:
+    """Why something has no runs, and what to do."""
+    return WORDS[gap.state].format(gap) + _instead(gap)
 
 
 def _instead(gap: Gap) -> str:
