@@ -430,6 +430,18 @@ def test_large_images_and_very_many_make_more_and_larger_tars(root: Path, tmp_pa
     assert len(webdataset.files_of(store, split)) == 6
 
 
+@pytest.mark.parametrize("layout, what", [("parquet", "parquet"), ("webdataset", "tar")])
+def test_parquet_and_tars_are_told_as_what_cannot_be_converted(root: Path, tmp_path: Path, layout: str, what: str) -> None:
+    file = export(root, "toy", "random", layout, tmp_path / "out")[0]
+    for path, told in (
+        (tmp_path / "out", f"holds {what} files"),
+        (file.parent, f"holds {what} files"),
+        (file, f"is a {what} file"),
+    ):
+        with pytest.raises(InputError, match=f"{told}, which can't be converted; what can be: .*a folder of pictures with a .csv"):
+            convert(path, None, tmp_path / "data", tmp_path / "out/toy.toml")
+
+
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves tars to the garbage collector
 @pytest.mark.parametrize("kind", ["composition", "random"])
 def test_the_library_webdataset_reads_what_the_store_has(

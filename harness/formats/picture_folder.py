@@ -21,6 +21,15 @@ from splits.errors import did_you_mean, how_many, listed, shown
 
 Images = NDArray[np.uint8]
 
+CONVERTED = "what can be: the authors' .npz, .hdf5 or .h5, the benchmark's split files, a .npy, a folder of pictures with a .csv"
+OTHERS = {  # what a folder may hold instead of pictures
+    "zarr.json": "a zarr group",
+    "*.parquet": "parquet files",
+    "*/*.parquet": "parquet files",
+    "*.tar": "tar files",
+    "*/*.tar": "tar files",
+}
+
 _GRAY = ("1", "L")
 _MODES = (*_GRAY, "P", "LA", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
@@ -39,6 +48,8 @@ class PictureFolder:
     def __init__(self, folder: Path, spec: SplitSpec) -> None:
         self.folder = folder
         tables = sorted(folder.glob("*.csv"))
+        if not tables and (others := next((what for pattern, what in OTHERS.items() if any(folder.glob(pattern))), "")):
+            raise BadFile(f"{folder} holds {others}, which can't be converted; {CONVERTED}")
         if len(tables) != 1:
             raise BadFile(f"{folder} has {len(tables)} .csv files; one is expected, with a column file and one per factor")
         self.pictures = self._by_cell(tables[0], spec.grid)
