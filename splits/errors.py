@@ -72,6 +72,10 @@ class DamagedError(OodDataError, OSError):
     """A file that is not as it was written."""
 
 
+class PlaceError(OodDataError, OSError):
+    """A folder that nothing can be written to."""
+
+
 class BusyError(OodDataError, BlockingIOError):
     """Another process is writing the same thing."""
 

@@ -23,7 +23,7 @@ from harness.data.names import stores_in
 from harness.formats.catalog import CATALOG
 from harness.io.progress import duration, move, progress_bar
 from harness.models import NAMES
-from helpers.commands import ROOT, invoke
+from helpers.commands import ROOT, assert_one_clear_line, invoke
 from ood_data.commands import shadows
 from ood_data.commands.options import Seeds
 from ood_data.commands.policy import Command, InOptions, as_options, every_command
@@ -575,6 +575,25 @@ def test_a_dry_run_tells_the_time_once_a_run_has_ended(blocks_root: Path, tmp_pa
     assert told.returncode == 1
     assert "1 run: 1 damaged\n" in told.stdout
     assert re.search(r"^not done: blocks, random, mlp, seed 0: .*scores\.json is not JSON", told.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("place", ["/dev/null/x", "file/x"])
+def test_a_place_that_cannot_be_written_is_told_before_any_work(blocks_root: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / place
+    for command in (
+        ("bench", "--model", "cnn", "--data", blocks_root),
+        ("generate", "celebglow"),
+        ("generate", "dsprites"),
+        ("data", "export", "blocks", "--kind", "random", "--data", blocks_root),
+        ("data", "fetch", "shapes3d"),
+        ("data", "fetch", "mpi3d", "--variant", "realistic", "--cells", "2"),
+    ):
+        told = invoke(*command, "--out", out)
+        assert_one_clear_line(
+            told, 1, f"nothing can be written to {out}: in ", "the system says Not a directory; name another place"
+        )
+        assert told.stdout == ""
 
 
 def test_a_bench_of_what_is_not_there_says_once_how_to_get_it(blocks_root: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from harness.formats import official, parquet, webdataset
 from harness.formats.beside import METADATA, SIDES, TABLE, describe, documents
 from harness.formats.claim import LOCK, claimed
 from harness.formats.official import member
+from harness.io.atomic import check_writable
 from harness.io.locks import is_held, locked
 from harness.io.pictures import png
 from harness.io.progress import Bar, progress_bar
@@ -86,6 +87,7 @@ def export(root: str | Path, dataset: str, kind: str | None, layout: str, out: s
     split = spec_of(store).split(kind) if kind is not None else None
     out = Path(out)
     paths = [out / name for name in (official.files_of(store) if split is None else _LAYOUTS[layout][0](store, split))]
+    check_writable(out)
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         with locked(out / LOCK):  # so that no file is taken for a left-over before its process has locked it

@@ -34,7 +34,7 @@ from ood_data.commands.places import Place, answer, cluster_in, cluster_option, 
 from ood_data.commands.policy import Group, as_options
 from ood_data.commands.replay import replay
 from ood_data.commands.rescore import rescore
-from splits.errors import InputError
+from splits.errors import InputError, how_many
 
 if TYPE_CHECKING:
     from harness.bench.plan import Plan
@@ -289,6 +289,7 @@ def _carried_out(planned: Plan, out: Path, place: Place, jobs: int | None, dry_r
     from harness.bench.estimate import time_in_words
     from harness.bench.execute import execute
     from harness.bench.summary import summarize_outcomes, summarize_plan
+    from harness.io.atomic import check_writable
     from harness.machine import keep_freed_memory, warn_if_bf16_is_slow
 
     report = summarize_plan(planned, in_full=dry_run).with_line(absent)
@@ -297,8 +298,13 @@ def _carried_out(planned: Plan, out: Path, place: Place, jobs: int | None, dry_r
     if dry_run:
         together = place.cluster.workers * (jobs or 1) if place.cluster else jobs
         return report.with_line(time_in_words(planned.runs, out, place.device, together))
+    done = sum(run.state == "done" for run in planned.runs)
+    if done < len(planned.runs):
+        check_writable(out)
     for line in report.lines if planned.runs else ():  # of what has no runs, the answer says why
         click.echo(as_options(line), err=True)
+    if done and any(run.watchers for run in planned.runs):
+        click.echo(f"skipped, and not told to --log: {how_many(done, 'finished run')} (another --out makes them anew)", err=True)
     if any(gap.state == "absent" and not gap.asked for gap in planned.gaps):
         click.echo("ood-data bench … --dry-run says how to get these", err=True)
     keep_freed_memory()
