@@ -68,6 +68,10 @@ class MissingError(OodDataError, FileNotFoundError):
     """A file, dataset or run that does not exist, or is not finished."""
 
 
+class AbsentError(MissingError, ValueError):
+    """A file or folder that the user has named, and that does not exist."""
+
+
 class DamagedError(OodDataError, OSError):
     """A file that is not as it was written."""
 

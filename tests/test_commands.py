@@ -83,7 +83,7 @@ MISTAKES = {
     "no flow": (("generate", "celebglow", "--flow", "nowhere"), 2, "there is no flow in nowhere"),
     "no flow to look at": (("flow", "info", "nowhere"), 2, "there is no flow in nowhere"),
     "too many orientations": (("generate", "dsprites", "--orientations", "41"), 2, "41 is not in the range"),
-    "no pictures": (("flow", "train", "nowhere", "--out", "out"), 1, "nowhere does not exist: a folder of pictures"),
+    "no pictures": (("flow", "train", "nowhere", "--out", "out"), 2, "nowhere does not exist: a folder of pictures"),
     "no steps": (("flow", "train", "nowhere", "--out", "out", "--steps", "0"), 2, "0 is not in the range x>=1"),
     "a resolution that no flow of four levels has": (
         ("flow", "train", str(ROOT / "docs"), "--out", "out", "--resolution", "50"),
@@ -93,7 +93,7 @@ MISTAKES = {
     "one level of four": (
         ("flow", "train", str(ROOT / "docs"), "--out", "out", "--flow-steps", "0"),
         2,
-        "4 widths are given for 1 levels",
+        "4 widths are given for 1 level",
     ),
     "more widths than levels": (
         ("flow", "train", str(ROOT / "docs"), "--out", "out", "--flow-steps", "3,6", "--widths", "1,2,3"),
@@ -149,7 +149,7 @@ MISTAKES = {
     ),
     "no runs": (
         ("report", "nowhere"),
-        1,
+        2,
         "no finished run in nowhere: give the folder of your runs, or make some with `ood-data bench",
     ),
 }
@@ -276,6 +276,8 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException, *options: s
         (errors.SpecError("my.toml", ["a", "b"]), 2),
         (errors.OutOfRangeError("say no"), 1),
         (errors.MissingError("say no"), 1),
+        (errors.AbsentError("say no"), 2),
+        (errors.PlaceError("say no"), 1),
         (errors.DamagedError("say no"), 1),
         (errors.BusyError("say no"), 1),
         (errors.NumericalError("say no"), 1),
@@ -575,6 +577,35 @@ def test_a_dry_run_tells_the_time_once_a_run_has_ended(blocks_root: Path, tmp_pa
     assert told.returncode == 1
     assert "1 run: 1 damaged\n" in told.stdout
     assert re.search(r"^not done: blocks, random, mlp, seed 0: .*scores\.json is not JSON", told.stdout, re.MULTILINE)
+
+
+ABSENT = (
+    ("data", "convert", "nowhere", "--dataset", "dsprites"),
+    ("data", "convert", "nowhere", "--spec", "nowhere.toml"),
+    ("data", "push", "nowhere", "me/x", "--dry-run"),
+    ("split", "nowhere.toml"),
+    ("split", "nowhere.zarr"),
+    ("split", "--spec", "nowhere.toml"),
+    ("bench", "nowhere.toml"),
+    ("bench", "--model", "cnn", "--cluster", "nowhere.toml"),
+    ("bench", "replay", "nowhere.json"),
+    ("bench", "rescore", "nowhere"),
+    ("report", "nowhere"),
+    ("results", "submit", "nowhere"),
+    ("results", "check", "nowhere"),
+    ("flow", "train", "nowhere", "--out", "flow"),
+    ("flow", "convert", "nowhere.pt", "--out", "flow"),
+    ("flow", "info", "nowhere"),
+)
+
+
+@pytest.mark.parametrize("arguments", ABSENT, ids=" ".join)
+def test_a_file_or_folder_that_is_not_there_is_wrong_use(
+    arguments: tuple[str, ...], blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(blocks_root)
+    assert_one_clear_line(invoke(*arguments), 2, "nowhere")
 
 
 @pytest.mark.parametrize("place", ["/dev/null/x", "file/x"])

@@ -137,7 +137,7 @@ def test_other_weights_get_no_maps(run: Path, blocks_root: Path, ood_data: Comma
     assert failed.returncode == 1
     assert "its weights score R²" in failed.stderr
     assert (folder / MAPS).read_bytes() == before
-    assert_one_clear_line(ood_data("bench", "rescore", tmp_path / "nothing"), 1, "neither a finished run nor a folder of them")
+    assert_one_clear_line(ood_data("bench", "rescore", tmp_path / "nothing"), 2, "neither a finished run nor a folder of them")
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ def test_what_does_not_go_together_is_told_before_anything_is_read(tmp_path: Pat
     assert_one_clear_line(invoke(*command, "--part", "1/2"), 2, "neither with --part nor with --overwrite")
     assert_one_clear_line(invoke(*command, "--overwrite"), 2, "neither with --part")
     assert_one_clear_line(invoke("generate", "celebglow", "--wait"), 2, "--wait is for --cluster")
-    assert_one_clear_line(invoke(*command), 1, "a cluster in TOML is expected")
+    assert_one_clear_line(invoke(*command), 2, "a cluster in TOML is expected")
     assert_one_clear_line(invoke("generate", "status", "--out", tmp_path), 1, "no parts of", "--cluster cluster.toml")
     assert not list(tmp_path.iterdir())
     assert_one_clear_line(invoke("generate", "cancel", "--out", tmp_path, "--json"), 1, "no parts of", "--cluster cluster.toml")

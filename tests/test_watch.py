@@ -178,8 +178,8 @@ def test_a_function_of_ones_own(blocks_root: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_finished_runs_say_that_they_tell_nothing(blocks_root: Path, tmp_path: Path) -> None:
-    bench = ("bench", "--model", "mlp", "--kind", "random", "--data", blocks_root, "--out", tmp_path)
-    bench = (*bench, *(part for each in TINY for part in ("--set", each)))
+    settings = [part for each in TINY for part in ("--set", each)]
+    bench = ("bench", "--model", "mlp", "--kind", "random", "--data", blocks_root, "--out", tmp_path, *settings)
     assert "--log" not in invoke(*bench).stderr
     told = invoke(*bench, "--log", "tensorboard")
     assert told.returncode == 0

@@ -25,7 +25,7 @@ from harness.formats.picture_folder import CONVERTED, PictureFolder
 from harness.io.pictures import LARGEST_SIDE
 from splits import FactorGrid, SplitSpec
 from splits.arrays import BadFile, Rows, npy_rows, require_regular, zip_keys, zip_rows
-from splits.errors import MissingError, listed, shown
+from splits.errors import AbsentError, MissingError, listed, shown
 from splits.vocabulary import PUBLISHED_NAMES
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def open_reader(path: str | Path, spec: SplitSpec) -> Reader:
     """
     path = Path(path)
     if not path.exists():
-        raise MissingError(f"there is no file {path}")
+        raise AbsentError(f"there is no file {path}")
     if not path.is_dir():
         require_regular(path)
     if path.is_dir():

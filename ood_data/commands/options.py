@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.report.finished import runs_in
-from splits.errors import InputError, MissingError
+from splits.errors import AbsentError, InputError, MissingError
 
 if TYPE_CHECKING:
     import torch
@@ -205,7 +205,9 @@ def finished_runs(run: Path) -> list[Path]:
     """The folders of finished runs that a path names."""
     found = runs_in(run)
     if not found:
-        raise MissingError(f"{run} is neither a finished run nor a folder of them: runs/DATASET/KIND/MODEL/… has a scores.json")
+        raise (MissingError if run.exists() else AbsentError)(
+            f"{run} is neither a finished run nor a folder of them: runs/DATASET/KIND/MODEL/… has a scores.json"
+        )
     return found
 
 

@@ -10,7 +10,7 @@ import click
 
 from ood_data.commands.options import finished_runs, json_option
 from ood_data.commands.policy import FAILED, Group
-from splits.errors import MissingError, OodDataError, how_many
+from splits.errors import AbsentError, MissingError, OodDataError, how_many
 
 records_option = click.option(
     "--to", "folder", default="results/", type=click.Path(path_type=Path), metavar="FOLDER", help="Folder that holds the records."
@@ -79,7 +79,9 @@ def check(folder: Path, as_json: bool) -> None:
       ood-data results check results/
     """
     if not any(folder.glob("*/*/*/*.json")):
-        raise MissingError(f"no record in {folder}: make some with `ood-data results submit runs/`")
+        raise (MissingError if folder.exists() else AbsentError)(
+            f"no record in {folder}: make some with `ood-data results submit runs/`"
+        )
 
     from harness.report.result_record import problem_of  # torch
 
