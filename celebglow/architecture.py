@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from splits.errors import InputError
+from splits.errors import InputError, how_many
 
 # Of a flow of which nothing else is said.
 RESOLUTION, CHANNELS = 64, 3
@@ -41,7 +41,9 @@ def check_architecture(
     if levels < 1 or resolution % 2**levels:
         raise InputError(f"resolution {resolution} must be divisible by 2 ** {levels}, the number of levels being {levels}")
     if len(widths) != levels:
-        raise InputError(f"{len(widths)} widths are given for {levels} levels: one per level, or one number for all, is expected")
+        raise InputError(
+            f"{len(widths)} widths are given for {how_many(levels, 'level')}: one per level, or one number for all, is expected"
+        )
     if coupling not in COUPLINGS:
         raise InputError(f"unknown coupling {coupling!r}; expected one of {', '.join(COUPLINGS)}")
     if not 1 <= bits <= 8:

@@ -83,7 +83,7 @@ def card(store: Store) -> str:
     license = BUNDLED_LICENSE[0] if _is_bundled(source) else "other"
     return f"""{front_matter(license, "CelebGlow", len(store), tags=("synthetic-faces",))}# CelebGlow
 
-{len(store):,} pictures of {persons:,} people who do not exist, {side} × {side} × {channels}, uint8: each person at every combination of
+{len(store):,} pictures of {_people(persons)}, {side} × {side} × {channels}, uint8: each person at every combination of
 {" × ".join(map(str, levels))} attribute levels. Made by walking attribute directions in the latent space of a Glow, after Schott et al.,
 *Visual Representation Learning Does Not Generalize Strongly Within the Same Domain* (ICLR 2022, arXiv 2107.08221).
 
@@ -136,7 +136,7 @@ def _about(store: Store) -> dict[str, Any]:
     )
     about: dict[str, Any] = {
         "name": "CelebGlow",
-        "description": f"{len(store):,} pictures of {persons:,} people who do not exist, each at every combination of "
+        "description": f"{len(store):,} pictures of {_people(persons)}, each at every combination of "
         f"{' × '.join(map(str, levels))} levels of {attributes}, made in the latent space of a Glow after Schott et al.",
         "citeAs": PAPER_CITED,
         "keywords": ["out-of-distribution generalization", "disentanglement", "synthetic faces"],
@@ -168,6 +168,10 @@ def _about(store: Store) -> dict[str, Any]:
         "prov:wasGeneratedBy": "ood-data generate celebglow; the record set source has its parameters.",
     }
     return about | ({"license": BUNDLED_LICENSE[1]} if bundled else {})
+
+
+def _people(persons: int) -> str:
+    return "1 person who does not exist" if persons == 1 else f"{persons:,} people who do not exist"
 
 
 def _is_bundled(source: Mapping[str, Any]) -> bool:

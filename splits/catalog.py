@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from splits.errors import InputError, SpecError, did_you_mean, shown
+from splits.errors import AbsentError, InputError, SpecError, did_you_mean, shown
 from splits.grid import Factor, FactorGrid
 from splits.rules import HeldOutRule, Rule, indices_of_range
 from splits.spec import SplitSpec, as_many_as
@@ -36,6 +36,8 @@ def load_spec(name_or_path: str | Path) -> SplitSpec:
                 f"unknown dataset {name_or_path!r}{did_you_mean(name_or_path, DATASETS)} (or give a spec file, *.toml, or a store, *.zarr)"
             )
         return _shipped(name_or_path)
+    if not path.exists():
+        raise AbsentError(f"there is no {path}: a spec file (*.toml) or a store (*.zarr) is expected")
     if path.suffix == ".zarr":
         return _of_store(path)
     with path.open("rb") as file:

@@ -29,6 +29,15 @@ def listed(words: Iterable[object]) -> str:
     return ", ".join([*written[:MOST_LISTED], *more])
 
 
+def how_many(count: int, what: str) -> str:
+    """A number of things whose plural ends in s.
+
+    >>> how_many(1, "run"), how_many(2000, "run")
+    ('1 run', '2,000 runs')
+    """
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def shown(value: object) -> str:
     """A stranger's value for an error's line: as Python writes it, with escapes for what can't be printed, cut where it is long."""
     try:
@@ -59,8 +68,16 @@ class MissingError(OodDataError, FileNotFoundError):
     """A file, dataset or run that does not exist, or is not finished."""
 
 
+class AbsentError(MissingError, ValueError):
+    """A file or folder that the user has named, and that does not exist."""
+
+
 class DamagedError(OodDataError, OSError):
     """A file that is not as it was written."""
+
+
+class PlaceError(OodDataError, OSError):
+    """A folder that nothing can be written to."""
 
 
 class BusyError(OodDataError, BlockingIOError):
@@ -83,7 +100,6 @@ class SpecError(InputError):
 
     def __init__(self, origin: str, problems: Sequence[str]) -> None:
         self.origin, self.problems = origin, tuple(problems)
-        count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         lines = [f"  {problem}" for problem in problems[:MOST_PROBLEMS]]
         more = [f"  and {len(problems) - MOST_PROBLEMS:,} more"] if len(problems) > MOST_PROBLEMS else []
-        super().__init__("\n".join([f"{origin}: {count}", *lines, *more]))
+        super().__init__("\n".join([f"{origin}: {how_many(len(problems), 'mistake')}", *lines, *more]))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from splits.errors import how_many
 from splits.formatting import Report, named, sample, table
 from splits.split import Counts, Split
 
@@ -50,7 +51,7 @@ def explain(split: Split) -> Report:
         ),
         "test samples by how many of their factors are held out, with the index steps to the nearest train sample:",
         *table(rows),
-        f"farthest from train, {steps[farthest]} steps: {sample(grid, farthest)}",
+        f"farthest from train, {how_many(int(steps[farthest]), 'step')}: {sample(grid, farthest)}",
         f"counterexample: {counterexample}" if counterexample else f"every promise of {split.kind} holds",
     ]
     data: dict[str, Any] = {

@@ -13,7 +13,7 @@ from typing import Literal, SupportsIndex, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from splits.errors import InputError, did_you_mean, listed
+from splits.errors import InputError, did_you_mean, how_many, listed
 from splits.names import check_name, check_text
 
 FactorKind = Literal["categorical", "ordinal"]
@@ -46,7 +46,7 @@ class Factor:
         if self.kind not in get_args(FactorKind):
             raise InputError(f"factor {self.name!r}: unknown kind {self.kind!r}{did_you_mean(self.kind, get_args(FactorKind))}")
         if self.values is not None and len(self.values) != self.size:
-            raise InputError(f"factor {self.name!r}: its size is {self.size}, but it has {len(self.values)} values")
+            raise InputError(f"factor {self.name!r}: its size is {self.size}, but it has {how_many(len(self.values), 'value')}")
         for value in self.values or ():
             if isinstance(value, str):
                 check_text(f"factor {self.name!r}", value)

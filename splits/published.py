@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splits.arrays import BadFile, zip_rows
-from splits.errors import InputError
+from splits.errors import InputError, how_many
 from splits.formatting import Report, named, sample
 from splits.split import Split
 from splits.vocabulary import PUBLISHED_NAMES
@@ -69,13 +69,15 @@ def _differences(split: Split, path: Path, ours: NDArray[np.int64]) -> list[str]
     lines = [f"{len(theirs):,} rows, and {len(ours):,} are expected"] if len(theirs) != len(ours) else []
     unique, repeats = np.unique(theirs, return_counts=True)
     if len(unique) < len(theirs):
-        lines.append(f"{len(theirs) - len(unique):,} rows are repeats, first {sample(split.grid, int(unique[repeats.argmax()]))}")
+        lines.append(
+            f"repeats: {how_many(len(theirs) - len(unique), 'row')}, first {sample(split.grid, int(unique[repeats.argmax()]))}"
+        )
     missing, extra = np.setdiff1d(ours, unique, assume_unique=True), np.setdiff1d(unique, ours, assume_unique=True)
     lines += _by_factor(split, ours, unique)
     for indices, what in ((missing, "missing"), (extra, "not of this split")):
         if len(indices):
             shown = "; ".join(sample(split.grid, int(index)) for index in indices[:_SHOWN])
-            lines.append(f"{len(indices):,} samples are {what}, first {shown}")
+            lines.append(f"{what}: {how_many(len(indices), 'sample')}, first {shown}")
     return lines
 
 

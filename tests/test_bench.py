@@ -113,7 +113,7 @@ def test_a_plan_opens_each_dataset_once(blocks_root: Path, tmp_path: Path, monke
 def test_the_largest_plan_is_quick(blocks_root: Path, tmp_path: Path) -> None:
     start = time.process_time()
     summary = summarize_plan(planned(blocks_root, tmp_path, "mlp", seeds=MOST_RUNS // 10))
-    assert summary.lines[-1 - len(DATASETS)] == f"{MOST_RUNS // 10} runs: {MOST_RUNS // 10} new"
+    assert summary.lines[-1 - len(DATASETS)] == f"{MOST_RUNS // 10:,} runs: {MOST_RUNS // 10:,} new"
     assert time.process_time() - start < 5
 
 
@@ -272,7 +272,7 @@ def test_a_kind_that_was_asked_for_and_cant_be_is_not_done(blocks_root: Path, tm
     gap = Gap("impossible", "blocks", "composition", "why not", asked=True)
     summary = summarize_outcomes(replace(plan, runs=(), gaps=(gap,)), [])
     assert not summary.ok
-    assert summary.lines == ("not done: blocks, composition: why not",)
+    assert summary.lines == ("not done: blocks can't have composition: why not",)
     assert summary.data["impossible"] == [["blocks", "composition", "why not"]]
     assert summarize_outcomes(replace(plan, runs=(), gaps=(replace(gap, asked=False),)), []).ok
 

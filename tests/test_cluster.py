@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -20,7 +21,7 @@ from harness.runs.presets import Settings
 from harness.runs.records import FAILURE, SCORES, Failure
 from harness.runs.run import LOCK, Run
 from helpers.files import contents
-from splits.errors import BusyError, InputError, MissingError
+from splits.errors import BusyError, DependencyError, InputError, MissingError
 
 CPU = "cpu"
 TINY = ("train.steps=20", "train.batch=16", "train.precision=fp32", "score.samples=50")
@@ -196,3 +197,13 @@ def test_scores_are_written_once(blocks_root: Path, tmp_path: Path) -> None:
     before = {run.folder: (run.folder / SCORES).stat() for run in runs}
     carry_out(runs, CPU, 1)
     assert {run.folder: (run.folder / SCORES).stat() for run in runs} == before
+
+
+def test_a_package_for_dask_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    from harness.bench.dask import Dask
+
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
+    (tmp_path / "c.toml").write_text('engine = "dask"\nworkers = 1\n[dask]\ncluster = "dask_jobqueue.PBSCluster"\n')
+    with pytest.raises(DependencyError, match=r"dask_jobqueue\.PBSCluster needs a package: pip install dask-jobqueue"):
+        Dask(read_cluster(tmp_path / "c.toml"), tmp_path, lambda tasks: None)

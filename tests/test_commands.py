@@ -23,7 +23,7 @@ from harness.data.names import stores_in
 from harness.formats.catalog import CATALOG
 from harness.io.progress import duration, move, progress_bar
 from harness.models import NAMES
-from helpers.commands import ROOT, invoke
+from helpers.commands import ROOT, assert_one_clear_line, invoke
 from ood_data.commands import shadows
 from ood_data.commands.options import Seeds
 from ood_data.commands.policy import Command, InOptions, as_options, every_command
@@ -83,7 +83,7 @@ MISTAKES = {
     "no flow": (("generate", "celebglow", "--flow", "nowhere"), 2, "there is no flow in nowhere"),
     "no flow to look at": (("flow", "info", "nowhere"), 2, "there is no flow in nowhere"),
     "too many orientations": (("generate", "dsprites", "--orientations", "41"), 2, "41 is not in the range"),
-    "no pictures": (("flow", "train", "nowhere", "--out", "out"), 1, "nowhere does not exist: a folder of pictures"),
+    "no pictures": (("flow", "train", "nowhere", "--out", "out"), 2, "nowhere does not exist: a folder of pictures"),
     "no steps": (("flow", "train", "nowhere", "--out", "out", "--steps", "0"), 2, "0 is not in the range x>=1"),
     "a resolution that no flow of four levels has": (
         ("flow", "train", str(ROOT / "docs"), "--out", "out", "--resolution", "50"),
@@ -93,7 +93,7 @@ MISTAKES = {
     "one level of four": (
         ("flow", "train", str(ROOT / "docs"), "--out", "out", "--flow-steps", "0"),
         2,
-        "4 widths are given for 1 levels",
+        "4 widths are given for 1 level",
     ),
     "more widths than levels": (
         ("flow", "train", str(ROOT / "docs"), "--out", "out", "--flow-steps", "3,6", "--widths", "1,2,3"),
@@ -149,7 +149,7 @@ MISTAKES = {
     ),
     "no runs": (
         ("report", "nowhere"),
-        1,
+        2,
         "no finished run in nowhere: give the folder of your runs, or make some with `ood-data bench",
     ),
 }
@@ -303,6 +303,8 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException, *options: s
         (errors.SpecError("my.toml", ["a", "b"]), 2),
         (errors.OutOfRangeError("say no"), 1),
         (errors.MissingError("say no"), 1),
+        (errors.AbsentError("say no"), 2),
+        (errors.PlaceError("say no"), 1),
         (errors.DamagedError("say no"), 1),
         (errors.BusyError("say no"), 1),
         (errors.NumericalError("say no"), 1),
@@ -602,6 +604,61 @@ def test_a_dry_run_tells_the_time_once_a_run_has_ended(blocks_root: Path, tmp_pa
     assert told.returncode == 1
     assert "1 run: 1 damaged\n" in told.stdout
     assert re.search(r"^not done: blocks, random, mlp, seed 0: .*scores\.json is not JSON", told.stdout, re.MULTILINE)
+
+
+ABSENT = (
+    ("data", "convert", "nowhere", "--dataset", "dsprites"),
+    ("data", "convert", "nowhere", "--spec", "nowhere.toml"),
+    ("data", "push", "nowhere", "me/x", "--dry-run"),
+    ("split", "nowhere.toml"),
+    ("split", "nowhere.zarr"),
+    ("split", "--spec", "nowhere.toml"),
+    ("bench", "nowhere.toml"),
+    ("bench", "--model", "cnn", "--cluster", "nowhere.toml"),
+    ("bench", "replay", "nowhere.json"),
+    ("bench", "rescore", "nowhere"),
+    ("report", "nowhere"),
+    ("results", "submit", "nowhere"),
+    ("results", "check", "nowhere"),
+    ("flow", "train", "nowhere", "--out", "flow"),
+    ("flow", "convert", "nowhere.pt", "--out", "flow"),
+    ("flow", "info", "nowhere"),
+)
+
+
+@pytest.mark.parametrize("arguments", ABSENT, ids=" ".join)
+def test_a_file_or_folder_that_is_not_there_is_wrong_use(
+    arguments: tuple[str, ...], blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(blocks_root)
+    assert_one_clear_line(invoke(*arguments), 2, "nowhere")
+
+
+@pytest.mark.parametrize("place", ["/dev/null/x", "file/x"])
+def test_a_place_that_cannot_be_written_is_told_before_any_work(blocks_root: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / place
+    for command in (
+        ("bench", "--model", "cnn", "--data", blocks_root),
+        ("generate", "celebglow"),
+        ("generate", "dsprites"),
+        ("data", "export", "blocks", "--kind", "random", "--data", blocks_root),
+        ("data", "fetch", "shapes3d"),
+        ("data", "fetch", "mpi3d", "--variant", "realistic", "--cells", "2"),
+    ):
+        told = invoke(*command, "--out", out)
+        assert_one_clear_line(
+            told, 1, f"nothing can be written to {out}: in ", "the system says Not a directory; name another place"
+        )
+        assert told.stdout == ""
+
+
+def test_a_bench_of_what_is_not_there_says_once_how_to_get_it(blocks_root: Path, tmp_path: Path) -> None:
+    told = invoke("bench", "--model", "cnn", "--dataset", "mpi3d", "--data", blocks_root, "--out", tmp_path)
+    assert told.returncode == 1
+    assert told.stderr == ""
+    assert told.stdout == f"not done: mpi3d is not there; to get it: ood-data data fetch mpi3d --out {blocks_root}\n"
 
 
 def test_what_models_lack_is_told_by_a_dry_run(blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

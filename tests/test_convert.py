@@ -476,7 +476,7 @@ def test_the_command_converts_and_exports(tmp_path: Path, ood_data: CommandLine)
         (("convert", "real.npz"), 2, ("name it by --dataset", "--spec")),
         (("convert", "real.npz", "--dataset", "mpi3D"), 2, ("did you mean 'mpi3d'",)),
         (("convert", "real.npz", "--dataset", "mpi3d"), 2, ("1,036,800 of this dataset", "another dataset?")),
-        (("convert", "none.npz", "--dataset", "mpi3d"), 1, ("there is no file none.npz",)),
+        (("convert", "none.npz", "--dataset", "mpi3d"), 2, ("there is no file none.npz",)),
         (("convert", "real.npz", "--dataset", "mpi3d", "--spec", "toy.toml"), 2, ("is the spec of toy, not of mpi3d",)),
         (("export", "mpi3d", "--kind", "random", "--out", "x"), 1, ("there is no mpi3d in",)),
     ],

@@ -188,8 +188,8 @@ def generated(ood_data: CommandLine, root: Path, cluster: Path, handed: int) -> 
     command = [*GENERATE, "--out", root, "--cluster", cluster]
     done = ood_data(*command)
     assert done.returncode == 0, done.stderr
-    assert f"{handed} of {handed} parts were handed to" in done.stdout
-    assert f"0 of {handed} parts were handed to" in ood_data(*command).stdout  # all are queued
+    assert f": {handed} of {handed} parts" in done.stdout
+    assert f": 0 of {handed} parts" in ood_data(*command).stdout  # all are queued
     told = json.loads(ood_data("generate", "status", "--out", root, "--json").stdout)
     assert len(told["parts"]) == handed
     done = ood_data(*command, "--wait", "--json")
@@ -217,7 +217,7 @@ def test_slurm_cancel_and_what_is_left(
     eventually(lambda: not slurm.said("squeue", "--noheader"))
     told = ood_data("bench", "status", "--out", out)
     assert told.returncode == 1
-    assert "1 runs: 1 left" in told.stdout
+    assert "1 run: 1 left" in told.stdout
 
 
 def test_slurm_wrong_parameters_are_told_in_a_line(

@@ -250,6 +250,17 @@ def test_files_of_somebody_else_are_left_alone_beside_an_export(root: Path, tmp_
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("first, second", [("png", "parquet"), ("png", "webdataset"), ("parquet", "png"), ("webdataset", "png")])
+def test_pictures_and_parquet_or_tars_do_not_mix(root: Path, tmp_path: Path, first: str, second: str) -> None:
+    before = whole(root, first, tmp_path)
+    with pytest.raises(ValueError, match=r"has .* of an export, and .* beside them would mix: choose another `out`"):
+        export(root, "toy", "random", second, tmp_path)
+    assert contents(tmp_path) == before
+    for folder in ("train", "test", "composition"):
+        shutil.rmtree(tmp_path / folder, ignore_errors=True)
+    export(root, "toy", "random", second, tmp_path)  # what was deleted is not in the way
+
+
 def test_a_folder_is_for_exports_of_the_same_images(root: Path, tmp_path: Path) -> None:
     export(root, "toy", "composition", "benchmark", tmp_path / "out")
     before = contents(tmp_path / "out")
@@ -417,6 +428,18 @@ def test_large_images_and_very_many_make_more_and_larger_tars(root: Path, tmp_pa
     assert len(webdataset.files_of(store, split)) == sum(-(-count // 5) for count in split.counts)
     monkeypatch.setattr("harness.formats.webdataset.MOST_SHARDS", 3)
     assert len(webdataset.files_of(store, split)) == 6
+
+
+@pytest.mark.parametrize("layout, what", [("parquet", "parquet"), ("webdataset", "tar")])
+def test_parquet_and_tars_are_told_as_what_cannot_be_converted(root: Path, tmp_path: Path, layout: str, what: str) -> None:
+    file = export(root, "toy", "random", layout, tmp_path / "out")[0]
+    for path, told in (
+        (tmp_path / "out", f"holds {what} files"),
+        (file.parent, f"holds {what} files"),
+        (file, f"is a {what} file"),
+    ):
+        with pytest.raises(InputError, match=f"{told}, which can't be converted; what can be: .*a folder of pictures with a .csv"):
+            convert(path, None, tmp_path / "data", tmp_path / "out/toy.toml")
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves tars to the garbage collector

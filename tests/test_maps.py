@@ -125,7 +125,7 @@ def test_a_run_of_before_gets_its_maps_and_keeps_its_scores(
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"files": [str(folder / MAPS)], "had_maps": 0, "failed": {}}
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert "0 runs have error maps now, 1 had them" in ood_data("bench", "rescore", folder, "--data", blocks_root).stdout
+    assert "error maps: 0 runs got them, 1 had them" in ood_data("bench", "rescore", folder, "--data", blocks_root).stdout
 
 
 def test_other_weights_get_no_maps(run: Path, blocks_root: Path, ood_data: CommandLine, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_other_weights_get_no_maps(run: Path, blocks_root: Path, ood_data: Comma
     assert failed.returncode == 1
     assert "its weights score R²" in failed.stderr
     assert (folder / MAPS).read_bytes() == before
-    assert_one_clear_line(ood_data("bench", "rescore", tmp_path / "nothing"), 1, "neither a finished run nor a folder of them")
+    assert_one_clear_line(ood_data("bench", "rescore", tmp_path / "nothing"), 2, "neither a finished run nor a folder of them")
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_what_is_no_repository(exported: Path, name: str) -> None:
 
 
 def test_what_is_no_export_or_not_whole(root: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert_one_clear_line(invoke("data", "push", tmp_path / "nowhere", NAME, "--dry-run"), 1, "has no finished export")
+    assert_one_clear_line(invoke("data", "push", tmp_path / "nowhere", NAME, "--dry-run"), 2, "has no finished export")
     assert_one_clear_line(invoke("data", "push", tmp_path / "no.zarr", NAME, "--dry-run"), 1, "there is no no in")
     export(root, "toy", "composition", "benchmark", tmp_path / "npz")
     (tmp_path / "npz/toy_composition_test_labels.npz").unlink()

@@ -165,7 +165,7 @@ def test_a_parameter_of_before_stops_nothing(runs: list[Run], out: Path, a_slurm
     (a_slurm / "queue").write_text("".join(f"{key} RUNNING {folder}/.submission_file_ab.sh\n" for key in (1, 2)))
     assert status(out).data["counts"]["queued"] == 2
     report = submit_runs(runs, SLURM, out, CPU, None)
-    assert "0 of 2 runs were handed to slurm" in report.lines[0]
+    assert "handed to slurm: 0 of 2 runs, in 0 tasks" in report.lines[0]
     assert RunQueue(out).cancel("ood-data bench").data == {"cancelled": 2}
 
 

@@ -346,5 +346,6 @@ def test_the_command_says_what_it_restored(tmp_path: Path, flow_folder: Path, ca
     again = run.invoke(main, arguments)
     assert again.exit_code == 0
     assert "is complete" in again.stdout
+    assert f"`ood-data data verify celebglow --data {tmp_path}` reads every byte of it" in again.stdout
     assert "restored images/c.1.0.0.0, celebglow.md" in caplog.text
     assert contents(tmp_path) == whole

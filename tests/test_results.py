@@ -15,7 +15,7 @@ import torch
 
 from harness.bench.plan import plan
 from harness.bench.replay import FACTOR_TOLERANCE, MEAN_TOLERANCE, compared, replay
-from harness.bench.study import plan_study, read_study
+from harness.bench.study import plan_study, read_study, runs_of_absent
 from harness.models import MODELS
 from harness.report.leaderboard import collect
 from harness.report.result_record import ResultRecord, command_of, problem_of
@@ -229,6 +229,20 @@ def test_a_study_is_its_groups(blocks_root: Path, tmp_path: Path) -> None:
     assert planned.runs[0].config.train.betas == (0.5, 0.9)
     told = invoke("bench", tmp_path / "study.toml", "--data", blocks_root, "--out", tmp_path / "runs", "--dry-run")
     assert "12 runs: 12 new" in told.stdout
+
+
+def test_a_study_says_how_many_runs_it_lacks_for_want_of_datasets(blocks_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(
+        'datasets = ["blocks"]\n[[runs]]\nmodels = ["mlp", "cnn"]\nkinds = ["random"]\nseeds = 3\n'
+        '[[runs]]\nmodels = ["beta-vae"]\ndatasets = ["celebglow", "mpi3d"]\ngrid = { "model.beta" = [1, 4] }\n'
+    )
+    told = invoke("bench", tmp_path / "study.toml", "--data", blocks_root, "--out", tmp_path / "runs", "--dry-run")
+    assert "6 runs: 6 new\n" in told.stdout
+    assert "16 runs more if these were there: celebglow 8, mpi3d 8\n" in told.stdout  # of each 2 settings × 4 kinds
+    paper = read_study(ROOT / "studies/paper.toml")
+    planned = plan_study(paper, blocks_root, tmp_path / "runs")
+    assert not planned.runs
+    assert runs_of_absent(paper, planned).startswith("2,160 runs more if these were there: dsprites 540, ")
 
 
 def test_a_study_says_where_and_options_overrule_it(blocks_root: Path, tmp_path: Path) -> None:

@@ -291,9 +291,9 @@ def test_check_shows_the_first_differences_by_factor(published: Path) -> None:
     assert done.returncode == 1
     assert "celebglow, composition: differs from the published labels" in done.stdout
     assert "train_labels.npz: 91,002 rows, and 91,000 are expected" in done.stdout
-    assert "train_labels.npz: 2 samples are not of this split, first sample 43 (person=0, smile=1, blond=1, age=1)" in done.stdout
+    assert "train_labels.npz: not of this split: 2 samples, first sample 43 (person=0, smile=1, blond=1, age=1)" in done.stdout
     assert "test_labels.npz: age: never has 5" in done.stdout
-    assert "test_labels.npz: 25,000 samples are missing, first sample 47" in done.stdout
+    assert "test_labels.npz: missing: 25,000 samples, first sample 47" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_check_shows_the_first_differences_by_factor(published: Path) -> None:
         (np.full((3, 4), 9), "smile is 9, but its values are 0 to 5"),
         (np.zeros((3, 5), dtype=int), "(person, smile, blond, age), got shape (3, 5)"),
         (np.full((3, 4), 0.5), "whole numbers are expected"),
-        (np.zeros((3, 4), dtype=int), "2 rows are repeats, first sample 0"),
+        (np.zeros((3, 4), dtype=int), "repeats: 2 rows, first sample 0"),
         (np.array([[None] * 4]), "is not an npz file with an array arr_0"),
     ],
 )

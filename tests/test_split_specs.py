@@ -196,7 +196,7 @@ def test_a_spec_without_end_is_not_read_to_its_end() -> None:
 
 def test_of_very_many_mistakes_the_first_are_told(write: Write) -> None:
     text = GOOD.replace('["off", "dim", "bright"]', str(["x"] * 5000))
-    with pytest.raises(splits.SpecError, match="5001 mistakes") as caught:
+    with pytest.raises(splits.SpecError, match="5,001 mistakes") as caught:
         splits.load_spec(write(text))
     assert len(caught.value.problems) == 5001
     assert len(str(caught.value).splitlines()) == 22

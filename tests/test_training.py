@@ -444,3 +444,19 @@ def test_the_bundled_flow_is_what_its_card_says() -> None:
     assert info["resolution"] == 64
     image = np.asarray(pipeline(person=7).images[0])
     assert 20 < image.std() < 110  # neither grey nor noise
+
+
+@pytest.mark.parametrize(
+    "people, held_out, words",
+    [
+        (None, 0.05, "pictures found: 1; at least 2 are needed, one to train on and one to hold out"),
+        (["a"], 0.05, "people found: 1; at least 2 are needed"),
+        (["a", "b"], 0.9, "people found: 2; none of them is left to train on: lower `held_out`"),
+    ],
+)
+def test_too_few_to_train_on_are_counted(tmp_path: Path, people: list[str] | None, held_out: float, words: str) -> None:
+    found = faces(count=len(people or [""]))
+    data = replace(found, columns={} if people is None else {"person": np.array(people)})
+    with pytest.raises(ValueError, match=words):
+        Trainer(data, replace(CONFIG, held_out=held_out), tmp_path / "out", CPU)
+    assert not (tmp_path / "out").exists()

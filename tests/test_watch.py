@@ -177,6 +177,16 @@ def test_a_function_of_ones_own(blocks_root: Path, tmp_path: Path, monkeypatch: 
     assert "test/r2/x-position" in lines[-1][2]
 
 
+def test_finished_runs_say_that_they_tell_nothing(blocks_root: Path, tmp_path: Path) -> None:
+    settings = [part for each in TINY for part in ("--set", each)]
+    bench = ("bench", "--model", "mlp", "--kind", "random", "--data", blocks_root, "--out", tmp_path, *settings)
+    assert "--log" not in invoke(*bench).stderr
+    told = invoke(*bench, "--log", "tensorboard")
+    assert told.returncode == 0
+    assert "skipped, and not told to --log: 1 finished run (another --out makes them anew)" in told.stderr
+    assert not list(tmp_path.rglob("events.*"))
+
+
 def test_a_watcher_that_fails_is_left_and_the_run_is_the_same(
     blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.io.tables import csv_rows, lines
 from splits.arrays import require_regular
-from splits.errors import InputError, did_you_mean, shown
+from splits.errors import InputError, did_you_mean, how_many, shown
 
 Columns = dict[str, NDArray[Any]]
 FILE_COLUMNS = ("image_id", "file")  # of CelebA's CSV, and of what `data export` writes
@@ -39,7 +39,7 @@ def read_labels(path: Path, files: Sequence[str], count: int) -> Columns:
     key = next((name for name in FILE_COLUMNS if name in table), None) if files else None
     rows = len(next(iter(table.values()), ()))
     if key is None and rows != count:
-        raise InputError(f"{path} has {rows:,} rows for {count:,} images")
+        raise InputError(f"{path} has {how_many(rows, 'row')} for {how_many(count, 'image')}")
     order = None if key is None else _rows(path, table.pop(key), files)
     columns = {}
     for name, entries in table.items():
@@ -75,7 +75,9 @@ def _read_list(path: Path) -> Iterator[tuple[str, list[str]]]:
         header = [FILE_COLUMNS[0], *names]
         columns = _columns(path, header, (line.split() for line in text if line.strip()), first_line=3)
     if len(columns[0]) != int(first):
-        raise InputError(f"{path} announces {int(first)} images and has {len(columns[0])} rows: it is cut off or damaged")
+        raise InputError(
+            f"{path} announces {how_many(int(first), 'image')} and has {how_many(len(columns[0]), 'row')}: it is cut off or damaged"
+        )
     yield from zip(header, columns, strict=True)
 
 

@@ -42,6 +42,15 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     return config.lr * min(1.0, rise, fall)
 
 
+def _none_to_train_on(data: LabelledImages) -> str:
+    """Say why all images would be held out."""
+    people = len(np.unique(data.columns["person"])) if "person" in data.columns else None
+    count, what = (people, "people") if people is not None else (len(data.images), "pictures")
+    if count < 2:
+        return f"{what} found: {count}; at least 2 are needed, one to train on and one to hold out"
+    return f"{what} found: {count}; none of them is left to train on: lower `held_out`"
+
+
 class Trainer:
     """A training and its folder: `flow/` (the averaged weights, at the end), log.jsonl, samples.png, checkpoint.pt.
 
@@ -67,7 +76,7 @@ class Trainer:
         self.images = hashlib.sha256(np.ascontiguousarray(data.images).data).hexdigest()
         held_out = data.held_out(config.held_out, config.seed)
         if held_out.all():
-            raise InputError(f"of {len(held_out)} images none is left to train on: lower `held_out`")
+            raise InputError(_none_to_train_on(data))
         resolution = int(config.flow.get("resolution", 64))
         aug = config.augmentation
         self.batches = TrainingImages(data.images, data.landmarks, resolution, aug, np.flatnonzero(~held_out))

@@ -19,6 +19,7 @@ except ImportError as error:
     message = "engine dask needs distributed: pip install 'ood-data[dask]', or '.[dask]' in its checkout"
     raise DependencyError(message) from error
 
+JOBQUEUE = "dask_jobqueue"
 NAME = "ood-data"  # the beginning of the ids of our tasks
 CONNECT_SECONDS = 10
 ANSWER_SECONDS, LOOK_SECONDS = 60.0, 0.1
@@ -46,6 +47,8 @@ class Dask(Engine):
         try:
             cluster = getattr(importlib.import_module(module), name)(**settings.arguments)
         except (ImportError, AttributeError, TypeError, ValueError) as error:
+            if isinstance(error, ModuleNotFoundError) and error.name == JOBQUEUE:
+                raise DependencyError(f"[dask] cluster {settings.cluster} needs a package: pip install dask-jobqueue") from error
             raise InputError(f"[dask] cluster {settings.cluster} cannot be started: {' '.join(str(error).split())}") from error
         cluster.scale(jobs=self.cluster.workers)
         return cluster

@@ -39,7 +39,7 @@ from harness.io.locks import is_held
 from harness.io.progress import Bar, move, progress_bar
 from harness.runs.records import Failure
 from harness.scoring.records import Count
-from splits.errors import BusyError, InputError, MissingError
+from splits.errors import BusyError, InputError, how_many
 from splits.formatting import Report
 
 Make = Callable[[tuple[int, int]], object]  # makes part (i, n) of a store, i from 1, and joins the parts if it is the last one
@@ -79,6 +79,11 @@ class PartQueue(Queue[Parts]):
     def __init__(self, root: Path, name: str) -> None:
         self.paths = Paths(root, name)
         super().__init__(root / FOLDER / name, Parts)
+
+    @property
+    def nothing(self) -> str:
+        name = self.paths.name
+        return f"no parts of {self.paths.group} were submitted: `ood-data generate {name} … --cluster cluster.toml` does"
 
     def open(self) -> list[Parts]:
         description = self.description
@@ -149,7 +154,7 @@ class PartQueue(Queue[Parts]):
         states = self.states(count, description)
         counts = counted(states.values())
         failures = {part: self.why(part, count) for part, state in states.items() if state == "failed"}
-        lines = [in_words(counts, f"parts of {self.paths.group}")]
+        lines = [f"{self.paths.group}, {in_words(counts, 'part')}"]
         lines += shortened(f"failed: part {part}/{count}: {where}" for part, (_, where) in failures.items())
         if counts["left"] or counts["failed"]:
             lines.append(f"what is left or failed is submitted again by the same command; the logs of tasks are in {self.folder}")
@@ -167,10 +172,7 @@ class PartQueue(Queue[Parts]):
 def status(root: Path, name: str) -> Report:
     """How far the parts of a store are that were submitted; see `PartQueue.report`."""
     queue = PartQueue(root, name)
-    if not queue.submissions:
-        raise MissingError(
-            f"no parts of {queue.paths.group} were submitted: `ood-data generate {name} … --cluster cluster.toml` does"
-        )
+    queue.check_any()
     return queue.report(queue.count or queue.submissions[-1].count, queue.description)
 
 
@@ -221,7 +223,7 @@ def submit_parts(
     if not wait:
         todo = order.left()
         order.submit(todo)
-        line = f"{len(todo)} of {count} parts were handed to {scheduler(cluster)}"
+        line = f"handed to {scheduler(cluster)}: {len(todo)} of {how_many(count, 'part')}"
         queue.read()
         report = queue.report(count, description).with_line(line)
         return report.with_line(f"ood-data generate status --out {root} says how far they are")

@@ -21,7 +21,7 @@ from harness.bench.engine import Engine, State, Submitted
 from harness.io.atomic import home, write_atomically
 from harness.io.records import Document, Record, Upgrade
 from harness.scoring.records import Count
-from splits.errors import DependencyError, InputError, MissingError, shown
+from splits.errors import DependencyError, InputError, MissingError, how_many, shown
 from splits.formatting import Report
 
 logger = logging.getLogger(__name__)
@@ -100,6 +100,16 @@ class Queue(abc.ABC, Generic[_Submission]):
     def open(self) -> list[_Submission]:
         """The submissions whose work is not done. Called when they are read."""
 
+    @property
+    @abc.abstractmethod
+    def nothing(self) -> str:
+        """Say that nothing was submitted here, and what does that."""
+
+    def check_any(self) -> None:
+        """Raise MissingError unless something was submitted."""
+        if not self.submissions:
+            raise MissingError(self.nothing)
+
     def _open(self, submission: _Submission) -> None:
         """Reach a scheduler, once; of what a document says, only where it is."""
         cluster = submission.cluster.model_copy(update={"slurm": {}})
@@ -171,7 +181,11 @@ class Queue(abc.ABC, Generic[_Submission]):
 
         Args:
             command: what submits its work again.
+
+        Raises:
+            MissingError: if nothing was submitted.
         """
+        self.check_any()
         ended = 0
         for key, states in self._states.items():
             submissions = (each for each in self.submissions if scheduler(each.cluster) == key and self._is_of(each))
@@ -179,7 +193,7 @@ class Queue(abc.ABC, Generic[_Submission]):
             if ids := [task for task in states if task in mine]:
                 self._engines[key].cancel(ids)
                 ended += len(ids)
-        lines = [f"{ended} tasks were cancelled; the same `{command}` submits what they leave again", *self.silent.values()]
+        lines = [f"cancelled: {how_many(ended, 'task')}; the same `{command}` submits what they leave again", *self.silent.values()]
         return Report(tuple(lines), {"cancelled": ended}, not self.silent)
 
 
@@ -206,8 +220,10 @@ def counted(states: Iterable[WorkState]) -> dict[WorkState, int]:
 
 
 def in_words(counts: Mapping[WorkState, int], what: str) -> str:
-    """`8 runs: 6 done, 2 queued`."""
-    return f"{sum(counts.values())} {what}: " + ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+    """`8 runs: 6 done, 2 queued`; `what` is one of them, a "run"."""
+    return f"{how_many(sum(counts.values()), what)}: " + ", ".join(
+        f"{number} {state}" for state, number in counts.items() if number
+    )
 
 
 def shortened(lines: Iterable[str]) -> list[str]:

@@ -27,12 +27,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, PrivateAttr, ValidationError
 
-from harness.bench.names import MOST_RUNS, check_asked
+import splits
+from harness.bench.names import ALL, MOST_RUNS, check_asked, count_seeds, models_named
 from harness.bench.written import Strict, read
 from harness.runs.config import Preset
 from harness.runs.presets import Settings, override_value
-from splits.errors import InputError
+from splits import KINDS
+from splits.errors import InputError, how_many
 from splits.mistakes import dotted, in_our_words
+from splits.vocabulary import kinds_named
 
 if TYPE_CHECKING:
     import torch
@@ -187,6 +190,22 @@ def plan_study(study: Study, data: Path, out: Path, device: str | torch.device |
     seeds = {seed: number for number, seed in enumerate(dict.fromkeys(run.seed for run in runs))}
     runs.sort(key=lambda run: (seeds[run.seed], order[run.dataset, run.kind]))
     return Plan(tuple(runs), _merged(gap for each in plans for gap in each.gaps))
+
+
+def runs_of_absent(study: Study, plan: Plan) -> str:
+    """Say how many runs a study would have of the datasets that are not there, by their specs; "" if they are all there."""
+    found: dict[str, int] = {}
+    for dataset in dict.fromkeys(gap.dataset for gap in plan.gaps if gap.state == "absent"):
+        possible = splits.load_spec(dataset).kinds
+        for group in study.runs:
+            datasets = group.datasets or study.datasets or (ALL,)
+            kinds = kinds_named(group.kinds or study.kinds or ()) or KINDS
+            if dataset in datasets or ALL in datasets:
+                seeds = count_seeds(group.seeds or study.seeds or 1)
+                models = len(models_named(group.models)) * len(list(group.combinations()))
+                found[dataset] = found.get(dataset, 0) + models * seeds * len(set(kinds) & set(possible))
+    each = ", ".join(f"{dataset} {count:,}" for dataset, count in found.items())
+    return f"{how_many(sum(found.values()), 'run')} more if these were there: {each}" if found else ""
 
 
 def _merged(gaps: Iterator[Gap]) -> tuple[Gap, ...]:

@@ -41,7 +41,7 @@ from harness.runs.records import FAILURE, DatasetName, Fingerprint, ModelName
 from harness.runs.run import LOCK, Run
 from harness.scoring.records import Count
 from splits import Kind
-from splits.errors import MissingError
+from splits.errors import how_many
 from splits.formatting import Report, table
 
 
@@ -131,6 +131,10 @@ class RunQueue(Queue[Runs]):
         self.out = out
         super().__init__(out / FOLDER, Runs)
 
+    @property
+    def nothing(self) -> str:
+        return f"nothing was submitted from {self.out}: `ood-data bench … --cluster cluster.toml --out {self.out}` does that"
+
     def open(self) -> list[Runs]:
         self.runs: dict[Path, Queued] = {}
         for submission in self.submissions:  # the last one that has a run counts
@@ -214,11 +218,11 @@ def submit_runs(runs: Sequence[Run], cluster: Cluster, out: Path, device: str, j
         submit(todo, device, jobs, ordered.engine, ordered.pack)
     rows = [("task", "runs", "the first of them")]
     rows += [(key, str(len(each)), str(each[0])) for key, each in ordered.tasks.items()]
-    count = f"{len(todo)} of {len(runs)} runs were handed to {scheduler(cluster)}, in {len(ordered.tasks)} tasks"
+    counts = f"{len(todo):,} of {how_many(len(runs), 'run')}, in {how_many(len(ordered.tasks), 'task')}"
     others = "; the others are done, running or queued" if len(todo) < len(runs) else ""
     lines = [
         *shortened(table(rows) if ordered.tasks else []),
-        count + others,
+        f"handed to {scheduler(cluster)}: {counts}{others}",
         f"ood-data bench status --out {out} says how far they are",
     ]
     return Report(tuple(lines), {"tasks": {key: [str(run) for run in each] for key, each in ordered.tasks.items()}})
@@ -251,14 +255,13 @@ def execute_there(
 def status(out: Path) -> Report:
     """How far the runs are that were submitted from a folder of run folders. Not ok if one has failed, or is neither done nor queued."""
     queue = RunQueue(out)
-    if not queue.runs:
-        raise MissingError(f"nothing was submitted from {out}: `ood-data bench … --cluster cluster.toml --out {out}` does that")
+    queue.check_any()
     states = {folder: queue.state(queued.run) for folder, queued in queue.runs.items()}
     by_state: dict[WorkState, list[Queued]] = {state: [] for state in STATES}
     for folder, queued in queue.runs.items():
         by_state[states[folder]].append(queued)
     counts = counted(states.values())
-    lines = [in_words(counts, "runs")]
+    lines = [in_words(counts, "run")]
     failures = {str(queued.run): outcome_of(queued.run).error or UNKNOWN for queued in by_state["failed"]}
     reasons = Counter((queued.run.model, failures[str(queued.run)]) for queued in by_state["failed"])
     lines += shortened([f"failed: {model}, {number} of its runs: {error}" for (model, error), number in reasons.items()])

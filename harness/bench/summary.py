@@ -18,8 +18,14 @@ from harness.runs.presets import is_plain
 from harness.runs.records import CONFIG, SCORES, RunSetup, settings
 from harness.runs.run import Run
 from harness.scoring.baselines import EXPLAINED
-from splits.errors import InputError
+from splits.errors import InputError, how_many
 from splits.formatting import Report, table, wrapped_table
+
+WORDS = {
+    "impossible": "{0.dataset} can't have {0.kind}: {0.reason}",
+    "unfinished": "{0} is not whole: {0.reason}",
+    "absent": "{0} is not there; to get it: {0.reason}",
+}
 
 
 def summarize_models() -> Report:
@@ -70,14 +76,15 @@ def summarize_plan(plan: Plan, in_full: bool = True) -> Report:
         rows.append((model, dataset, kinds, str(seeds), str(settings), f"{steps:,}"))
     counted_states = Counter(states)
     counts = ", ".join(
-        f"{counted_states[state]} {state}" for state in ("done", "resumable", "new", "damaged") if counted_states[state]
+        f"{counted_states[state]:,} {state}" for state in ("done", "resumable", "new", "damaged") if counted_states[state]
     )
     todo = [run for run, state in zip(plan.runs, states, strict=True) if state in ("resumable", "new")]
-    lines = [*table(rows), f"{_runs(len(plan.runs))}: {counts or 'none'}", *_missing(plan, in_full)]
+    lines = [*table(rows)] if groups else []
+    lines += [f"{how_many(len(plan.runs), 'run')}{f': {counts}' if counts else ''}", *_missing(plan, in_full)]
     lines += [f"not done: {run}: {error}" for run, error in zip(plan.runs, told, strict=True) if error]
     lacks = lacking(todo)
     for model, what in lacks.items():
-        lines.append(f"{_runs(sum(run.model == model for run in todo))} of {model} may fail: {what}")
+        lines.append(f"{how_many(sum(run.model == model for run in todo), 'run')} of {model} may fail: {what}")
     data = {
         "runs": [
             {"run": str(run), "folder": str(run.folder), "state": state, "steps": run.steps}
@@ -87,11 +94,6 @@ def summarize_plan(plan: Plan, in_full: bool = True) -> Report:
         "lacking": lacks,
     }
     return Report(tuple(lines), data, not plan.refused and not any(told))
-
-
-def _runs(count: int) -> str:
-    """`1 run` or `3 runs`."""
-    return f"{count} run{'' if count == 1 else 's'}"
 
 
 def summarize_outcomes(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
@@ -107,8 +109,8 @@ def summarize_outcomes(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
         lines.append("quick: few steps, and a sample of the images scored.")
     # The same reason once: a model without weights fails alike on every split.
     for (model, error), count in Counter((outcome.run.model, outcome.error) for outcome in failed).items():
-        lines.append(f"not done: {model}, {_runs(count)}: {error}")
-    lines += [f"not done: {gap}: {gap.reason}" for gap in plan.refused]
+        lines.append(f"not done: {model}, {how_many(count, 'run')}: {error}")
+    lines += [f"not done: {_why(gap)}" for gap in plan.refused]
     data = {
         "runs": [each.to_dict() for each in scores],
         "failed": [{"run": str(outcome.run), "error": outcome.error} for outcome in failed],
@@ -135,13 +137,16 @@ def _gaps(gaps: Iterable[Gap]) -> dict[str, Any]:
 
 
 def _missing(plan: Plan, in_full: bool) -> list[str]:
-    words = {"impossible": "{0.dataset} can't have {0.kind}: {0.reason}", "unfinished": "{0} is not whole: {0.reason}"}
-    words["absent"] = "{0} is not there; to get it: {0.reason}"
     shown = [gap for gap in plan.gaps if in_full or gap.asked or gap.state != "absent"]
-    lines = [text.format(gap) + _instead(gap) for state, text in words.items() for gap in shown if gap.state == state]
+    lines = [_why(gap) for state in WORDS for gap in shown if gap.state == state]
     if others := [gap.dataset for gap in plan.gaps if gap not in shown]:
         lines.append(f"not there: {', '.join(others)}")
     return lines
+
+
+def _why(gap: Gap) -> str:
+    """Why something has no runs, and what to do."""
+    return WORDS[gap.state].format(gap) + _instead(gap)
 
 
 def _instead(gap: Gap) -> str:

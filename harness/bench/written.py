@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from splits.errors import InputError, MissingError, SpecError
+from splits.errors import AbsentError, InputError, SpecError
 
 MOST_BYTES = 2**20  # of a file
 _Written = TypeVar("_Written", bound="Strict")
@@ -35,7 +35,7 @@ def read(path: Path, what: str, model: type[_Written], mistakes: Callable[[Valid
         ValueError: if it holds something else, with a line for each mistake.
     """
     if not path.is_file():
-        raise MissingError(f"{path} is not a file: {what} in TOML is expected")
+        raise AbsentError(f"{path} is not a file: {what} in TOML is expected")
     if path.stat().st_size > MOST_BYTES:
         raise InputError(f"{path} has {path.stat().st_size:,} bytes: {what} of at most {MOST_BYTES:,} is expected")
     try:

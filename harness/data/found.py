@@ -25,7 +25,7 @@ from harness.data.manifest import Entry, Paths, parts_entries, read_finished, sa
 from harness.data.shards import kind_of, stat_of, wrong_file
 from harness.io.atomic import sha256
 from harness.io.locks import is_held
-from splits.errors import BusyError, DamagedError, InputError
+from splits.errors import BusyError, DamagedError, InputError, how_many
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def check_others(paths: Paths, ours: Description, part: tuple[int, int], there: 
     for path in parts:
         count = path.stem.rsplit("-of-", 1)[1]
         if count != str(part[1]) and (paths.is_begun(path) or is_held(path)):
-            raise InputError(f"{paths.group} is being made in {count} parts: continue with `part` i/{count}")
+            raise InputError(f"{paths.group} is being made in {how_many(int(count), 'part')}: continue with `part` i/{count}")
         if path != paths.part(part) and is_held(path) and there != ours:
             raise BusyError(f"another process is writing {paths.group} with another length: let it finish")
 

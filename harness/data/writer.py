@@ -39,7 +39,7 @@ from harness.data.found import (
 )
 from harness.data.manifest import Entry, Paths, cut_torn_line, finished, line, read_finished, shard_index, shard_path
 from harness.data.store import Store
-from harness.io.atomic import sha256, sync_folder, write_atomically
+from harness.io.atomic import check_writable, sha256, sync_folder, write_atomically
 from harness.io.locks import acquire, is_held, locked
 from splits.errors import BusyError, InputError
 
@@ -87,6 +87,7 @@ class Writer:
             self.done = done_shards(self.paths, description, read_finished(self.paths.manifest)[0])
             self.complete = True
             return
+        check_writable(self.paths.root)
         new = next(folder for folder in (self.paths.root, *self.paths.root.parents) if folder.exists())
         _check_space(new, description, len(self.range) if overwrite or not self.paths.group.exists() else 0)
         self.paths.root.mkdir(parents=True, exist_ok=True)

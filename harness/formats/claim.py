@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from harness.data.store import Store
+from harness.formats.beside import SIDES
 from harness.io.atomic import write_atomically
 from harness.io.locks import locked
 from splits.errors import InputError
@@ -26,7 +27,8 @@ def claimed(out: Path, store: Store, files: Iterable[Path]) -> Iterator[None]:
         files: that will be written.
 
     Raises:
-        InputError: if one of the files is there and no export of these images has recorded it; if exports of other images have.
+        InputError: if one of the files is there and no export of these images has recorded it; if exports of other images have; if
+            pictures would lie beside parquet or tar files, as who loads the folder would take both for one dataset.
     """
     record = out / f".{store.name}.export.json"
     names = {path.relative_to(out).as_posix(): path for path in files}
@@ -41,6 +43,7 @@ def claimed(out: Path, store: Store, files: Iterable[Path]) -> Iterator[None]:
             raise InputError(
                 f"{path} is there already, and no export of this {store.name} has written it: choose another `out`, or move it away"
             )
+    _check_unmixed(out, names)
     mine = {"images": images, "files": sorted(known | names.keys())}
     write_atomically(record, _document(mine))
     try:
@@ -53,6 +56,22 @@ def claimed(out: Path, store: Store, files: Iterable[Path]) -> Iterator[None]:
                 else:
                     record.unlink(missing_ok=True)
         raise
+
+
+def _check_unmixed(out: Path, names: Iterable[str]) -> None:
+    """Raise InputError if pictures, in `SIDES`, would come beside parquet or tar files, in folders called after kinds, or the other way."""
+    pictures = {folder in SIDES for folder in _folders(names)}
+    for record in out.glob(".*.export.json"):
+        listed = _read(record).get("files")
+        for folder in _folders(listed if isinstance(listed, list) else ()):
+            if pictures and (folder in SIDES) not in pictures and (out / folder).is_dir() and any((out / folder).iterdir()):
+                what, new = ("pictures", "parquet or tar files") if folder in SIDES else ("parquet or tar files", "pictures")
+                raise InputError(f"{out / folder} has {what} of an export, and {new} beside them would mix: choose another `out`")
+
+
+def _folders(names: Iterable[object]) -> set[str]:
+    """The folders of those files that lie in one."""
+    return {name.partition("/")[0] for name in names if isinstance(name, str) and "/" in name}
 
 
 def _read(record: Path) -> dict[str, object]:

@@ -28,6 +28,7 @@ from harness.formats import official, parquet, webdataset
 from harness.formats.beside import METADATA, SIDES, TABLE, describe, documents
 from harness.formats.claim import LOCK, claimed
 from harness.formats.official import member
+from harness.io.atomic import check_writable
 from harness.io.locks import is_held, locked
 from harness.io.pictures import png
 from harness.io.progress import Bar, progress_bar
@@ -70,7 +71,8 @@ def export(root: str | Path, dataset: str, kind: str | None, layout: str, out: s
         the files for users to load; of pictures, the table.
 
     Raises:
-        ValueError: for an unknown layout or kind, or a kind that the dataset can't have; if files are there that no export of this grid wrote.
+        ValueError: for an unknown layout or kind, or a kind that the dataset can't have; if files are there that no export of this grid wrote;
+            if pictures and parquet or tar files would come into one folder.
         FileNotFoundError: if there is no such store.
         BlockingIOError: if another process is writing the same files.
         OSError: if they cannot be written; the .npz files are there whole or not at all, the table only after all pictures.
@@ -85,6 +87,7 @@ def export(root: str | Path, dataset: str, kind: str | None, layout: str, out: s
     split = spec_of(store).split(kind) if kind is not None else None
     out = Path(out)
     paths = [out / name for name in (official.files_of(store) if split is None else _LAYOUTS[layout][0](store, split))]
+    check_writable(out)
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         with locked(out / LOCK):  # so that no file is taken for a left-over before its process has locked it

@@ -17,9 +17,18 @@ from harness.io.pictures import LARGEST_SIDE, check_size, load_picture
 from harness.io.tables import csv_rows
 from splits import Factor, FactorGrid, SplitSpec
 from splits.arrays import BadFile
-from splits.errors import did_you_mean, listed, shown
+from splits.errors import did_you_mean, how_many, listed, shown
 
 Images = NDArray[np.uint8]
+
+CONVERTED = "what can be: the authors' .npz, .hdf5 or .h5, the benchmark's split files, a .npy, a folder of pictures with a .csv"
+OTHERS = {  # what a folder may hold instead of pictures
+    "zarr.json": "a zarr group",
+    "*.parquet": "parquet files",
+    "*/*.parquet": "parquet files",
+    "*.tar": "tar files",
+    "*/*.tar": "tar files",
+}
 
 _GRAY = ("1", "L")
 _MODES = (*_GRAY, "P", "LA", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
@@ -39,6 +48,8 @@ class PictureFolder:
     def __init__(self, folder: Path, spec: SplitSpec) -> None:
         self.folder = folder
         tables = sorted(folder.glob("*.csv"))
+        if not tables and (others := next((what for pattern, what in OTHERS.items() if any(folder.glob(pattern))), "")):
+            raise BadFile(f"{folder} holds {others}, which can't be converted; {CONVERTED}")
         if len(tables) != 1:
             raise BadFile(f"{folder} has {len(tables)} .csv files; one is expected, with a column file and one per factor")
         self.pictures = self._by_cell(tables[0], spec.grid)
@@ -79,7 +90,7 @@ class PictureFolder:
         ):
             if count:
                 cell = ", ".join(f"{n} {v}" for n, v in zip(grid.names, grid.factors(int(first)), strict=True))
-                raise BadFile(f"{table} has {what} for {count:,} cells of the grid, first {cell}")
+                raise BadFile(f"{table} has {what} for {how_many(count, 'cell')} of the grid, first {cell}")
         pictures = [Path()] * len(grid)
         for cell, (file, *_) in zip(cells.tolist(), texts, strict=True):
             pictures[cell] = self.folder / file

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.formats import hdf5
-from harness.formats.picture_folder import PictureFolder
+from harness.formats.picture_folder import CONVERTED, PictureFolder
 from harness.io.pictures import LARGEST_SIDE
 from splits import FactorGrid, SplitSpec
 from splits.arrays import BadFile, Rows, npy_rows, require_regular, zip_keys, zip_rows
-from splits.errors import MissingError, listed, shown
+from splits.errors import AbsentError, MissingError, listed, shown
 from splits.vocabulary import PUBLISHED_NAMES
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def open_reader(path: str | Path, spec: SplitSpec) -> Reader:
     """
     path = Path(path)
     if not path.exists():
-        raise MissingError(f"there is no file {path}")
+        raise AbsentError(f"there is no file {path}")
     if not path.is_dir():
         require_regular(path)
     if path.is_dir():
@@ -89,6 +90,10 @@ def open_reader(path: str | Path, spec: SplitSpec) -> Reader:
         return _Hdf5(path, spec)
     if magic.startswith(b"\x93NUMPY"):
         return _Array(path, None, spec)
+    if magic.startswith(b"PAR1") or tarfile.is_tarfile(path):
+        raise BadFile(
+            f"{path} is a {'parquet' if magic.startswith(b'PAR1') else 'tar'} file, which can't be converted; {CONVERTED}"
+        )
     raise BadFile(f"{path} is neither npz, hdf5 nor npy: a web page, or a download that failed?")
 
 

@@ -8,11 +8,12 @@ import hashlib
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from splits.errors import DamagedError, OodDataError
+from splits.errors import DamagedError, OodDataError, PlaceError
 
 PARTIAL = ".partial"  # the end of the name of a file that is being written
 
@@ -95,6 +96,25 @@ def _open_own(path: str, flags: int) -> int:
 def _is_own(status: os.stat_result) -> bool:
     """Whether it is a regular file with no second name, by which somebody else may know it."""
     return stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
+
+
+def check_writable(folder: Path) -> None:
+    """Raise unless a folder can be written to, or made: before the work is done whose results go there.
+
+    A full disk is not told here: what knows how many bytes it needs says so.
+
+    Raises:
+        PlaceError: naming the folder, and the system's reason.
+    """
+    there = folder
+    try:
+        there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+        Path(tempfile.mkdtemp(prefix=".ood-data-", dir=there)).rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise PlaceError(
+                f"nothing can be written to {folder}: in {there}, the system says {error.strerror}; name another place"
+            ) from error
 
 
 def sync_folder(folder: Path) -> None:

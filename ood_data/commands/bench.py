@@ -34,7 +34,7 @@ from ood_data.commands.places import Place, answer, cluster_in, cluster_option, 
 from ood_data.commands.policy import Group, as_options
 from ood_data.commands.replay import replay
 from ood_data.commands.rescore import rescore
-from splits.errors import InputError
+from splits.errors import InputError, how_many
 
 if TYPE_CHECKING:
     from harness.bench.plan import Plan
@@ -229,7 +229,7 @@ def study(
       ood-data bench studies/laptop.toml --dry-run
       ood-data bench studies/laptop.toml --data data/ --out runs/
     """
-    from harness.bench.study import plan_study, read_study
+    from harness.bench.study import plan_study, read_study, runs_of_absent
 
     written = read_study(file)
     given = {name for name in ("data", "out") if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
@@ -240,7 +240,8 @@ def study(
     check_watchers(logs)
     with contextlib.redirect_stdout(sys.stderr):
         place = place_of(device, there, wait)
-        report = _carried_out(plan_study(written, data, out, place.device).watched(logs), out, place, jobs, dry_run)
+        planned = plan_study(written, data, out, place.device)
+        report = _carried_out(planned.watched(logs), out, place, jobs, dry_run, runs_of_absent(written, planned))
     answer(report, as_json)
 
 
@@ -282,20 +283,26 @@ bench.add_command(replay)
 bench.add_command(rescore)
 
 
-def _carried_out(planned: Plan, out: Path, place: Place, jobs: int | None, dry_run: bool) -> Report:
-    """What came of a plan, or what would."""
+def _carried_out(planned: Plan, out: Path, place: Place, jobs: int | None, dry_run: bool, absent: str = "") -> Report:
+    """What came of a plan, or what would; of a study, `absent` says how many runs it would have beside these."""
     from harness.bench.estimate import time_in_words
     from harness.bench.summary import summarize_outcomes, summarize_plan
+    from harness.io.atomic import check_writable
     from harness.machine import keep_freed_memory, warn_if_bf16_is_slow
 
-    report = summarize_plan(planned, in_full=dry_run)
+    report = summarize_plan(planned, in_full=dry_run).with_line(absent)
     if place.cluster is None and any(run.config.train.precision == "bf16" for run in planned.runs):
         warn_if_bf16_is_slow(place.device)
     if dry_run:
         together = place.cluster.workers * (jobs or 1) if place.cluster else jobs
         return report.with_line(time_in_words(planned.runs, out, place.device, together))
-    for line in report.lines:
+    done = sum(run.state == "done" for run in planned.runs)
+    if done < len(planned.runs):
+        check_writable(out)
+    for line in report.lines if planned.runs else ():  # of what has no runs, the answer says why
         click.echo(as_options(line), err=True)
+    if done and any(run.watchers for run in planned.runs):
+        click.echo(f"skipped, and not told to --log: {how_many(done, 'finished run')} (another --out makes them anew)", err=True)
     if any(gap.state == "absent" and not gap.asked for gap in planned.gaps):
         click.echo("ood-data bench … --dry-run says how to get these", err=True)
     keep_freed_memory()

@@ -11,6 +11,7 @@ import click
 import splits
 from harness.data.names import stores_in
 from harness.formats.catalog import info_of, published, variants
+from harness.io.atomic import check_writable
 from ood_data.commands.options import as_values, json_option, overwrite_option, stores_out_option
 from ood_data.commands.policy import Command
 from splits import KINDS
@@ -89,6 +90,8 @@ def fetch(
     from harness.formats.convert import convert
     from harness.formats.fetch import fetch_dataset, fetch_published
 
+    if not download_only:
+        check_writable(root)
     click.echo(f"{info.title}: {info.license}; {info.homepage}\ncite: {info.citation}", err=True)
     if kind:
         file = fetch_published(info.name, kind, accept=accept, progress=True) / first
@@ -125,6 +128,7 @@ def _fetch_cells(name: str, cells: str, seed: int, root: Path, overwrite: bool, 
     path = root / f"{name}.cells.npz"
     if path.exists() and not overwrite:
         raise InputError(f"{path} is there already: `overwrite` replaces it, or choose another `root`")
+    check_writable(root)
     click.echo(f"{info.title}: {info.license}; {info.homepage}\ncite: {info.citation}", err=True)
     found = fetch_cells(name, indices, progress=True)
     found.save(path)

@@ -27,7 +27,7 @@ from ood_data.commands.options import (
     pick_device,
 )
 from ood_data.commands.policy import FAILED, Group, as_options
-from splits.errors import MissingError
+from splits.errors import AbsentError
 
 
 @click.group(cls=Group)
@@ -121,7 +121,7 @@ def flow_train(
       ood-data flow train img_align_celeba/ --center-crop 148 --labels list_attr_celeba.txt --balance Male --out flows/celeba
     """
     if not images.exists():
-        raise MissingError(f"{images} does not exist: a folder of pictures or an .npz file is expected")
+        raise AbsentError(f"{images} does not exist: a folder of pictures or an .npz file is expected")
 
     from celebglow.fitting.config import Augmentation, TrainingConfig
 

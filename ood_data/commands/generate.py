@@ -127,9 +127,12 @@ def generate_celebglow(
 
     from celebglow.info import SavedFlow, check_store
     from celebglow.population import Population
+    from harness.io.atomic import check_writable
 
     population = Population(persons, attributes, levels, range_, temperature, resolution, seed, precision)
     population.check()
+    if not (root / "celebglow.zarr").exists():  # one that is complete may lie where nobody can write
+        check_writable(root)
     if flow == "openai" and not overwrite:
         check_store(root, population, None)
     folder = flow_folder(flow)
@@ -164,7 +167,7 @@ def generate_celebglow(
     if as_json:
         click.echo(json.dumps({"store": str(root / "celebglow.zarr"), "complete": complete}))
     elif complete:
-        click.echo(f"{root / 'celebglow.zarr'} is complete; look at {root / 'celebglow.png'} and read {root / 'celebglow.md'}")
+        click.echo(_complete(root, "celebglow"))
     else:
         click.echo(f"part {part[0]}/{part[1]} is done; the store is complete when the other parts are")
 
@@ -230,4 +233,12 @@ def generate_dsprites(root: Path, orientations: int, overwrite: bool, as_json: b
     if as_json:
         click.echo(json.dumps({"store": str(root / f"{name}.zarr"), "complete": True}))
     else:
-        click.echo(f"{root / name}.zarr is complete; look at {root / name}.png and read {root / name}.md")
+        click.echo(_complete(root, name))
+
+
+def _complete(root: Path, name: str) -> str:
+    """What a finished store has to look at. Of shards that were there before, a command has compared the lengths only."""
+    return (
+        f"{root / name}.zarr is complete; look at {root / name}.png and read {root / name}.md\n"
+        f"`ood-data data verify {name} --data {root}` reads every byte of it"
+    )

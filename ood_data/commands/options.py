@@ -11,7 +11,7 @@ import click
 
 from harness.machine import may_have_gpu
 from harness.report.finished import runs_in
-from splits.errors import InputError, MissingError
+from splits.errors import AbsentError, InputError, MissingError
 
 if TYPE_CHECKING:
     import torch
@@ -206,7 +206,9 @@ def finished_runs(run: Path) -> list[Path]:
     """The folders of finished runs that a path names."""
     found = runs_in(run)
     if not found:
-        raise MissingError(f"{run} is neither a finished run nor a folder of them: runs/DATASET/KIND/MODEL/… has a scores.json")
+        raise (MissingError if run.exists() else AbsentError)(
+            f"{run} is neither a finished run nor a folder of them: runs/DATASET/KIND/MODEL/… has a scores.json"
+        )
     return found
 
 

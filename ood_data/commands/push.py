@@ -9,6 +9,7 @@ import click
 
 from ood_data.commands.options import json_option
 from ood_data.commands.policy import Command
+from splits.errors import how_many
 
 
 @click.command("push", cls=Command, continues=True)
@@ -36,8 +37,8 @@ def push(source: Path, repository: str, private: bool, dry_run: bool, as_json: b
     found = {"dataset": planned.name, "repository": repository, "files": list(planned.files), "bytes": planned.bytes}
     if dry_run:
         lines = [f"{path}  {size(file.stat().st_size)}" for path, file in planned.files.items()]
-        lines.append(f"{len(planned.files):,} files, {size(planned.bytes)}, would go to the dataset {repository}")
+        lines.append(f"{how_many(len(planned.files), 'file')}, {size(planned.bytes)}, would go to the dataset {repository}")
         click.echo(json.dumps(found | {"commit": None}) if as_json else "\n".join(lines))
         return
     commit = push(planned, private)
-    click.echo(json.dumps(found | {"commit": commit}) if as_json else f"{len(planned.files):,} files are at {commit}")
+    click.echo(json.dumps(found | {"commit": commit}) if as_json else f"{commit} has {how_many(len(planned.files), 'file')}")

@@ -12,7 +12,7 @@ import click
 
 from ood_data.commands.options import data_option, device_option, json_option, pick_device
 from ood_data.commands.policy import FAILED, Command
-from splits.errors import MissingError
+from splits.errors import AbsentError
 
 
 @click.command("replay", cls=Command, continues=True)
@@ -37,7 +37,7 @@ def replay(files: tuple[Path, ...], data: Path, out: Path, device: str, as_json:
       ood-data bench replay results/dsprites/random/cnn/0-265d0b4c.json
     """
     if absent := [file for file in files if not file.is_file()]:
-        raise MissingError(f"{absent[0]} is not a file: a record is expected, results/DATASET/KIND/MODEL/SEED-….json")
+        raise AbsentError(f"{absent[0]} is not a file: a record is expected, results/DATASET/KIND/MODEL/SEED-….json")
 
     from harness.bench.replay import replay
     from harness.io.progress import move, progress_bar

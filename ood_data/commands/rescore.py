@@ -11,7 +11,7 @@ import click
 
 from ood_data.commands.options import data_option, device_option, finished_runs, json_option, pick_device
 from ood_data.commands.policy import FAILED, Command
-from splits.errors import OodDataError
+from splits.errors import OodDataError, how_many
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,8 @@ def rescore(runs: tuple[Path, ...], data: Path, device: str, again: bool, trust_
         click.echo(json.dumps({"files": written, "had_maps": len(folders) - len(missing), "failed": failed}))
     else:
         click.echo(
-            f"{len(written):,} runs have error maps now, {len(folders) - len(missing):,} had them, {len(failed):,} could not get them"
+            f"error maps: {how_many(len(written), 'run')} got them, {len(folders) - len(missing):,} had them, "
+            f"{len(failed):,} could not get them"
         )
     if failed:
         sys.exit(FAILED)

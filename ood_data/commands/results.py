@@ -11,7 +11,7 @@ import click
 from harness.report.finished import records_in
 from ood_data.commands.options import finished_runs, json_option
 from ood_data.commands.policy import FAILED, Group
-from splits.errors import MissingError, OodDataError
+from splits.errors import AbsentError, MissingError, OodDataError, how_many
 
 records_option = click.option(
     "--to", "folder", default="results/", type=click.Path(path_type=Path), metavar="FOLDER", help="Folder that holds the records."
@@ -81,7 +81,9 @@ def check(folder: Path, as_json: bool) -> None:
       ood-data results check results/
     """
     if not any(folder.glob("*/*/*/*.json")):
-        raise MissingError(f"no record in {folder}: make some with `ood-data results submit runs/`")
+        raise (MissingError if folder.exists() else AbsentError)(
+            f"no record in {folder}: make some with `ood-data results submit runs/`"
+        )
 
     from harness.report.result_record import problem_of
 
@@ -91,7 +93,7 @@ def check(folder: Path, as_json: bool) -> None:
         click.echo(json.dumps({"records": len(paths), "problems": problems}))
     else:
         lines = [f"{path}: {problem}" if path not in problem else problem for path, problem in problems.items()]
-        click.echo("\n".join([*lines, f"{len(paths):,} records, {len(problems):,} with a problem"]))
+        click.echo("\n".join([*lines, f"{how_many(len(paths), 'record')}, {len(problems):,} with a problem"]))
     if problems:
         sys.exit(FAILED)
 
