@@ -8,7 +8,6 @@ import hashlib
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -99,22 +98,21 @@ def _is_own(status: os.stat_result) -> bool:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise unless a folder can be written to, or made: before the work is done whose results go there.
+    """Make a folder, or raise unless it can be written to: before the work is done whose results go there.
 
     A full disk is not told here: what knows how many bytes it needs says so.
 
     Raises:
         PlaceError: naming the folder, and the system's reason.
     """
-    there = folder
     try:
-        there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-        Path(tempfile.mkdtemp(prefix=".ood-data-", dir=there)).rmdir()
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):  # nothing is tried, which a kill would leave there
+            code = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+            raise OSError(code, os.strerror(code))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise PlaceError(
-                f"nothing can be written to {folder}: in {there}, the system says {error.strerror}; name another place"
-            ) from error
+            raise PlaceError(f"nothing can be written to {folder}: {error.strerror}; name another place") from error
 
 
 def sync_folder(folder: Path) -> None:

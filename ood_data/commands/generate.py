@@ -127,12 +127,9 @@ def generate_celebglow(
 
     from celebglow.info import SavedFlow, check_store
     from celebglow.population import Population
-    from harness.io.atomic import check_writable
 
     population = Population(persons, attributes, levels, range_, temperature, resolution, seed, precision)
     population.check()
-    if not (root / "celebglow.zarr").exists():  # one that is complete may lie where nobody can write
-        check_writable(root)
     if flow == "openai" and not overwrite:
         check_store(root, population, None)
     folder = flow_folder(flow)
