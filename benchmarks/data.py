@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # and not this folder, whose splits.py would hide the package
@@ -29,7 +30,7 @@ from harness.data.dataset import Dataset  # noqa: E402
 from harness.data.pairs import ChangedFactors, LaplaceSteps  # noqa: E402
 from harness.formats import dsprites  # noqa: E402
 
-GOAL_FEEDING = 5
+GOAL_FEEDING, GOAL_WORKERS = 5, 3
 SECONDS = 1.5  # of each measurement
 SPEC = """
 name = "photographs"
@@ -95,6 +96,28 @@ def feeding(data: Dataset) -> None:
         for name in ("memory", "mapped", "torch_dataset"):
             goal = f" (goal {GOAL_FEEDING} x)" if (name, size) == ("memory", 256) else ""
             print(f"  {name}: {medians[name]:,.0f} images/s, {medians[name] / medians['per item']:.1f} x{goal}")
+
+
+def workers(data: Dataset) -> None:
+    """Two processes that feed a third, against loaders of single items, with as many and with none."""
+    indices = np.arange(min(len(data), 30_000))
+    plain = PerItem(data[indices][0], data.targets[indices])
+    for size in (64, 256):
+        how: dict[str, Any] = {"batch_size": size, "shuffle": True}
+        loaders = {
+            "two": torch.utils.data.DataLoader(plain, **how, num_workers=2, persistent_workers=True),
+            "none": torch.utils.data.DataLoader(plain, **how),
+            "ours": data.dataloader(indices, size, num_workers=2),
+        }
+        runs: dict[str, list[float]] = {name: [] for name in loaders}
+        for _ in range(3):
+            for name, loader in loaders.items():
+                runs[name].append(images_per_second(lambda loader=loader: iter(loader)))
+        found = {name: statistics.median(values) for name, values in runs.items()}
+        print(
+            f"  dataloader with 2 workers, batch {size}: {found['ours']:,.0f} images/s, {found['ours'] / found['two']:.1f} x a plain per-item "
+            f"DataLoader with 2 ({found['two']:,.0f}; goal {GOAL_WORKERS} x), {found['ours'] / found['none']:.1f} x one without"
+        )
 
 
 def pairs(data: Dataset) -> None:
@@ -190,11 +213,13 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, help="where to work; the system's temporary folder if none")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    torch.multiprocessing.set_start_method("spawn")  # of workers, as it is everywhere but on Linux
     logging.disable()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         data = photographs(folder)
         feeding(data)
+        workers(data)
         pairs(data)
         train = np.concatenate(
             [data.store.read(s, min(s + data.store.rows, len(data))) for s in range(0, len(data), data.store.rows)]
@@ -211,6 +236,7 @@ def main() -> None:
         del images
         first_batch(data, folder / "train.npz")
         feeding(data)
+        workers(data)
         pairs(data)
 
 
