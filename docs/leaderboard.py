@@ -63,8 +63,8 @@ def markdown(lines: list[list[str]]) -> str:
 def picture(rows: list[LeaderboardRow]) -> Figure:
     """Every model's R² on train and on test, a panel for each dataset and kind of split."""
     datasets = list(dict.fromkeys(row.dataset for row in rows))
-    table = {(row.dataset, row.kind, row.model): row for row in rows}
-    models = sorted({row.model for row in rows}, key=lambda model: -sum(row.r2 for row in rows if row.model == model))
+    table = {(row.dataset, row.kind, row.label): row for row in rows}
+    models = sorted({row.label for row in rows}, key=lambda label: -sum(row.r2 for row in rows if row.label == label))
     figure = Figure(figsize=(9, 2.4 * len(datasets) + 0.5))
     panels = figure.subplots(len(datasets), len(KINDS), sharex=True, sharey=True, squeeze=False)
     for line, dataset in zip(panels, datasets, strict=True):

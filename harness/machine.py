@@ -11,11 +11,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from splits.errors import InputError, shown
+
 if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
 
+DEVICES = re.compile(r"cpu|(cuda|mps|xpu)(:\d+)?")
+NVIDIA = "0x10de"  # as a vendor of PCI devices
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 MOST = 2**30
 BEFORE_GLIBC_2_35 = 2**25  # the most that M_MMAP_THRESHOLD took there; refused, it would stay at 128 KiB
@@ -45,10 +49,27 @@ def kind_of(device: str | torch.device) -> str:
     return str(device).partition(":")[0]
 
 
+def checked(device: str | torch.device) -> str:
+    """The name of a device, if it can be one; whether this machine has it is seen when it is used.
+
+    Raises:
+        InputError: for another name.
+    """
+    if not DEVICES.fullmatch(str(device)):
+        raise InputError(f"unknown device {shown(str(device))}; cpu, cuda, cuda:1, mps or xpu is expected")
+    return str(device)
+
+
 def may_have_gpu() -> bool:
-    """Whether a look by torch, whose import takes seconds, is worth while: False on Linux without the device file of any GPU."""
+    """Whether a look by torch, whose import takes seconds, is worth while: False on Linux where nothing speaks of a GPU."""
+    if not sys.platform.startswith("linux"):
+        return True
     files = ("nvidiactl", "nvidia0", "nvhost-gpu", "kfd", "dxg")  # NVIDIA's, of its small boards, AMD's, of Windows' Linux
-    return not sys.platform.startswith("linux") or any(Path("/dev", file).exists() for file in files)
+    if any(Path("/dev", file).exists() for file in files) or Path("/proc/driver/nvidia").exists():
+        return True
+    with contextlib.suppress(OSError):  # NVIDIA's device files may be made only when a program asks for its GPU
+        return any(vendor.read_text().strip() == NVIDIA for vendor in Path("/sys/bus/pci/devices").glob("*/vendor"))
+    return False
 
 
 def device_name(device: torch.device) -> str:
@@ -68,10 +89,16 @@ def device_name(device: torch.device) -> str:
 
 
 def has_bf16(device: str | torch.device) -> bool:
-    """Whether the device calculates in bfloat16 itself; emulated, it is many times slower than float32."""
+    """Whether the device calculates in bfloat16 itself; emulated, it is many times slower than float32.
+
+    Raises:
+        InputError: for a GPU, on a machine without one.
+    """
     if kind_of(device) == "cuda":
         import torch
 
+        if not torch.cuda.is_available():
+            raise InputError("this machine has no GPU to ask for bf16: set train.precision=bf16 for theirs, or fp32 (`overrides`)")
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return kind_of(device) == "cpu" and not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpuinfo("flags").split())

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 
 import ood_data
 import splits
@@ -210,20 +211,29 @@ def test_a_plan_takes_no_torch_nor_does_what_is_done(blocks_root: Path, tmp_path
     assert invoke("bench", *once).returncode == 0
     assert "mlp" in without_torch(*once)
     assert "1 done" in without_torch("--dry-run", *once)
+    loaded = "import sys; sys.modules['torch'] = None; import harness.bench.submissions, harness.bench.parts, harness.bench.cluster"
+    subprocess.run([sys.executable, "-c", loaded], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
+def test_what_a_gpu_elsewhere_can_do_is_not_guessed(blocks_root: Path, tmp_path: Path) -> None:
+    cluster = tmp_path / "cluster.toml"
+    cluster.write_text('engine = "slurm"\nworkers = 2\n[slurm]\ngpus_per_node = 1\n')
+    where = ("bench", "--model", "mlp", "--data", blocks_root, "--out", tmp_path, "--cluster", cluster, "--dry-run")
+    assert_one_clear_line(invoke(*where), 2, "this machine has no GPU to ask for bf16: set train.precision=bf16", "--set")
+    assert invoke(*where, "--set", "train.precision=bf16").returncode == 0
 
 
 def test_without_the_device_file_of_a_gpu_torch_is_not_asked_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
     from harness import machine
-    from ood_data.commands.options import device_here
+    from ood_data.commands.places import device_here
 
     assert machine.may_have_gpu() or not torch.cuda.is_available()
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("ood_data.commands.options.may_have_gpu", lambda: True)
+    monkeypatch.setattr("ood_data.commands.places.may_have_gpu", lambda: True)
     assert device_here("auto") == "cpu"
     monkeypatch.setattr("torch.cuda.is_available", lambda: pytest.fail("asked"))
-    monkeypatch.setattr("ood_data.commands.options.may_have_gpu", lambda: False)
+    monkeypatch.setattr("ood_data.commands.places.may_have_gpu", lambda: False)
     assert device_here("auto") == "cpu"
 
 
@@ -620,6 +630,7 @@ ABSENT = (
     ("report", "nowhere"),
     ("results", "submit", "nowhere"),
     ("results", "check", "nowhere"),
+    ("results", "export", "nowhere", "--out", "exchange"),
     ("flow", "train", "nowhere", "--out", "flow"),
     ("flow", "convert", "nowhere.pt", "--out", "flow"),
     ("flow", "info", "nowhere"),

@@ -121,6 +121,7 @@ def test_workers_give_what_the_store_has_in_the_order_of_the_seed(
         found = torch.cat([targets for (_, targets), _ in batches]).numpy()
         indices = [int(np.abs(data.targets - target).sum(1).argmin()) for target in found]
         assert sorted(indices) == split.train.tolist() != indices
+        assert all(images.is_contiguous() for (images, _), _ in batches)
         images = torch.cat([images for (images, _), _ in batches])
         assert torch.equal(images, torch.from_numpy(data[indices][0]).permute(0, 3, 1, 2) / 255)
 

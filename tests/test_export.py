@@ -440,6 +440,10 @@ def test_parquet_and_tars_are_told_as_what_cannot_be_converted(root: Path, tmp_p
     ):
         with pytest.raises(InputError, match=f"{told}, which can't be converted; what can be: .*a folder of pictures with a .csv"):
             convert(path, None, tmp_path / "data", tmp_path / "out/toy.toml")
+    zeros = tmp_path / "zeros.npz"
+    zeros.write_bytes(bytes(4096))
+    with pytest.raises(InputError, match="a download that failed"):
+        convert(zeros, None, tmp_path / "data", tmp_path / "out/toy.toml")
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves tars to the garbage collector

@@ -94,4 +94,13 @@ def test_output_that_cannot_be_printed_is_one_line(arguments: tuple[str, ...]) -
 @pytest.mark.parametrize("full", [(2,), (1, 2)])
 def test_a_message_that_cannot_be_told_changes_no_exit_code(full: tuple[int, ...]) -> None:
     assert run("-m", "ood_data", "split", "nonesuch", full=full).returncode == 2
+    assert run("-m", "ood_data", "split", "--nonesuch", full=full).returncode == 2
     assert run("-m", "ood_data", "data", "verify", "nonesuch", full=full).returncode == 1
+
+
+def test_work_goes_on_without_its_messages(blocks_root: Path, tmp_path: Path) -> None:
+    command = ("bench", "--model", "mlp", "--kind", "random", "--set", "train.steps=1", "--data", blocks_root, "--out", tmp_path)
+    for _ in range(2):  # made, and found done
+        result = run("-m", "ood_data", *command, full=(2,))
+        assert result.returncode == 0
+        assert b"mlp" in result.stdout

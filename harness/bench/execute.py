@@ -25,7 +25,7 @@ from tqdm import tqdm
 from harness.bench.outcome import Outcome, attempt, failed, outcome_of
 from harness.bench.processes import in_processes, why_not
 from harness.io.progress import Bar, progress_bar
-from harness.machine import jobs_of
+from harness.machine import checked, jobs_of
 from harness.report.tables import score_text
 from harness.runs.records import FAILURE
 from harness.runs.run import Run
@@ -57,7 +57,6 @@ def execute(
     pack: Pack = singly,
 ) -> list[Outcome]:
     """Execute runs; one that fails doesn't stop the others.
-
     Args:
         runs: whichever; those that are done cost nothing.
         device: where to compute.
@@ -69,8 +68,11 @@ def execute(
 
     Returns:
         the outcomes in the order of `runs`.
+
+    Raises:
+        InputError: for an unknown device.
     """
-    runs, device = list(runs), str(device)
+    runs, device = list(runs), checked(device)
     todo = [run for run in runs if run.state != "done"]
     outcomes = {run.folder: attempt(run, device) for run in runs if run.state == "done"}
     with _Bar(len(todo), progress) as bar:

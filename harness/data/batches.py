@@ -171,19 +171,6 @@ class IndexedImages(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         transform, target_transform = self.transform or as_is, self.target_transform or as_is
         return [(transform(image), target_transform(target)) for image, target in pairs]
 
-    def loader(self, batch_size: int, shuffle: bool, seed: int, num_workers: int) -> Loader:
-        """A DataLoader of them, without their transforms: see `harness.data.dataset.Dataset.dataloader`."""
-        order, workers = (torch.Generator().manual_seed(seed) for _ in range(2))  # of one, workers would take numbers too
-        return Loader(
-            _Stored(self),
-            batch_size,
-            sampler=torch.utils.data.RandomSampler(self, generator=order) if shuffle else None,
-            num_workers=num_workers,
-            collate_fn=_to_hand_over if num_workers else _as_it_is,
-            generator=workers,
-            persistent_workers=num_workers > 0,
-        )
-
     def stored(self, items: Sequence[SupportsIndex]) -> tuple[Tensor, Tensor]:
         """(B, R, R, C) uint8, as the store has them, and their (B, F) float32 targets."""
         wanted = [operator.index(item) for item in items]  # of a Subset or a sampler of a tensor, they are tensors
@@ -198,19 +185,36 @@ class IndexedImages(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 class Loader(torch.utils.data.DataLoader[tuple[Tensor, Tensor]]):
     """A DataLoader of batches as the store has them, which it casts: from a worker to its parent, bytes are a quarter of floats."""
 
+    @classmethod
+    def of(cls, images: IndexedImages, batch_size: int, shuffle: bool, seed: int, num_workers: int) -> Loader:
+        """Of images without transforms; see `harness.data.dataset.Dataset.dataloader`."""
+        order, workers = (torch.Generator().manual_seed(seed) for _ in range(2))  # of one, workers would take numbers too
+        return cls(
+            _Stored(images),
+            batch_size,
+            sampler=torch.utils.data.RandomSampler(images, generator=order) if shuffle else None,
+            num_workers=num_workers,
+            collate_fn=_to_hand_over if num_workers else _as_it_is,
+            generator=workers,
+            persistent_workers=num_workers > 0,
+        )
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
         for pixels, targets in super().__iter__():
-            yield to_float(torch.as_tensor(pixels)), torch.as_tensor(targets)
+            yield to_float(torch.as_tensor(pixels)).contiguous(), torch.as_tensor(targets)
 
 
 class _Stored(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    """Images at some indices, a batch at a time, as the store has them."""
+    """Images at some indices, a batch at a time as the store has them."""
 
     def __init__(self, images: IndexedImages) -> None:
         self.images = images
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __getitem__(self, item: SupportsIndex) -> tuple[Tensor, Tensor]:
+        return self.images[item]
 
     def __getitems__(self, items: Sequence[SupportsIndex]) -> tuple[Tensor, Tensor]:
         return self.images.stored(items)

@@ -159,6 +159,9 @@ class Dataset:
     ) -> torch.utils.data.DataLoader[tuple[Tensor, Tensor]]:
         """A torch DataLoader of the images at `indices`, or on the train side of a split; `batches` is several times as fast.
 
+        It is to be iterated itself. One that is put together from its parts, as accelerate does, gives bytes: give that
+        `torch_dataset`.
+
         Args:
             indices: (n,) into the grid, or a split.
             batch_size: images a batch.
@@ -166,7 +169,9 @@ class Dataset:
             seed: of the order.
             num_workers: processes.
         """
-        return self.torch_dataset(indices).loader(batch_size, shuffle, seed, num_workers)
+        from harness.data.batches import Loader  # torch
+
+        return Loader.of(self.torch_dataset(indices), batch_size, shuffle, seed, num_workers)
 
     def _indices(self, indices: ArrayLike | Split) -> ArrayLike:
         """The train side of a split, if it is of this grid."""

@@ -57,6 +57,15 @@ class Reader(Protocol):
         """
 
 
+def _is_tar(path: Path) -> bool:
+    """Whether a file is a tar, compressed or not, that holds something: zeros, as of a download that failed, are none."""
+    try:
+        with tarfile.open(path) as tar:
+            return tar.next() is not None
+    except (tarfile.TarError, OSError, EOFError, ValueError):
+        return False
+
+
 def open_reader(path: str | Path, spec: SplitSpec) -> Reader:
     """A reader of a file, or a folder, in one of the known layouts.
 
@@ -90,7 +99,7 @@ def open_reader(path: str | Path, spec: SplitSpec) -> Reader:
         return _Hdf5(path, spec)
     if magic.startswith(b"\x93NUMPY"):
         return _Array(path, None, spec)
-    if magic.startswith(b"PAR1") or tarfile.is_tarfile(path):
+    if magic.startswith(b"PAR1") or _is_tar(path):
         raise BadFile(
             f"{path} is a {'parquet' if magic.startswith(b'PAR1') else 'tar'} file, which can't be converted; {CONVERTED}"
         )

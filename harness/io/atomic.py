@@ -98,21 +98,27 @@ def _is_own(status: os.stat_result) -> bool:
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder, or raise unless it can be written to: before the work is done whose results go there.
-
-    A full disk is not told here: what knows how many bytes it needs says so.
+    """Raise unless a folder can be written to, or made: before the work is done whose results go there. Nothing is tried, or made.
 
     Raises:
         PlaceError: naming the folder, and the system's reason.
     """
+    there = next(each for each in (folder, *folder.absolute().parents) if _exists(each))
+    code = 0
+    if not there.is_dir():
+        code = errno.ENOTDIR
+    elif not os.access(there, os.W_OK | os.X_OK):
+        code = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
+    if code:
+        raise PlaceError(f"nothing can be written to {folder}: {os.strerror(code)}; name another place")
+
+
+def _exists(path: Path) -> bool:
+    """Whether it is there, as far as this user may see."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):  # nothing is tried, which a kill would leave there
-            code = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
-            raise OSError(code, os.strerror(code))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise PlaceError(f"nothing can be written to {folder}: {error.strerror}; name another place") from error
+        return path.exists()
+    except OSError:
+        return False
 
 
 def sync_folder(folder: Path) -> None:

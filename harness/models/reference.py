@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 # A core trains timm's networks on tens of images a second: small batches make the most of them. So few steps leave much to chance, and
 # bf16, which saves a sixth of the time, leaves more: on CelebGlow, random, two seeds, R² of ResNet-101 is .17 and .29, and .62 and .62 in
 # fp32; of DenseNet-121 .36 and .60, and .55 and .65.
-OF_TIMM: dict[str, Any] = {
-    "quick_learning_rate": 1e-3,
-    "quick_batch": 16,
-    "quick_precision": "fp32",
-    "requires": "timm",
-}
+OF_TIMM: dict[str, Any] = {"quick_learning_rate": 1e-3, "quick_batch": 16, "quick_precision": "fp32", "requires": "timm"}
 
 
 @register(

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.formats.catalog import CATALOG
-from harness.report.leaderboard import finished_at
 from harness.report.result_record import ResultRecord
-from harness.runs.records import RunScores
+from harness.runs.records import RunScores, finished_at
 
 SCHEMA = "0.3.0"
 OURS = "ood-data"
@@ -28,7 +27,7 @@ def exchanged(record: ResultRecord, path: Path) -> tuple[Path, dict[str, Any]]:
     """A record as the schema's EvaluationLog, and its place below the folder that it goes into: data/ood-data/<developer>/<model>/.
 
     Args:
-        record: of a run.
+        record: of a run. One of before, which does not say when it was finished, is given the date of its file.
         path: it was read from.
     """
     scores, setup = record.scores, record.setup

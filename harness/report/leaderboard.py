@@ -15,7 +15,7 @@ from harness.models.lookup import is_own
 from harness.report.finished import records_in, runs_in
 from harness.report.result_record import ResultRecord
 from harness.runs.presets import is_plain
-from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup
+from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup, finished_at
 from splits import KINDS, Kind
 from splits.errors import InputError, MissingError
 
@@ -166,18 +166,6 @@ def with_sources(rows: Iterable[LeaderboardRow], source: Callable[[RunScores], S
 
 def _key(scores: RunScores) -> tuple[object, ...]:
     return scores.dataset, scores.kind, scores.model, scores.fingerprint, scores.seed
-
-
-def finished_at(scores: RunScores, path: Path) -> float | None:
-    """When a run was finished, in seconds since 1970: by the date of its file if it does not say; None for a record of before.
-
-    Args:
-        scores: of the run.
-        path: they were read from.
-    """
-    if scores.finished is not None:
-        return scores.finished.timestamp()
-    return path.stat().st_mtime if path.name == SCORES else None
 
 
 def _read(path: Path) -> tuple[RunScores, RunSetup | None]:

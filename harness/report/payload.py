@@ -23,11 +23,11 @@ from harness.io.checkpoints import LOG
 from harness.report.collapse import collapse
 from harness.report.colors import color_of
 from harness.report.intervals import interval, ranks
-from harness.report.leaderboard import LeaderboardRow, Source, finished_at
+from harness.report.leaderboard import LeaderboardRow, Source
 from harness.report.live import LiveNetwork
 from harness.report.sprites import is_dsprites, sheet
 from harness.runs.maps import MAPS, SIDES, RunMaps
-from harness.runs.records import SCORES, RunScores
+from harness.runs.records import SCORES, RunScores, finished_at
 from harness.scoring.baselines import baselines
 from harness.scoring.maps import groups_of, kept_cells
 from splits import KINDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -50,6 +51,9 @@ def _named_today(document: dict[str, Any], path: Path) -> dict[str, Any]:
     if "preset" in document:
         document = document | {"preset": PRESETS_OF_BEFORE.get(str(document["preset"]), document["preset"])}
     return document | {"protocol": {"model": 1, "score": 1}}
+
+
+FIRST_DATE, LAST_DATE = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)  # that every platform can write
 
 
 class Protocol(Record):
@@ -123,7 +127,7 @@ class RunScores(Document):
     seconds: Seconds
     images_per_second: Number
     device: Text
-    finished: AwareDatetime | None = None
+    finished: Annotated[AwareDatetime, Field(ge=FIRST_DATE, lt=LAST_DATE)] | None = None
 
     @model_validator(mode="after")
     def _of_one_grid(self) -> Self:
@@ -139,6 +143,18 @@ class RunScores(Document):
         if {*(self.modularity or {}), *(error.factor for error in distances)} - set(factors):
             raise ValueError("a factor is scored by groups, but not as a whole")
         return self
+
+
+def finished_at(scores: RunScores, path: Path) -> float | None:
+    """When a run was finished, in seconds since 1970: by the date of its file if it does not say; None for a record of before.
+
+    Args:
+        scores: of the run.
+        path: they were read from.
+    """
+    if scores.finished is not None:
+        return scores.finished.timestamp()
+    return path.stat().st_mtime if path.name == SCORES else None
 
 
 class RunSetup(Document):

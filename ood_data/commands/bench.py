@@ -299,12 +299,13 @@ def _carried_out(planned: Plan, out: Path, place: Place, jobs: int | None, dry_r
     done = sum(run.state == "done" for run in planned.runs)
     if done < len(planned.runs):
         check_writable(out)
-    for line in report.lines if planned.runs else ():  # of what has no runs, the answer says why
-        click.echo(as_options(line), err=True)
+    if planned.runs:  # of what has no runs, the answer says why
+        for line in report.lines:
+            click.echo(as_options(line), err=True)
+        if any(gap.state == "absent" and not gap.asked for gap in planned.gaps):
+            click.echo("ood-data bench … --dry-run says how to get these", err=True)
     if done and any(run.watchers for run in planned.runs):
         click.echo(f"skipped, and not told to --log: {how_many(done, 'finished run')} (another --out makes them anew)", err=True)
-    if any(gap.state == "absent" and not gap.asked for gap in planned.gaps):
-        click.echo("ood-data bench … --dry-run says how to get these", err=True)
     keep_freed_memory()
     if place.cluster is None:
         from harness.bench.execute import execute

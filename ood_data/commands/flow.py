@@ -24,8 +24,8 @@ from ood_data.commands.options import (
     labels_option,
     named_values,
     names,
-    pick_device,
 )
+from ood_data.commands.places import pick_device
 from ood_data.commands.policy import FAILED, Group, as_options
 from splits.errors import AbsentError
 

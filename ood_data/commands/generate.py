@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -237,5 +238,5 @@ def _complete(root: Path, name: str) -> str:
     """What a finished store has to look at. Of shards that were there before, a command has compared the lengths only."""
     return (
         f"{root / name}.zarr is complete; look at {root / name}.png and read {root / name}.md\n"
-        f"`ood-data data verify {name} --data {root}` reads every byte of it"
+        f"`ood-data data verify {name} --data {shlex.quote(str(root))}` reads every byte of it"
     )

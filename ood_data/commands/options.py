@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.machine import may_have_gpu
+from harness.machine import DEVICES
 from harness.report.finished import runs_in
-from splits.errors import AbsentError, InputError, MissingError
+from splits.errors import AbsentError, MissingError
 
 if TYPE_CHECKING:
-    import torch
-
     from splits import FactorGrid
 
-DEVICES = re.compile(r"auto|cpu|(cuda|mps|xpu)(:\d+)?")
+AUTO = "auto"  # as the name of a device: a GPU if there is one
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -86,7 +83,7 @@ class Device(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     name = "NAME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not DEVICES.fullmatch(str(value)):
+        if value != AUTO and not DEVICES.fullmatch(str(value)):
             self.fail(f"unknown device {value!r}; auto, cpu, cuda, cuda:1, mps or xpu is expected", param, ctx)
         return str(value)
 
@@ -210,33 +207,6 @@ def finished_runs(run: Path) -> list[Path]:
             f"{run} is neither a finished run nor a folder of them: runs/DATASET/KIND/MODEL/… has a scores.json"
         )
     return found
-
-
-def device_here(name: str) -> str:
-    """The device of that name; auto is cuda if there is one, else cpu. Torch is imported only to see whether a GPU works.
-
-    Raises:
-        InputError: if this machine does not have it.
-    """
-    if name == "cpu" or (name == "auto" and not may_have_gpu()):
-        return "cpu"
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} is not usable here ({str(error).splitlines()[0]}): try --device cpu") from error
-    return str(device)
-
-
-def pick_device(name: str) -> torch.device:
-    """The torch device of that name; see `device_here`."""
-    import torch
-
-    return torch.device(device_here(name))
 
 
 device_option = click.option(

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ood_data.commands.options import device_here
+from harness.machine import may_have_gpu
+from ood_data.commands.options import AUTO
 from ood_data.commands.policy import FAILED, as_options
+from splits.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
+
     from harness.bench.cluster import Cluster
     from splits.formatting import Report
 
@@ -41,6 +45,33 @@ class Place:
     wait: bool = False
 
 
+def device_here(name: str) -> str:
+    """The device of that name; auto is cuda if there is one, else cpu. Torch is imported only to see whether a GPU works.
+
+    Raises:
+        InputError: if this machine does not have it.
+    """
+    if name == "cpu" or (name == AUTO and not may_have_gpu()):
+        return "cpu"
+    import torch
+
+    if name == AUTO:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {name!r} is not usable here ({str(error).splitlines()[0]}): try --device cpu") from error
+    return str(device)
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device of that name; see `device_here`."""
+    import torch
+
+    return torch.device(device_here(name))
+
+
 def cluster_in(file: Path | None, wait: bool) -> Cluster | None:
     """The cluster of the options; None for this machine."""
     if file is None:
@@ -56,7 +87,7 @@ def place_of(device: str, cluster: Cluster | None, wait: bool) -> Place:
     """The place that options name. Of a cluster's device, this machine, which may have no GPU, is not asked."""
     if cluster is None:
         return Place(device_here(device))
-    if device == "auto":
+    if device == AUTO:
         device = "cuda" if cluster.has_gpus else "cpu"
     return Place(device, cluster, wait)
 

@@ -97,7 +97,7 @@ class Commands(Group):
         except (click.ClickException, click.exceptions.Exit):
             raise
         except (KeyboardInterrupt, click.Abort):
-            _tell(interrupted(ctx))
+            click.echo(f"{PROGRAM}: {interrupted(ctx)}", err=True)
             sys.exit(INTERRUPTED)
         except Exception as error:
             if ctx.params.get("debug"):
@@ -109,18 +109,10 @@ def _fail(error: Exception, message: str) -> NoReturn:
     """Say what is wrong and end."""
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         raise error  # whoever read our output has read enough: click ends quietly
-    _tell(message)
+    click.echo(f"{PROGRAM}: {printable(message)}", err=True)
     if was_printing(error):
         give_up(sys.stdout)
     sys.exit(WRONG_USE if isinstance(error, OodDataError) and isinstance(error, ValueError) else FAILED)
-
-
-def _tell(message: str) -> None:
-    """Say something on standard error; where that is a file on a full disk, nobody can be told."""
-    try:
-        click.echo(f"{PROGRAM}: {printable(message)}", err=True)
-    except OSError:
-        give_up(sys.stderr)
 
 
 def message_of(error: Exception) -> str:

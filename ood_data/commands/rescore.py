@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from ood_data.commands.options import data_option, device_option, finished_runs, json_option, pick_device
+from ood_data.commands.options import data_option, device_option, finished_runs, json_option
+from ood_data.commands.places import pick_device
 from ood_data.commands.policy import FAILED, Command
 from splits.errors import OodDataError, how_many
 

@@ -115,7 +115,9 @@ def export(folder: Path, out: Path, as_json: bool) -> None:
     """
     found = records_in(folder)
     if not found:
-        raise MissingError(f"no record in {folder}: make some with `ood-data results submit runs/`")
+        raise (MissingError if folder.exists() else AbsentError)(
+            f"no record in {folder}: make some with `ood-data results submit runs/`"
+        )
 
     from harness.io.atomic import write_atomically
     from harness.report.exchange import exchanged, to_bytes
@@ -126,4 +128,4 @@ def export(folder: Path, out: Path, as_json: bool) -> None:
         (out / place).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out / place, to_bytes(log))
     files = [str(out / place) for place in logs]
-    click.echo(json.dumps({"files": files}) if as_json else f"{len(files):,} files in {out / 'data'}")
+    click.echo(json.dumps({"files": files}) if as_json else f"{how_many(len(files), 'file')} in {out / 'data'}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
-from typing import TextIO
+from collections.abc import Iterator
+from typing import Any, TextIO, cast
 
 import click.utils
 
@@ -27,6 +29,35 @@ def open_streams() -> None:
     for name, mode in STREAMS:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, errors="backslashreplace"))  # noqa: SIM115, PTH123  (for the rest of the process)
+    sys.stderr = cast("TextIO", Messages(sys.stderr))
+
+
+class Messages:
+    """Standard error, whose messages are lost where it is a file on a full disk, and the work goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._given_up_on_errors():
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._given_up_on_errors():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _given_up_on_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:  # whoever read it has read enough: click ends quietly
+            raise
+        except OSError:
+            give_up(self._stream)
 
 
 def was_printing(error: BaseException) -> bool:
