@@ -15,8 +15,9 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
 
 from harness.io.atomic import write_atomically  # noqa: E402
+from harness.report.collect import collect  # noqa: E402
 from harness.report.figures import INK, render  # noqa: E402
-from harness.report.leaderboard import LeaderboardRow, collect, mixtures  # noqa: E402
+from harness.report.leaderboard import LeaderboardRow, mixtures  # noqa: E402
 from harness.report.tables import overviews, score_table  # noqa: E402
 from splits import KINDS  # noqa: E402
 

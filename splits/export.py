@@ -78,7 +78,7 @@ def _write_parquet(split: Split, path: Path) -> None:
         import pyarrow.parquet
     except ImportError:
         raise DependencyError(
-            "parquet files need pyarrow: pip install 'ood-data[parquet]', or '.[parquet]' in its checkout"
+            "parquet files need pyarrow: pip install 'ood-data[parquet]', or -e '.[parquet]' in its checkout"
         ) from None
     clash = {"index", "is_test"} & set(split.grid.names)
     if clash:

@@ -16,8 +16,8 @@ import harness
 from harness.bench.plan import Plan, plan
 from harness.data.verify import verify
 from harness.models import MODELS, find
+from harness.report.collect import collect
 from harness.report.html import report
-from harness.report.leaderboard import collect
 from harness.runs.config import fingerprint
 from harness.runs.presets import Settings, resolve
 from harness.runs.records import RunScores, RunSetup

@@ -17,8 +17,9 @@ import pytest
 
 import splits
 from harness.formats.dsprites import render_bits
+from harness.report.collect import collect
 from harness.report.html import report
-from harness.report.leaderboard import collect, leaderboard
+from harness.report.leaderboard import leaderboard
 from harness.report.page import PARTS
 from harness.runs.maps import MAPS, RunMaps
 from harness.runs.records import RunScores

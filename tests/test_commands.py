@@ -683,7 +683,7 @@ def test_what_models_lack_is_told_by_a_dry_run(blocks_root: Path, tmp_path: Path
     assert lacking(find("resnet50-in21k"), str(tmp_path / "there")) == ""
     assert lacking(find("resnet50"), None) == lacking(find("cnn")) == ""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    told_of = "timm is not installed: pip install 'ood-data[models]', or '.[models]' in its checkout"
+    told_of = "timm is not installed: pip install 'ood-data[models]', or -e '.[models]' in its checkout"
     assert (lacking(find("resnet50"), None), lacking(find("cnn"))) == (told_of, "")
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import splits
+from harness.report.collect import collect
 from harness.report.html import report
-from harness.report.leaderboard import collect
 from harness.report.live import SMALL, live_network
 from harness.report.live_runs import MODELS, MOST
 from harness.report.page import PARTS

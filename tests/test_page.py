@@ -16,10 +16,11 @@ import splits
 from harness.models import MODELS
 from harness.report import payload as payload_module
 from harness.report.collapse import collapse
+from harness.report.collect import collect
 from harness.report.colors import ORDER, PALETTE
 from harness.report.html import report
 from harness.report.intervals import interval, ranks
-from harness.report.leaderboard import LeaderboardRow, collect, leaderboard
+from harness.report.leaderboard import LeaderboardRow, leaderboard
 from harness.report.page import PARTS, SCRIPTS, script
 from harness.report.payload import payload
 from harness.report.sprites import is_dsprites, sheet

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.bench.estimate import _measured
-from harness.report.leaderboard import collect
+from harness.report.collect import collect
 from harness.runs.records import RunScores, RunSetup
 from splits.errors import InputError
 

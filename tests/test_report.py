@@ -17,14 +17,15 @@ from matplotlib.figure import Figure
 from harness.bench.execute import execute
 from harness.bench.plan import plan as plan_bench
 from harness.report import figures, html
+from harness.report.collect import collect
 from harness.report.colors import colors_of
 from harness.report.html import report
-from harness.report.leaderboard import PUBLISHED, collect, leaderboard, mixtures
+from harness.report.leaderboard import PUBLISHED, leaderboard, mixtures
 from harness.report.tables import overviews, score_table, score_text
 from harness.runs.presets import Settings
 from harness.runs.records import Protocol, RunScores
 from harness.scoring.baselines import baselines
-from helpers.commands import CommandLine, assert_one_clear_line
+from helpers.commands import CommandLine, assert_one_clear_line, invoke
 from helpers.finished import named
 from splits import load_spec
 
@@ -103,14 +104,28 @@ def test_rows_of_one_model_say_in_what_they_differ(blocks_root: Path, tmp_path: 
     assert "beta-vae (" in (tmp_path / "report/index.html").read_text()
 
 
-def test_rows_of_another_store_say_how_many_images_it_had(blocks_root: Path, runs: Path, tmp_path: Path) -> None:
+def test_grids_of_one_name_are_told_apart(blocks_root: Path, runs: Path, tmp_path: Path) -> None:
+    """As CelebGlow of other people or attributes: each has its own references, and each factor's scores are below its name."""
     shutil.copytree(runs, tmp_path / "runs")
     folder = next((tmp_path / "runs/blocks/composition/mlp").glob("0-*"))
-    other = shutil.copytree(folder, folder.with_name("0-0123abcd"))
+    larger, renamed = (shutil.copytree(folder, folder.with_name(f"0-{name}")) for name in ("0123abcd", "4567abcd"))
     for name, change in (("config.json", {"images": 1000}), ("scores.json", {"fingerprint": "0123abcd"})):
-        (other / name).write_text(json.dumps(json.loads((other / name).read_text()) | change))
-    labels = {row.label for row in collect(tmp_path / "runs") if (row.kind, row.model) == ("composition", "mlp")}
-    assert labels == {"mlp (images=200)", "mlp (images=1,000)"}
+        (larger / name).write_text(json.dumps(json.loads((larger / name).read_text()) | change))
+    scores = (renamed / "scores.json").read_text().replace('"brightness"', '"age"')
+    (renamed / "scores.json").write_text(json.dumps(json.loads(scores) | {"fingerprint": "4567abcd"}))
+    rows = [row for row in collect(tmp_path / "runs") if (row.kind, row.model) == ("composition", "mlp")]
+    factors = {row.dataset: list(row.first.r2.factors) for row in rows}
+    assert factors == {
+        "blocks": (names := ["shape", "brightness", "x-position", "y-position"]),
+        "blocks (1,000 images of shape, brightness, x-position, y-position)": names,
+        "blocks (200 images of shape, age, x-position, y-position)": ["shape", "age", "x-position", "y-position"],
+    }
+    assert all(list(row.first.reference["clip"].factors) == factors[row.dataset] for row in rows)
+    (larger / "config.json").unlink()  # so nothing says how many images there were
+    assert len({row.dataset for row in collect(tmp_path / "runs")}) == 2
+    told = invoke("report", tmp_path / "runs", "--out", tmp_path / "page")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.count("(clip)") == 3
 
 
 def test_numbers_as_text() -> None:

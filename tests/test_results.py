@@ -17,7 +17,7 @@ from harness.bench.plan import plan
 from harness.bench.replay import FACTOR_TOLERANCE, MEAN_TOLERANCE, compared, replay
 from harness.bench.study import plan_study, read_study, runs_of_absent
 from harness.models import MODELS
-from harness.report.leaderboard import collect
+from harness.report.collect import collect
 from harness.report.result_record import ResultRecord, command_of, problem_of
 from harness.report.tables import score_table
 from harness.runs.presets import Settings
@@ -120,6 +120,14 @@ def test_the_records_of_this_project_are_taken_in_exchange(tmp_path: Path) -> No
     for path in files(tmp_path):
         place = path.relative_to(tmp_path).as_posix()
         assert validation.validate_aggregate(path, repo_path=place, run_semantic_checks=True).errors == []
+
+
+def test_a_mean_is_of_its_factors(records: Path) -> None:
+    path = files(records)[0]
+    record = json.loads(path.read_text())
+    record["scores"]["r2"]["mean"] = 0.99
+    path.write_text(json.dumps(record))
+    assert problem_of(path, records) == "scores.r2: its mean is not of its factors"
 
 
 @pytest.mark.parametrize("date", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z", "2026-11-28T12:00:00", 1e300])

@@ -242,3 +242,27 @@ def test_images_are_scored_some_at_a_time_to_the_same_bits(blocks_root: Path, mo
     assert sum(held) == len(split.test)
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         harness.score(predict, data, split, batch_size=0)
+
+
+def test_ready_predictions_are_scored_as_those_of_a_function(blocks_root: Path) -> None:
+    data = harness.open("blocks", blocks_root)
+    split = data.split("extrapolation")
+    ready = noisy(split, split.test)
+    expected = harness.score(lambda images: ready, data, split, batch_size=len(ready))
+    assert harness.score(ready, data, split) == expected
+    assert harness.score(torch.from_numpy(ready), data, "extrapolation") == expected
+    some = harness.score(ready, data, split, limit=20)
+    part = sample(split.test, 20, 0)
+    assert some["n_test"] == 20
+    assert some["r2"] == scored(split, part, ready[np.isin(split.test, part)]).errors().to_dict()["r2"]
+    with pytest.raises(ValueError, match=r"or predictions \(\d+, \d\) in the order of split.test, not float64 \(3, 2\)"):
+        harness.score(np.zeros((3, 2)), data, split)
+
+
+def test_a_module_is_scored_in_eval_mode(blocks_root: Path) -> None:
+    data = harness.open("blocks", blocks_root)
+    factors = len(data.factor_names)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(factors), torch.nn.Dropout(0.5)).train()
+    network(torch.zeros(1, *torch.from_numpy(data[:1][0]).permute(0, 3, 1, 2).shape[1:]))
+    assert harness.score(network, data, "random") == harness.score(network, data, "random")
+    assert network.training

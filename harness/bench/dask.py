@@ -16,7 +16,7 @@ from splits.errors import DependencyError, InputError, MissingError
 try:
     from distributed import Client, Future, fire_and_forget
 except ImportError as error:
-    message = "engine dask needs distributed: pip install 'ood-data[dask]', or '.[dask]' in its checkout"
+    message = "engine dask needs distributed: pip install 'ood-data[dask]', or -e '.[dask]' in its checkout"
     raise DependencyError(message) from error
 
 JOBQUEUE = "dask_jobqueue"

@@ -19,7 +19,7 @@ try:
     from submitit import SlurmExecutor, SlurmJob
     from submitit.helpers import Checkpointable
 except ImportError as error:
-    message = "engine slurm needs submitit: pip install 'ood-data[slurm]', or '.[slurm]' in its checkout"
+    message = "engine slurm needs submitit: pip install 'ood-data[slurm]', or -e '.[slurm]' in its checkout"
     raise DependencyError(message) from error
 
 LOOK_SECONDS = 5.0  # between questions to the scheduler

@@ -82,6 +82,8 @@ class Batches:
         return len(self.indices) // self.batch_size if self.drop_last else -(-len(self.indices) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if not len(self.indices):
+            raise InputError("there is no image to make batches of")
         epoch, self.epoch = self.epoch, self.epoch + 1
         return self._of_epoch(epoch, 0)
 

@@ -85,6 +85,8 @@ def export(root: str | Path, dataset: str, kind: str | None, layout: str, out: s
         )
     store = Store(root, dataset)
     split = spec_of(store).split(kind) if kind is not None else None
+    if layout == "parquet":
+        parquet.schema(spec_of(store).grid)  # before anything is made, as it may lack pyarrow
     out = Path(out)
     paths = [out / name for name in (official.files_of(store) if split is None else _LAYOUTS[layout][0](store, split))]
     check_writable(out)

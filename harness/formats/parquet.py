@@ -115,7 +115,9 @@ def schema(grid: FactorGrid) -> pa.Schema:
     try:
         import pyarrow as pa
     except ImportError as error:
-        raise DependencyError("parquet needs pyarrow: pip install 'ood-data[parquet]', or '.[parquet]' in its checkout") from error
+        raise DependencyError(
+            "parquet needs pyarrow: pip install 'ood-data[parquet]', or -e '.[parquet]' in its checkout"
+        ) from error
     features: dict[str, Any] = {"image": {"_type": "Image"}}
     fields = [pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))]
     for factor in grid:

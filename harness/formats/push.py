@@ -116,7 +116,9 @@ def push(planned: Push, private: bool = False) -> str:
     try:
         import huggingface_hub as hub
     except ImportError as error:
-        raise DependencyError("pushing needs huggingface_hub: pip install 'ood-data[hub]', or '.[hub]' in its checkout") from error
+        raise DependencyError(
+            "pushing needs huggingface_hub: pip install 'ood-data[hub]', or -e '.[hub]' in its checkout"
+        ) from error
     if hub.get_token() is None:
         raise PushError(f"there is no token for the Hugging Face Hub: {_WHAT_TO_DO}")
     if not sys.stderr.isatty():

@@ -1,4 +1,4 @@
-"""ResNets and DenseNets of timm, from scratch and pretrained. timm is imported when one is built: `pip install '.[models]'`.
+"""ResNets and DenseNets of timm, from scratch and pretrained. timm is imported when one is built: `pip install -e '.[models]'`.
 
 timm rather than torchvision: it alone has the BiT ResNets, and it adapts a stem to one channel, for pretrained weights by summing
 the weights of red, green and blue. At 64 × 64 these networks end at 2 × 2.

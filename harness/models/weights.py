@@ -9,7 +9,7 @@ from harness.models.registry import Model
 from splits.errors import MissingError
 
 CONNECT_SECONDS = 2.0
-REMEDY = "pip install 'ood-data[models]', or '.[models]' in its checkout"
+REMEDY = "pip install 'ood-data[models]', or -e '.[models]' in its checkout"
 SUFFIXES = (".safetensors", ".bin", ".pth", ".npz")
 # What timm calls the pretrained models; on the Hugging Face hub they are timm/….
 PRETRAINED = {

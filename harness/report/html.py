@@ -39,7 +39,7 @@ def report(rows: list[LeaderboardRow], out: Path, data: Path | None = None, live
     Pictures that an earlier report left there, of splits that these rows have no more, are removed.
 
     Args:
-        rows: of `harness.report.leaderboard.collect`, at least one.
+        rows: of `harness.report.collect.collect`, at least one.
         out: made if it is not there.
         data: folder of the stores, for the pictures of datasets other than dSprites; None: without.
         live: networks that answer in the page, of `harness.report.live.live_network`.

@@ -12,12 +12,8 @@ from types import MappingProxyType
 
 from harness.models import MODELS
 from harness.models.lookup import is_own
-from harness.report.finished import records_in, runs_in
-from harness.report.result_record import ResultRecord
-from harness.runs.presets import is_plain
-from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup, finished_at
+from harness.runs.records import RunScores, RunSetup
 from splits import KINDS, Kind
-from splits.errors import InputError, MissingError
 
 logger = logging.getLogger(__name__)
 
@@ -121,64 +117,9 @@ class LeaderboardRow:
         return [math.nan if (value := of(run)) is None else value for run in self.runs]
 
 
-def collect(out: Path) -> list[LeaderboardRow]:
-    """The finished runs in a folder of run folders, or of records, or in a part of one, best first within each dataset and kind.
-
-    A document that is damaged, or of a format that isn't known here, is named in a warning: a run without scores is left out, one
-    without a config has its settings left out.
-
-    Raises:
-        FileNotFoundError: if there is no finished run.
-    """
-    found: dict[tuple[object, ...], RunScores] = {}
-    sources: dict[tuple[object, ...], Source] = {}
-    configs: dict[str, dict[str, str]] = {}
-    finished: dict[str, float] = {}
-    plain: set[str] = set()
-    for path in sorted([*(run / SCORES for run in runs_in(out)), *records_in(out)]):
-        try:
-            scores, setup = _read(path)
-        except (InputError, OSError) as error:  # the others are worth a report
-            logger.warning("left out: %s", error)
-            continue
-        key = _key(scores)
-        if key in found:
-            logger.warning("left out: %s is a copy of another run of the same seed", path)
-            continue
-        found[key], sources[key] = scores, Source(path, setup)
-        if (when := finished_at(scores, path)) is not None:
-            finished[scores.fingerprint] = min(when, finished.get(scores.fingerprint, math.inf))
-        if setup is not None:
-            configs[scores.fingerprint] = setup.settings()
-            if scores.model in MODELS and is_plain(MODELS[scores.model], setup.config):
-                plain.add(scores.fingerprint)
-    if not found:
-        raise MissingError(
-            f"no finished run in {out}: give the folder of your runs, or make some with `ood-data bench --model cnn`"
-        )
-    return with_sources(leaderboard(found.values(), plain, configs, finished), lambda scores: sources[_key(scores)])
-
-
 def with_sources(rows: Iterable[LeaderboardRow], source: Callable[[RunScores], Source]) -> list[LeaderboardRow]:
     """Rows that say where each of their runs was read."""
     return [replace(row, sources=tuple(map(source, row.runs))) for row in rows]
-
-
-def _key(scores: RunScores) -> tuple[object, ...]:
-    return scores.dataset, scores.kind, scores.model, scores.fingerprint, scores.seed
-
-
-def _read(path: Path) -> tuple[RunScores, RunSetup | None]:
-    """What a run's folder or a record says; without a config that can't be read, which is for the labels only."""
-    if path.name != SCORES:
-        record = ResultRecord.read(path)
-        return record.scores, record.setup
-    scores = RunScores.read(path)
-    try:
-        return scores, RunSetup.read(path.with_name(CONFIG))
-    except (InputError, OSError) as error:
-        logger.warning("its settings are left out: %s", error)
-        return scores, None
 
 
 def leaderboard(

@@ -59,7 +59,7 @@ def payload(rows: Sequence[LeaderboardRow], data: Path | None, live: Sequence[Li
     """All that the page shows of some rows.
 
     Args:
-        rows: of `harness.report.leaderboard.collect`.
+        rows: of `harness.report.collect.collect`.
         data: folder of the stores, for the pictures of those datasets that the page can't draw; None: it shows none.
         live: networks that answer in the page.
     """

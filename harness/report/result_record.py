@@ -7,6 +7,7 @@ its log, and the command that makes it again. A folder of them reports as a fold
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,11 @@ def problem_of(path: Path, folder: Path) -> str:
         return str(error)
     if path.relative_to(folder) != record.path:
         return f"it belongs to {record.path}"
+    scores = record.scores
+    for name, each in {"r2": scores.r2, "mse": scores.mse, "train.r2": scores.train.r2, "train.mse": scores.train.mse}.items():
+        values = [value for value in each.factors.values() if value is not None]
+        if values and (each.mean is None or not math.isclose(each.mean, sum(values) / len(values), rel_tol=1e-9, abs_tol=1e-9)):
+            return f"scores.{name}: its mean is not of its factors"
     if not is_own(record.setup.model):
         if record.setup.model not in MODELS:
             return f"{record.setup.model} is no model"

@@ -64,7 +64,7 @@ def watcher_of(name: str) -> Watcher:
         )
     if find_spec("tensorboard") is None:
         raise DependencyError(
-            "the log tensorboard needs the package: pip install 'ood-data[tensorboard]', or '.[tensorboard]' in its checkout"
+            "the log tensorboard needs the package: pip install 'ood-data[tensorboard]', or -e '.[tensorboard]' in its checkout"
         )
     return tensorboard
 

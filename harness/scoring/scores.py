@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,7 @@ from splits.errors import InputError, NumericalError, shown
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset
 
+READY = 65_536  # predictions that are scored at a time
 IMAGES_HELD = 2**28  # bytes of the images that are scored: more follow when these are done
 
 Side = Literal["train", "test"]
@@ -174,7 +176,7 @@ def sample(indices: NDArray[np.int64], limit: int | None, seed: int) -> NDArray[
 
 
 def score(
-    predict: Callable[[Tensor], ArrayLike | Tensor],
+    predict: Callable[[Tensor], ArrayLike | Tensor] | ArrayLike | Tensor,
     data: Dataset,
     split: Split | str,
     *,
@@ -186,8 +188,8 @@ def score(
     """Score predictions on the test side of a split.
 
     Args:
-        predict: images (B, C, 64, 64) float32 tensor in [0, 1] on `device` → (B, F), a tensor or anything numpy takes; a module
-            should be in eval mode. Called without gradients.
+        predict: images (B, C, 64, 64) float32 tensor in [0, 1] on `device` → (B, F), a tensor or anything numpy takes. Called without
+            gradients; a module is in eval mode meanwhile. Or the predictions themselves, (n_test, F), in the order of `split.test`.
         data: an open dataset, `harness.open`.
         split: of that dataset, `data.split(kind)`, or its kind.
         limit: score a sample of at most so many, drawn by `seed`; None scores all.
@@ -208,10 +210,44 @@ def score(
         split = data.split(split)
     if not isinstance(split, Split):
         raise InputError(f"a split such as data.split('extrapolation') is expected, or its kind, not {shown(split)}")
-    scorer = scored(predict, data, split, "test", limit, seed, batch_size, device)
+    if not callable(predict):
+        scorer = _scored_ready(predict, split, limit, seed)
+    else:
+        with _evaluating(predict):
+            scorer = scored(predict, data, split, "test", limit, seed, batch_size, device)
     errors = scorer.errors().to_dict()
     reference = {name: baseline.to_dict() for name, baseline in baselines(split).items()}
     return {"n_test": errors.pop("n"), **errors, "reference": reference, **scorer.groups().to_dict()}
+
+
+def _scored_ready(predictions: ArrayLike | Tensor, split: Split, limit: int | None, seed: int) -> Scorer:
+    """A scorer that has seen predictions for the test side of a split, in its order."""
+    values = predictions.detach().cpu().numpy() if isinstance(predictions, Tensor) else np.asarray(predictions)
+    expected = (len(split.test), len(split.grid.sizes))
+    if values.shape != expected:
+        raise InputError(
+            f"a function of images is expected, or predictions {expected} in the order of split.test, not {values.dtype} {values.shape}"
+        )
+    scorer = Scorer(split)
+    indices = sample(split.test, limit, seed)
+    places = np.searchsorted(split.test, indices)
+    for first in range(0, len(indices), READY):
+        part = indices[first : first + READY]
+        scorer.update(part, checked(split.grid, part, values[places[first : first + READY]]))
+    return scorer
+
+
+@contextlib.contextmanager
+def _evaluating(predict: Callable[..., object]) -> Iterator[None]:
+    """Within, a module is in eval mode: batch norms and dropout of training would falsify its scores."""
+    training = isinstance(predict, torch.nn.Module) and predict.training
+    if training:
+        predict.eval()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        if training:
+            predict.train()  # type: ignore[attr-defined]
 
 
 def scored(

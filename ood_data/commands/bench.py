@@ -47,7 +47,9 @@ class Bench(Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0].endswith(".toml"):
             if any(each.partition("=")[0] in ("--model", "--dataset", "--kind", "--seeds", "--set", "--preset") for each in args):
-                raise click.UsageError(f"a study says itself what it runs: {args[0]} has keys for that", ctx)
+                raise click.UsageError(
+                    f'a study says itself what it runs: {args[0]} has keys for that, as settings = {{ "train.steps" = 20 }}', ctx
+                )
             args = ["study", *args]
         elif args[0].endswith(".py"):
             raise click.UsageError(f"did you mean `ood-data bench --model {args[0].removesuffix('.py')}:build`?", ctx)

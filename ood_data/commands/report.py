@@ -47,8 +47,9 @@ def report_command(runs: Path, out: Path, live: tuple[Path, ...], data: Path, as
         _check_live(live)
 
     # Only now what imports torch and matplotlib.
+    from harness.report.collect import collect
     from harness.report.html import report
-    from harness.report.leaderboard import collect, mixtures
+    from harness.report.leaderboard import mixtures
     from harness.report.live import live_network
     from harness.report.tables import overviews, score_table
     from harness.scoring.baselines import EXPLAINED
