@@ -57,6 +57,7 @@ def execute(
     pack: Pack = singly,
 ) -> list[Outcome]:
     """Execute runs; one that fails doesn't stop the others.
+
     Args:
         runs: whichever; those that are done cost nothing.
         device: where to compute.
