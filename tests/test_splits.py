@@ -178,7 +178,7 @@ def test_grid_refuses_what_it_does_not_have(call: str, argument: object, message
     [
         (lambda: splits.Factor("x", 0), "a size of at least 1"),
         (lambda: splits.Factor("x", 2, "nominal"), "unknown kind 'nominal'"),  # type: ignore[arg-type]
-        (lambda: splits.Factor("x", 2, values=("a",)), "its size is 2, but it has 1 values"),
+        (lambda: splits.Factor("x", 2, values=("a",)), "its size is 2, but it has 1 value"),
         (lambda: splits.FactorGrid(()), "at least one factor"),
         (lambda: splits.FactorGrid((splits.Factor("x", 2), splits.Factor("x", 3))), "used twice: x"),
         (lambda: splits.FactorGrid((splits.Factor("x", 2**40), splits.Factor("y", 2**40))), "too large to number"),
