@@ -264,5 +264,6 @@ def test_a_module_is_scored_in_eval_mode(blocks_root: Path) -> None:
     factors = len(data.factor_names)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(factors), torch.nn.Dropout(0.5)).train()
     network(torch.zeros(1, *torch.from_numpy(data[:1][0]).permute(0, 3, 1, 2).shape[1:]))
+    network[0].eval()
     assert harness.score(network, data, "random") == harness.score(network, data, "random")
-    assert network.training
+    assert [part.training for part in network.modules()] == [True, False, True, True]  # as they were

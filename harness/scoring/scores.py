@@ -239,15 +239,15 @@ def _scored_ready(predictions: ArrayLike | Tensor, split: Split, limit: int | No
 
 @contextlib.contextmanager
 def _evaluating(predict: Callable[..., object]) -> Iterator[None]:
-    """Within, a module is in eval mode: batch norms and dropout of training would falsify its scores."""
-    training = isinstance(predict, torch.nn.Module) and predict.training
-    if training:
-        predict.eval()  # type: ignore[attr-defined]
+    """Within, a module is in eval mode: batch norms and dropout of training would falsify its scores. Its parts keep their own modes."""
+    modes = {part: part.training for part in predict.modules()} if isinstance(predict, torch.nn.Module) else {}
+    for part in modes:
+        part.training = False
     try:
         yield
     finally:
-        if training:
-            predict.train()  # type: ignore[attr-defined]
+        for part, mode in modes.items():
+            part.training = mode
 
 
 def scored(

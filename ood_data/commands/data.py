@@ -103,11 +103,9 @@ def data_verify(datasets: tuple[str, ...], data: Path, as_json: bool) -> None:
       ood-data data verify celebglow --data data/
       ood-data data verify
     """
-    there = list(datasets)
-    if not datasets or not all(
-        (data / f"{name}.zarr").is_dir() for name in datasets
-    ):  # a named one may have lost what says that it is one
-        there = _check_named(datasets, data)
+    # One that is named may have lost all that says that it is a store.
+    named = bool(datasets) and all((data / f"{name}.zarr").is_dir() for name in datasets)
+    there = list(datasets) if named else _check_named(datasets, data)
 
     from harness.data.verify import verify
     from harness.io.progress import move, progress_bar
