@@ -186,7 +186,7 @@ def _difference(own: dict[str, str], others: list[dict[str, str]], version: str)
     names = [name for name, value in own.items() if any(other.get(name, value) != value for other in others)]
     # A preset differs in what it sets: short of that, its name is enough.
     if "preset" in names and all(other.get("preset") != own["preset"] for other in others):
-        names = [name for name in names if name in ("preset", "images")]
+        names = ["preset"]
     whole = ", ".join(f"{name.removeprefix('model.')}={_short(own[name], LONGEST_VALUE)}" for name in names)
     differs = _short(whole, LONGEST_DIFFERENCE)
     if differs != whole or any(all(other.get(name) == own[name] for name in names) for other in others):
