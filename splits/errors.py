@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 MOST_COMPARED, MOST_LISTED, MOST_PROBLEMS = 1000, 50, 20  # a stranger's file may have 100,000 names, or mistakes
 MOST_SHOWN = 60  # characters of a stranger's value
@@ -70,6 +71,11 @@ class MissingError(OodDataError, FileNotFoundError):
 
 class AbsentError(MissingError, ValueError):
     """A file or folder that the user has named, and that does not exist."""
+
+
+def missing_in(place: Path, message: str) -> MissingError:
+    """The error for what is not in a place: an `AbsentError` if that place is not there itself."""
+    return (MissingError if place.exists() else AbsentError)(message)
 
 
 class DamagedError(OodDataError, OSError):

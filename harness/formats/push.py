@@ -23,7 +23,7 @@ from harness.formats.beside import METADATA, SIDES, TABLE
 from harness.io.atomic import sha256
 from harness.io.web import in_one_line
 from splits import KINDS
-from splits.errors import AbsentError, DependencyError, InputError, MissingError, OodDataError, shown
+from splits.errors import DependencyError, InputError, MissingError, OodDataError, missing_in, shown
 from splits.vocabulary import PUBLISHED_NAMES
 
 logger = logging.getLogger(__name__)
@@ -174,8 +174,8 @@ def _of_export(folder: Path) -> tuple[str, dict[str, Path]]:
     """The dataset and the files of an export: those that its Croissant document lists, and what lies beside them."""
     documents = sorted(folder.glob(f"*{CROISSANT}"))
     if not documents:
-        raise (MissingError if folder.exists() else AbsentError)(
-            f"{folder} has no finished export: the folder of an export is expected, or a store, such as data/celebglow.zarr"
+        raise missing_in(
+            folder, f"{folder} has no finished export: the folder of an export is expected, or a store, such as data/celebglow.zarr"
         )
     names = [document.name.removesuffix(CROISSANT) for document in documents]
     if len(names) > 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.runs.records import CONFIG, SCORES, RunSetup
-from splits.errors import AbsentError, InputError, MissingError
+from splits.errors import InputError, missing_in
 
 MODELS = (
     "mlp", "cnn", "coordconv", "coordinate-based", "spatial-transformer", "rotation-eq", "beta-vae", "ada-gvae", "slowvae", "pcl",
@@ -21,8 +21,9 @@ def live_setup(folder: Path) -> RunSetup:
         ValueError: if it is of another dataset or model.
     """
     if not (folder / SCORES).exists():
-        raise (MissingError if folder.exists() else AbsentError)(
-            f"`live` {folder}: no {SCORES} there: the folder of one finished run is expected, as runs/dsprites/extrapolation/cnn/0-…"
+        raise missing_in(
+            folder,
+            f"`live` {folder}: no {SCORES} there: the folder of one finished run is expected, as runs/dsprites/extrapolation/cnn/0-…",
         )
     setup = RunSetup.read(folder / CONFIG)
     if setup.model not in MODELS or not setup.dataset.startswith("dsprites"):

@@ -10,7 +10,7 @@ import click
 
 from harness.machine import DEVICES
 from harness.report.finished import runs_in
-from splits.errors import AbsentError, MissingError
+from splits.errors import missing_in
 
 if TYPE_CHECKING:
     from splits import FactorGrid
@@ -203,9 +203,7 @@ def finished_runs(run: Path) -> list[Path]:
     """The folders of finished runs that a path names."""
     found = runs_in(run)
     if not found:
-        raise (MissingError if run.exists() else AbsentError)(
-            f"{run} is neither a finished run nor a folder of them: runs/DATASET/KIND/MODEL/… has a scores.json"
-        )
+        raise missing_in(run, f"{run} is neither a finished run nor a folder of them: runs/DATASET/KIND/MODEL/… has a scores.json")
     return found
 
 

@@ -11,7 +11,7 @@ import click
 from harness.report.finished import records_in, runs_in
 from ood_data.commands.options import data_option, json_option
 from ood_data.commands.policy import Command
-from splits.errors import AbsentError, InputError, MissingError
+from splits.errors import InputError, missing_in
 
 
 @click.command("report", cls=Command)
@@ -40,8 +40,8 @@ def report_command(runs: Path, out: Path, live: tuple[Path, ...], data: Path, as
       ood-data report runs/ --live runs/dsprites/extrapolation/cnn/0-265d0b4c
     """
     if not runs_in(runs) and not records_in(runs):
-        raise (MissingError if runs.exists() else AbsentError)(
-            f"no finished run in {runs}: give the folder of your runs, or make some with `ood-data bench --model cnn`"
+        raise missing_in(
+            runs, f"no finished run in {runs}: give the folder of your runs, or make some with `ood-data bench --model cnn`"
         )
     if live:
         _check_live(live)

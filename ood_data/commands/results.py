@@ -11,7 +11,7 @@ import click
 from harness.report.finished import records_in
 from ood_data.commands.options import finished_runs, json_option
 from ood_data.commands.policy import FAILED, Group
-from splits.errors import AbsentError, MissingError, OodDataError, how_many
+from splits.errors import OodDataError, how_many, missing_in
 
 records_option = click.option(
     "--to", "folder", default="results/", type=click.Path(path_type=Path), metavar="FOLDER", help="Folder that holds the records."
@@ -81,9 +81,7 @@ def check(folder: Path, as_json: bool) -> None:
       ood-data results check results/
     """
     if not any(folder.glob("*/*/*/*.json")):
-        raise (MissingError if folder.exists() else AbsentError)(
-            f"no record in {folder}: make some with `ood-data results submit runs/`"
-        )
+        raise missing_in(folder, f"no record in {folder}: make some with `ood-data results submit runs/`")
 
     from harness.report.result_record import problem_of
 
@@ -115,9 +113,7 @@ def export(folder: Path, out: Path, as_json: bool) -> None:
     """
     found = records_in(folder)
     if not found:
-        raise (MissingError if folder.exists() else AbsentError)(
-            f"no record in {folder}: make some with `ood-data results submit runs/`"
-        )
+        raise missing_in(folder, f"no record in {folder}: make some with `ood-data results submit runs/`")
 
     from harness.io.atomic import write_atomically
     from harness.report.exchange import exchanged, to_bytes

@@ -10,7 +10,7 @@ import click
 
 from ood_data.commands.options import completing, json_option, kinds_option, known_datasets
 from ood_data.commands.policy import FAILED, Command
-from splits.errors import InputError
+from splits.errors import AbsentError, InputError
 
 ZENODO = "zenodo"
 
@@ -56,7 +56,7 @@ def split(
       ood-data split mpi3d --kind composition --check zenodo
     """
     if check not in (None, ZENODO) and not Path(check).is_dir():
-        raise InputError(f"--check: there is no folder {check}")
+        raise AbsentError(f"--check: there is no folder {check}")
 
     import splits
     from splits.export import path_of_kind, write
