@@ -2,7 +2,7 @@
 
 `python benchmarks/pcl.py` prints the least loss that the task of PCL, to tell pairs of neighbouring images from shuffled ones, allows
 to a classifier that knows only some of the factors, and so tells how far a logged loss has come. With RUN, the folder of a
-finished run of a representation, it prints the R² of several readouts of that run's latents.
+finished run of a representation, it prints the R² of several readouts of that run's latents, each fitted with --seeds seeds.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import itertools
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,8 +63,8 @@ def print_bounds(split: splits.Split) -> None:
             print(f"  {loss:.3f}  {accuracy:.3f}  {', '.join(names[known])}")
 
 
-def print_readouts(run: Path, data: Path) -> None:
-    """R² on test and on train images of readouts that are fitted on train latents."""
+def print_readouts(run: Path, data: Path, seeds: int) -> None:
+    """R² on test and on train images of readouts that are fitted on train latents, mean and standard deviation over seeds."""
     network = harness.load(run)
     if not isinstance(network, Representation):
         raise SystemExit(f"{run} is not a run of a representation")
@@ -79,13 +80,21 @@ def print_readouts(run: Path, data: Path) -> None:
 
     (z, y), (z_test, y_test) = latents(sample(split.train, LATENTS["train"], 0)), latents(sample(split.test, LATENTS["test"], 0))
 
-    def told(name: str, answers: Tensor, answers_train: Tensor) -> None:
-        test, train = (1 - (a.double() - truth).square().mean(0) / variance for a, truth in ((answers, y_test), (answers_train, y)))
-        each = ", ".join(f"{factor} {value:.3f}" for factor, value in zip(split.grid.names, test.tolist(), strict=True))
-        print(f"  {name}: {test.mean():.3f} ({each}); on train {train.mean():.3f}")
+    def r2(answers: Tensor, truth: Tensor) -> Tensor:
+        return 1 - (answers.double() - truth).square().mean(0) / variance
 
-    def fitted(widths: tuple[int, ...], rate: float, standardised: bool) -> tuple[Tensor, Tensor]:
-        torch.manual_seed(0)
+    def told(name: str, answers: Iterable[tuple[Tensor, Tensor]]) -> None:
+        scores = [(r2(test, y_test), r2(train, y)) for test, train in answers]
+        test, train = (torch.stack(side) for side in zip(*scores, strict=True))
+        columns = {"mean": test.mean(1), **dict(zip(split.grid.names, test.T, strict=True)), "mean on train": train.mean(1)}
+        print(f"  {name}: " + ", ".join(f"{column} {values.mean():.3f}{_spread(values)}" for column, values in columns.items()))
+
+    def fitted(widths: tuple[int, ...], rate: float, standardised: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        for seed in range(seeds):
+            yield one_fitted(widths, rate, standardised, seed)
+
+    def one_fitted(widths: tuple[int, ...], rate: float, standardised: bool, seed: int) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(seed)
         readout = nn.Sequential(*dense([z.shape[1], *widths, y.shape[1]]))
         optimizer = torch.optim.Adam(readout.parameters(), rate, fused=True)
         inputs, inputs_test = ((v - z.mean(0)) / z.std(0) if standardised else v for v in (z, z_test))
@@ -98,18 +107,23 @@ def print_readouts(run: Path, data: Path) -> None:
         with torch.no_grad():
             return readout(inputs_test), readout(inputs)
 
-    print(f"R² on test of readouts of {run}")
+    print(f"R² on test of readouts of {run}, each with {seeds} seeds")
     ones, ones_test = (torch.cat([v, torch.ones(len(v), 1)], 1) for v in (z, z_test))
     weights = torch.linalg.lstsq(ones, y).solution
-    told("linear", ones_test @ weights, ones @ weights)
-    told("one hidden layer of 64, standardised", *fitted((64,), 1e-3, True))
-    told("six layers", *fitted(READOUT, 3e-4, False))
-    told("six layers, standardised", *fitted(READOUT, 3e-4, True))
+    told("linear", [(ones_test @ weights, ones @ weights)])
+    told("one hidden layer of 64, standardised", fitted((64,), 1e-3, True))
+    told("six layers", fitted(READOUT, 3e-4, False))
+    told("six layers, standardised", fitted(READOUT, 3e-4, True))
+
+
+def _spread(values: Tensor) -> str:
+    return f" ± {values.std():.3f}" if len(values) > 1 else ""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The least loss of PCL, and readouts of a run's latents.")
     parser.add_argument("run", nargs="?", type=Path, help="the folder of a finished run")
+    parser.add_argument("--seeds", type=int, default=3, help="of each readout")
     parser.add_argument("--data", type=Path, default=Path("data/"), help="folder of the stores")
     parser.add_argument("--dataset", default="dsprites")
     parser.add_argument("--kind", default="extrapolation")
@@ -120,7 +134,7 @@ def main() -> None:
         dataset = harness.open(arguments.dataset, arguments.data) if stored else splits.load_spec(arguments.dataset)
         print_bounds(dataset.split(arguments.kind))
     else:
-        print_readouts(arguments.run, arguments.data)
+        print_readouts(arguments.run, arguments.data, arguments.seeds)
 
 
 if __name__ == "__main__":
