@@ -1,11 +1,13 @@
-"""The leaderboard in docs and the README, and the picture of the findings, made from the records in results/: `make leaderboard`.
+"""The leaderboard in docs and the README, tables and picture of the findings, made from the records in results/: `make leaderboard`.
 
-What it writes is what `ood-data report results/` prints.
+The leaderboard is what `ood-data report results/` prints. A page says with a comment where which table goes: see `TABLES`.
 """
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,9 +23,9 @@ from harness.report.leaderboard import LeaderboardRow, mixtures  # noqa: E402
 from harness.report.tables import overviews, score_table  # noqa: E402
 from splits import KINDS  # noqa: E402
 
-README, PAGE, PICTURE = ROOT / "README.md", ROOT / "docs/leaderboard.md", ROOT / "docs/findings.svg"
+PAGES, PICTURE = (ROOT / "README.md", ROOT / "docs/leaderboard.md", ROOT / "docs/findings.md"), ROOT / "docs/findings.svg"
 COLORS = ("#c8364a", "#2f6fd0")
-BEGIN, END = "<!-- made by docs/leaderboard.py -->\n", "<!-- end -->\n"
+TABLE = re.compile(r"(<!-- made by docs/leaderboard\.py: (\w+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 
 
 def main() -> None:
@@ -33,16 +35,12 @@ def main() -> None:
 
 
 def pages(results: Path = ROOT / "results") -> dict[Path, str]:
-    """What the README and the page of the docs are to be, each with the part between the two comments replaced."""
+    """What the pages are to be, each with the tables between its comments replaced."""
     rows = collect(results)
-    of_readme = [row for row in rows if row.dataset == "dsprites"]
-    return {README: replaced(README, overview(of_readme)), PAGE: replaced(PAGE, f"{overview(rows)}\n{details(rows)}")}
-
-
-def replaced(path: Path, made: str) -> str:
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{made}\n{END}{after}"
+    return {
+        path: TABLE.sub(lambda found: f"{found[1]}\n{TABLES[found[2]](rows)}\n{found[3]}", path.read_text(encoding="utf-8"))
+        for path in PAGES
+    }
 
 
 def overview(rows: list[LeaderboardRow]) -> str:
@@ -53,6 +51,56 @@ def overview(rows: list[LeaderboardRow]) -> str:
 def details(rows: list[LeaderboardRow]) -> str:
     """Every row, and what the rows mix."""
     return "\n\n".join(["## In full", markdown(score_table(rows)), *mixtures(rows)])
+
+
+def train_and_test(rows: list[LeaderboardRow]) -> str:
+    """Of dSprites: R² on train and on test by model and kind of split, best on the last kind first."""
+    lines = [["model", *(f"{kind}: train, test" for kind in KINDS)]]
+    for label, of_kinds in _by_model(rows).items():
+        both = [f"{_short(_train(row))}, {_short(row.r2)}" if (row := of_kinds.get(kind)) else "–" for kind in KINDS]
+        lines.append([label, *both])
+    return markdown(lines)
+
+
+def modularity(rows: list[LeaderboardRow]) -> str:
+    """Of dSprites' extrapolation: the mean R² of the other factors where one alone is held out, beside all factors' on train."""
+    of_models = [row for of_kinds in _by_model(rows).values() if (row := of_kinds.get("extrapolation"))]
+    factors = list(of_models[0].first.modularity or ())
+    lines = [["model", "none (train)", *factors]]
+    for row in of_models:
+        lines.append([row.label, *map(_short, (_train(row), *(_others(row, factor) for factor in factors)))])
+    return markdown(lines)
+
+
+def _train(row: LeaderboardRow) -> float:
+    return row.mean(lambda run: run.train.r2.mean)
+
+
+def _others(row: LeaderboardRow, held_out: str) -> float:
+    """The mean R² of the other factors where this one alone is held out."""
+    return row.mean(lambda run: run.modularity[held_out].id if run.modularity else None)
+
+
+def _by_model(rows: list[LeaderboardRow]) -> dict[str, dict[str, LeaderboardRow]]:
+    """The rows of dSprites by model and kind, best on the last kind first."""
+    models: dict[str, dict[str, LeaderboardRow]] = {}
+    for row in sorted(rows, key=lambda row: (row.kind != KINDS[-1], -row.r2)):
+        if row.dataset == "dsprites":
+            models.setdefault(row.label, {})[row.kind] = row
+    return models
+
+
+def _short(value: float) -> str:
+    """.64 for 0.64, as the text of the page has it."""
+    return f"{value:z.2f}".replace("0.", ".", 1).replace("-", "−")
+
+
+TABLES: dict[str, Callable[[list[LeaderboardRow]], str]] = {
+    "dsprites": lambda rows: overview([row for row in rows if row.dataset == "dsprites"]),
+    "all": lambda rows: f"{overview(rows)}\n\n{details(rows)}",
+    "train_and_test": train_and_test,
+    "modularity": modularity,
+}
 
 
 def markdown(lines: list[list[str]]) -> str:
@@ -73,7 +121,7 @@ def picture(rows: list[LeaderboardRow]) -> Figure:
             axes.axvline(0, color=INK, linewidth=0.5)
             for y, model in enumerate(models):
                 if row := table.get((dataset, kind, model)):
-                    train, test = row.mean(lambda run: run.train.r2.mean), row.r2
+                    train, test = _train(row), row.r2
                     axes.plot([test, train], [y, y], color=INK, linewidth=1, alpha=0.5)
                     axes.plot(train, y, "o", color=INK, markersize=5, fillstyle="none")
                     axes.plot(test, y, "o", color=COLORS[dataset == datasets[0]], markersize=5)

@@ -85,6 +85,17 @@ def test_published_numbers_stand_beside_ours(runs: Path) -> None:
     assert sum(len(models) for models in PUBLISHED.values()) == 6
 
 
+def test_baselines_on_train_are_told_if_one_score_has_them(runs: Path) -> None:
+    """Scores of before lack them: what they are does not depend on the order of a table."""
+    scores = RunScores.read(next((runs / "blocks/extrapolation/pcl").glob("*/scores.json")))
+    old = {name: baseline.model_copy(update={"train": None}) for name, baseline in scores.reference.items()}
+    before = scores.model_copy(update={"model": "cnn", "reference": old})
+    assert {row.first.reference["clip"].train is None for row in leaderboard([before, scores])} == {True, False}
+    header, *lines = score_table(leaderboard([before, scores]))
+    assert [line[header.index("R² train")] for line in lines if line[2] in ("(clip)", "(ood-to-mean)")] == ["1.000"] * 2
+    assert score_table(leaderboard([before]))[-1][header.index("R² train")] == ""
+
+
 def test_runs_of_another_config_are_another_row(runs: Path) -> None:
     scores = RunScores.read(next((runs / "blocks/extrapolation/pcl").glob("*/scores.json")))
     others = [scores.model_copy(update=change) for change in ({"seed": 7}, {"fingerprint": "bbbb"})]

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from harness.models import MODELS
 from harness.models.lookup import is_own
 from harness.runs.records import RunScores, RunSetup
+from harness.scoring.records import Baseline, BaselineName
 from splits import KINDS, Kind
 
 logger = logging.getLogger(__name__)
@@ -115,6 +116,11 @@ class LeaderboardRow:
 
     def _values(self, of: Number) -> list[float]:
         return [math.nan if (value := of(run)) is None else value for run in self.runs]
+
+
+def references(rows: Iterable[LeaderboardRow]) -> Mapping[BaselineName, Baseline]:
+    """The baselines of a split, by those of its rows' scores that say most of them: older ones lack R² on train."""
+    return max((run.reference for row in rows for run in row.runs), key=lambda found: found["train_mean"].train is not None)
 
 
 def with_sources(rows: Iterable[LeaderboardRow], source: Callable[[RunScores], Source]) -> list[LeaderboardRow]:

@@ -23,7 +23,7 @@ from harness.io.checkpoints import LOG
 from harness.report.collapse import collapse
 from harness.report.colors import color_of
 from harness.report.intervals import interval, ranks
-from harness.report.leaderboard import LeaderboardRow, Source
+from harness.report.leaderboard import LeaderboardRow, Source, references
 from harness.report.live import LiveNetwork
 from harness.report.sprites import is_dsprites, sheet
 from harness.runs.maps import MAPS, SIDES, RunMaps
@@ -84,9 +84,9 @@ def _add_split(made: Payload, rows: list[LeaderboardRow], data: Path | None, she
         "dataset": rows[0].dataset,
         "kind": rows[0].kind,
         "factors": list(rows[0].first.r2.factors),
-        "reference": {name: each.factors | {"": each.mean} for name, each in rows[0].first.reference.items()},
+        "reference": {name: each.factors | {"": each.mean} for name, each in references(rows).items()},
     }
-    reference = baselines(first.split) if first else rows[0].first.reference
+    reference = baselines(first.split) if first else references(rows)
     constant = reference["train_mean"].train  # R² of a constant on train; scores of before do not have it
     about["constant"] = constant.factors if constant else {}
     intervals = [interval(row, each) for row, each in zip(rows, maps, strict=True)]

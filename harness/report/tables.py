@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from harness.report.leaderboard import LeaderboardRow
+from harness.report.leaderboard import LeaderboardRow, references
 from harness.scoring import baselines
-from harness.scoring.records import Baseline, BaselineName
+from harness.scoring.records import Baseline
 from splits import KINDS
 
 HEADER = ("dataset", "kind", "model", "R² test", "excl. cat.", "R² train", "published", "seeds", "steps", "n test", "preset")
@@ -20,25 +20,24 @@ def score_table(rows: list[LeaderboardRow]) -> list[list[str]]:
     The column `published` is left out where it would be empty.
     """
     lines = [list(HEADER)]
-    for position, row in enumerate(rows):
-        first = row.first
-        shown = [
-            score_text(row.r2, row.deviation(lambda run: run.r2.mean)),
-            score_text(row.mean(lambda run: run.r2.mean_excl_categorical)),
-            score_text(row.mean(lambda run: run.train.r2.mean)),
-            "" if row.published is None else f"{row.published:.3f}",
-        ]
-        counts = [str(len(row.runs)), f"{first.steps:,}", f"{first.n_test:,}", first.preset]
-        lines.append([row.dataset, row.kind, row.label, *shown, *counts])
-        following = rows[position + 1] if position + 1 < len(rows) else None
-        if following is None or (following.dataset, following.kind) != (row.dataset, row.kind):
-            for name in baselines.BASELINES:
-                baseline = first.reference[name]
-                if is_perfect(baseline):
-                    continue
+    for (dataset, kind), of_split in itertools.groupby(rows, key=lambda row: (row.dataset, row.kind)):
+        members = list(of_split)
+        for row in members:
+            first = row.first
+            shown = [
+                score_text(row.r2, row.deviation(lambda run: run.r2.mean)),
+                score_text(row.mean(lambda run: run.r2.mean_excl_categorical)),
+                score_text(row.mean(lambda run: run.train.r2.mean)),
+                "" if row.published is None else f"{row.published:.3f}",
+            ]
+            counts = [str(len(row.runs)), f"{first.steps:,}", f"{first.n_test:,}", first.preset]
+            lines.append([dataset, kind, row.label, *shown, *counts])
+        told = references(members)
+        for name in baselines.BASELINES:
+            if not is_perfect(baseline := told[name]):
                 both = [score_text(baseline.mean), score_text(baseline.mean_excl_categorical)]
                 train = "" if baseline.train is None else score_text(baseline.train.mean)
-                lines.append([row.dataset, row.kind, baselines.label(name), *both, train, "", "", "", "", ""])
+                lines.append([dataset, kind, baselines.label(name), *both, train, "", "", "", "", ""])
     if not any(row.published is not None for row in rows):
         place = HEADER.index("published")
         return [line[:place] + line[place + 1 :] for line in lines]
@@ -78,14 +77,11 @@ def overviews(rows: Iterable[LeaderboardRow]) -> list[tuple[str, list[list[str]]
             numbers = [_r2(of_kinds.get(kind)) for kind in kinds]
             found = of_kinds.values()
             lines.append([label, *numbers, _span(len(row.runs) for row in found), _span(row.first.steps for row in found)])
-        references = {row.kind: row.first.reference for row in members}
-        names: Sequence[BaselineName] = baselines.BASELINES
-        for name in names:
-            found_names = {kind: references[kind][name] for kind in kinds}
-            if all(is_perfect(baseline) for baseline in found_names.values()):
-                continue
-            numbers = ["" if is_perfect(baseline) else score_text(baseline.mean) for baseline in found_names.values()]
-            lines.append([baselines.label(name), *numbers, "", ""])
+        told = [references(row for row in members if row.kind == kind) for kind in kinds]
+        for name in baselines.BASELINES:
+            numbers = ["" if is_perfect(each[name]) else score_text(each[name].mean) for each in told]
+            if any(numbers):
+                lines.append([baselines.label(name), *numbers, "", ""])
         tables.append((dataset, lines))
     return tables
 
