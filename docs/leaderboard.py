@@ -19,8 +19,8 @@ from matplotlib.lines import Line2D  # noqa: E402
 from harness.io.atomic import write_atomically  # noqa: E402
 from harness.report.collect import collect  # noqa: E402
 from harness.report.figures import INK, render  # noqa: E402
-from harness.report.leaderboard import LeaderboardRow, mixtures  # noqa: E402
-from harness.report.tables import overviews, score_table  # noqa: E402
+from harness.report.leaderboard import LeaderboardRow  # noqa: E402
+from harness.report.tables import notes, overviews, score_table  # noqa: E402
 from splits import KINDS  # noqa: E402
 
 PAGES, PICTURE = (ROOT / "README.md", ROOT / "docs/leaderboard.md", ROOT / "docs/findings.md"), ROOT / "docs/findings.svg"
@@ -50,7 +50,7 @@ def overview(rows: list[LeaderboardRow]) -> str:
 
 def details(rows: list[LeaderboardRow]) -> str:
     """Every row, and what the rows mix."""
-    return "\n\n".join(["## In full", markdown(score_table(rows)), *mixtures(rows)])
+    return "\n\n".join(["## In full", markdown(score_table(rows)), *notes(rows)])
 
 
 def train_and_test(rows: list[LeaderboardRow]) -> str:

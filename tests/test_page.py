@@ -19,7 +19,7 @@ from harness.report.collapse import collapse
 from harness.report.collect import collect
 from harness.report.colors import ORDER, PALETTE
 from harness.report.html import report
-from harness.report.intervals import interval, ranks
+from harness.report.intervals import Interval, interval, ranks
 from harness.report.leaderboard import LeaderboardRow, leaderboard
 from harness.report.page import PARTS, SCRIPTS, script
 from harness.report.payload import payload
@@ -140,7 +140,13 @@ def test_models_that_nothing_tells_apart_share_ranks(runs: Path) -> None:
     rows = [of_seeds(scores, 0.80, 0.81, 0.82), of_seeds(scores, 0.79, 0.80, 0.81), of_seeds(scores, 0.30, 0.31, 0.32)]
     assert ranks(rows, [interval(row, None) for row in rows]) == [(1, 2), (1, 2), (3, 3)]
     single = [of_seeds(scores, 0.80), of_seeds(scores, 0.798), of_seeds(scores, 0.7)]
-    assert ranks(single, [interval(row, None) for row in single]) == [(1, 2), (1, 2), (3, 3)]
+    assert ranks(single, [Interval(0.01, "")] * 3) == [(1, 2), (1, 2), (3, 3)]
+
+
+def test_a_model_of_which_nothing_is_known_has_no_rank(runs: Path) -> None:
+    scores = RunScores.read(next(runs.glob("dsprites/extrapolation/cnn/*/scores.json")))
+    rows = [of_seeds(scores, 0.80, 0.81, 0.82), of_seeds(scores, 0.7), of_seeds(scores, 0.30, 0.31, 0.32)]
+    assert ranks(rows, [interval(row, None) for row in rows]) == [(1, 2), None, (2, 3)]
 
 
 def test_every_model_has_a_colour_of_its_own() -> None:

@@ -139,6 +139,30 @@ def test_grids_of_one_name_are_told_apart(blocks_root: Path, runs: Path, tmp_pat
     assert told.stdout.count("(clip)") == 3
 
 
+def test_splits_of_one_name_are_told_apart(runs: Path, tmp_path: Path) -> None:
+    """As those of a dataset of one's own, whose held-out values were changed: what baselines score tells them apart."""
+    shutil.copytree(runs, tmp_path / "runs")
+    folder = next((tmp_path / "runs/blocks/extrapolation/mlp").glob("0-*"))
+    changed = shutil.copytree(folder, folder.with_name("0-0123abcd"))
+    scores = json.loads((changed / "scores.json").read_text()) | {"fingerprint": "0123abcd"}
+    clip = scores["reference"]["clip"]
+    clip["mean"], clip["factors"]["brightness"] = 0.321, clip["factors"]["brightness"] - 0.1
+    (changed / "scores.json").write_text(json.dumps(scores))
+    rows = [row for row in collect(tmp_path / "runs") if (row.kind, row.model) == ("extrapolation", "mlp")]
+    assert [(row.dataset, row.label, len(row.runs)) for row in rows] == [
+        ("blocks", "mlp", 3),
+        ("blocks (another split, 2)", "mlp", 1),
+    ]
+    told = invoke("report", tmp_path / "runs", "--out", tmp_path / "page")
+    assert told.returncode == 0, told.stderr
+    assert "± is the standard deviation over seeds." in told.stdout
+    for written in (told.stdout, (tmp_path / "page/scores.csv").read_text()):
+        (line,) = [
+            line for line in written.splitlines() if "another split" in line and "(clip)" in line and "extrapolation" in line
+        ]
+        assert "0.321" in line
+
+
 def test_numbers_as_text() -> None:
     values = [score_text(0.12345), score_text(0.1, 0.02), score_text(None), score_text(float("nan")), score_text(-0.0001)]
     assert values == ["0.123", "0.100 ± 0.020", "–", "–", "0.000"]

@@ -12,8 +12,8 @@ from harness.bench.outcome import Outcome, outcome_of
 from harness.bench.plan import Gap, Plan
 from harness.formats.catalog import CATALOG
 from harness.models import MODELS, families
-from harness.report.leaderboard import Source, leaderboard, mixtures, with_sources
-from harness.report.tables import score_table
+from harness.report.leaderboard import Source, leaderboard, with_sources
+from harness.report.tables import notes, score_table
 from harness.runs.presets import is_plain
 from harness.runs.records import CONFIG, SCORES, RunSetup, settings
 from harness.runs.run import Run
@@ -104,7 +104,7 @@ def summarize_outcomes(plan: Plan, outcomes: Sequence[Outcome]) -> Report:
     rows = leaderboard(scores, plain, {run.fingerprint: settings(run.config) for run in plan.runs})
     setups = {id(outcome.scores): Source(outcome.run.folder / SCORES, _setup(outcome.run)) for outcome in outcomes}
     rows = with_sources(rows, lambda each: setups[id(each)])  # what they ran on, which may be several machines
-    lines = [*table(score_table(rows)), EXPLAINED, *mixtures(rows)] if scores else []
+    lines = [*table(score_table(rows)), EXPLAINED, *notes(rows)] if scores else []
     if any(each.preset == "quick" for each in scores):
         lines.append("quick: few steps, and a sample of the images scored.")
     # The same reason once: a model without weights fails alike on every split.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from harness.models import MODELS
 from harness.report.finished import records_in, runs_in
@@ -14,24 +16,27 @@ from harness.report.leaderboard import LeaderboardRow, Source, leaderboard, with
 from harness.report.result_record import ResultRecord
 from harness.runs.presets import is_plain
 from harness.runs.records import CONFIG, SCORES, RunScores, RunSetup, finished_at
+from harness.scoring.baselines import BASELINES
+from splits import Kind
 from splits.errors import InputError, MissingError
 
 logger = logging.getLogger(__name__)
 
 Grid = tuple[str, tuple[str, ...], int]
+Read = tuple[RunScores, Source]
 
 
 def collect(out: Path) -> list[LeaderboardRow]:
     """The finished runs in a folder of run folders, or of records, or in a part of one, best first within each dataset and kind.
 
-    Runs on several grids of one name, such as CelebGlow of other people or attributes, are told apart: the grid of most runs keeps the
-    name. A document that is damaged, or of a format that isn't known here, is named in a warning: a run without scores is left out, one
-    without a config has its settings left out.
+    Runs on several grids of one name, such as CelebGlow of other people or attributes, are told apart, and so are those on splits of
+    one name that hold out other values: the grid or split of most runs keeps the name. A document that is damaged, or of a format that
+    isn't known here, is named in a warning: a run without scores is left out, one without a config has its settings left out.
 
     Raises:
         FileNotFoundError: if there is no finished run.
     """
-    read: list[tuple[RunScores, Source]] = []
+    read: list[Read] = []
     for path in sorted([*(run / SCORES for run in runs_in(out)), *records_in(out)]):
         try:
             scores, setup = _read(path)
@@ -44,11 +49,8 @@ def collect(out: Path) -> list[LeaderboardRow]:
     configs: dict[str, dict[str, str]] = {}
     finished: dict[str, float] = {}
     plain: set[str] = set()
-    names = _names_of_grids(_grid(*each) for each in read)
-    for scores, source in read:
+    for scores, source in _splits_apart(_grids_apart(read)):
         path, setup = source.path, source.setup
-        if (name := names[_grid(scores, source)]) != scores.dataset:
-            scores = scores.model_copy(update={"dataset": name})
         key = _key(scores)
         if key in found:
             logger.warning("left out: %s is a copy of another run of the same seed", path)
@@ -65,6 +67,40 @@ def collect(out: Path) -> list[LeaderboardRow]:
             f"no finished run in {out}: give the folder of your runs, or make some with `ood-data bench --model cnn`"
         )
     return with_sources(leaderboard(found.values(), plain, configs, finished), lambda scores: sources[_key(scores)])
+
+
+def _grids_apart(read: Sequence[Read]) -> list[Read]:
+    """Runs with the name of their grid for that of their dataset."""
+    names = _names_of_grids(_grid(*each) for each in read)
+    return [(_renamed(scores, names[_grid(scores, source)]), source) for scores, source in read]
+
+
+def _splits_apart(read: Sequence[Read]) -> list[Read]:
+    """Runs on a split of the same name as that of most, but with other held-out values, as those of another dataset.
+
+    Baselines see no image, so that what they score tells which split it is.
+    """
+    splits: dict[tuple[str, Kind], list[list[int]]] = {}
+    for number, (scores, _) in enumerate(read):
+        found = splits.setdefault((scores.dataset, scores.kind), [])
+        alike = next((group for group in found if _is_one_split(read[group[0]][0], scores)), None)
+        found.append([number]) if alike is None else alike.append(number)
+    told = list(read)
+    for (dataset, _), groups in splits.items():
+        for place, group in enumerate(sorted(groups, key=len, reverse=True)[1:], 2):
+            for number in group:
+                told[number] = _renamed(read[number][0], f"{dataset} (another split, {place})"), read[number][1]
+    return told
+
+
+def _is_one_split(one: RunScores, other: RunScores) -> bool:
+    values = ([each.reference[name].factors.values() for name in BASELINES] for each in (one, other))
+    first, second = (np.array([list(line) for line in lines], float) for lines in values)
+    return first.shape == second.shape and np.allclose(first, second, rtol=0, atol=1e-6, equal_nan=True)
+
+
+def _renamed(scores: RunScores, dataset: str) -> RunScores:
+    return scores if scores.dataset == dataset else scores.model_copy(update={"dataset": dataset})
 
 
 def _grid(scores: RunScores, source: Source) -> Grid:

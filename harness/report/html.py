@@ -6,7 +6,6 @@ import base64
 import csv
 import html
 import io
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,11 +13,11 @@ from pathlib import Path
 from harness.io.atomic import write_atomically
 from harness.io.locks import locked
 from harness.report import figures
-from harness.report.leaderboard import PUBLISHED, LeaderboardRow, Number, mixtures
+from harness.report.leaderboard import PUBLISHED, LeaderboardRow, Number, by_split, headline_first, mixtures, references
 from harness.report.live import LiveNetwork
 from harness.report.page import page
 from harness.report.payload import payload
-from harness.report.tables import score_table
+from harness.report.tables import SPREAD, score_table
 from harness.scoring.baselines import label
 from splits import KINDS
 
@@ -46,9 +45,8 @@ def report(rows: list[LeaderboardRow], out: Path, data: Path | None = None, live
     """
     files: dict[str, bytes] = {"scores.csv": _csv(_score_rows(rows)), "factors.csv": _csv(_factor_rows(rows))}
     sections = []
-    order = sorted(rows, key=lambda row: (row.dataset, -KINDS.index(row.kind)))  # extrapolation, the headline, first
-    for (dataset, kind), group in itertools.groupby(order, key=lambda row: (row.dataset, row.kind)):
-        members = list(group)
+    for members in headline_first(rows):
+        dataset, kind = members[0].dataset, members[0].kind
         pictures = []
         for name, (draw, title, most) in PICTURES.items():
             figure = draw(members[:most])
@@ -88,6 +86,8 @@ def _notes(rows: Sequence[LeaderboardRow]) -> list[str]:
 def _section(dataset: str, kind: str, rows: Sequence[LeaderboardRow], pictures: Iterable[tuple[str, bytes]]) -> str:
     title = html.escape(f"{dataset}, {kind}")
     parts = [f'<details id="{html.escape(f"{dataset}-{kind}")}"><summary>{title}</summary>', _html_table(rows, title)]
+    if any(len(row.runs) > 1 for row in rows):
+        parts.append(f"<p>{SPREAD}</p>")
     others = {name: value for name, value in PUBLISHED.get((dataset, kind), {}).items() if name not in {row.model for row in rows}}
     if others:
         numbers = ", ".join(f"{html.escape(name)} {value / 100:.3f}" for name, value in others.items())
@@ -126,18 +126,19 @@ def _score_rows(rows: Sequence[LeaderboardRow]) -> list[list[str]]:
     after_r2 = ["r2_deviation", *list(means)[1:]]
     columns = ["r2", *after_r2, "published_r2", "seeds", "steps", "n_test"]
     lines = [["dataset", "kind", "model", "config", "differs", *columns, "preset"]]
-    for (dataset, kind), group in itertools.groupby(rows, key=lambda row: (row.dataset, row.kind)):
-        members = list(group)
+    for members in by_split(rows):
+        split = [members[0].dataset, members[0].kind]
         for row in members:
             numbers: dict[str, float | None] = {name: row.mean(of) for name, of in means.items()}
             numbers |= {"r2_deviation": row.deviation(means["r2"]), "published_r2": row.published}
             numbers |= {"seeds": len(row.runs), "steps": row.first.steps, "n_test": row.first.n_test}
             shown = [_in_full(numbers[column]) for column in columns]
-            lines.append([dataset, kind, row.model, row.fingerprint, row.differs, *shown, row.first.preset])
-        for name, baseline in members[0].first.reference.items():
+            lines.append([*split, row.model, row.fingerprint, row.differs, *shown, row.first.preset])
+        for name, baseline in references(members).items():
             numbers = {"r2": baseline.mean, "r2_excl_categorical": baseline.mean_excl_categorical}
+            numbers["train_r2"] = None if baseline.train is None else baseline.train.mean
             shown = [_in_full(numbers.get(column)) for column in columns]
-            lines.append([dataset, kind, label(name), "", "", *shown, ""])
+            lines.append([*split, label(name), "", "", *shown, ""])
     return lines
 
 

@@ -43,16 +43,15 @@ def interval(row: LeaderboardRow, maps: RunMaps | None) -> Interval:
     )
 
 
-def ranks(rows: Sequence[LeaderboardRow], intervals: Sequence[Interval]) -> list[tuple[int, int]]:
-    """The ranks that each row of one split may have, (best, worst): rows whose intervals overlap, or of which one's is not known and
-    that round to the same two digits, are not told apart."""
-    found = []
+def ranks(rows: Sequence[LeaderboardRow], intervals: Sequence[Interval]) -> list[tuple[int, int] | None]:
+    """The ranks that each row of one split may have, (best, worst): rows whose intervals overlap, or which round to the same two
+    digits, are not told apart. A row of which no interval is known has no rank, and is told from no other."""
+    found: list[tuple[int, int] | None] = []
     for row, own in zip(rows, intervals, strict=True):
         better = worse = 0
         for other, theirs in zip(rows, intervals, strict=True):
             distance = other.r2 - row.r2
-            widths = [width for width in (own.half, theirs.half) if not math.isnan(width)]
-            if abs(distance) > max(math.hypot(*widths) if widths else 0.0, 0.005):
+            if abs(distance) > max(math.hypot(own.half, theirs.half), 0.005):  # never of a nan
                 better, worse = better + (distance > 0), worse + (distance < 0)
-        found.append((better + 1, len(rows) - worse))
+        found.append(None if math.isnan(own.half) else (better + 1, len(rows) - worse))
     return found

@@ -118,6 +118,19 @@ class LeaderboardRow:
         return [math.nan if (value := of(run)) is None else value for run in self.runs]
 
 
+def by_split(rows: Iterable[LeaderboardRow]) -> list[list[LeaderboardRow]]:
+    """The rows of each split, in the order of the first of them."""
+    splits: dict[tuple[str, Kind], list[LeaderboardRow]] = {}
+    for row in rows:
+        splits.setdefault((row.dataset, row.kind), []).append(row)
+    return list(splits.values())
+
+
+def headline_first(rows: Iterable[LeaderboardRow]) -> list[list[LeaderboardRow]]:
+    """The rows of each split, by dataset, and of a dataset extrapolation first, as a report shows them."""
+    return sorted(by_split(rows), key=lambda members: (members[0].dataset, -KINDS.index(members[0].kind)))
+
+
 def references(rows: Iterable[LeaderboardRow]) -> Mapping[BaselineName, Baseline]:
     """The baselines of a split, by those of its rows' scores that say most of them: older ones lack R² on train."""
     return max((run.reference for row in rows for run in row.runs), key=lambda found: found["train_mean"].train is not None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import gzip
-import itertools
 import json
 import logging
 import math
@@ -23,14 +22,13 @@ from harness.io.checkpoints import LOG
 from harness.report.collapse import collapse
 from harness.report.colors import color_of
 from harness.report.intervals import interval, ranks
-from harness.report.leaderboard import LeaderboardRow, Source, references
+from harness.report.leaderboard import LeaderboardRow, Source, headline_first, references
 from harness.report.live import LiveNetwork
 from harness.report.sprites import is_dsprites, sheet
 from harness.runs.maps import MAPS, SIDES, RunMaps
 from harness.runs.records import SCORES, RunScores, finished_at
 from harness.scoring.baselines import baselines
 from harness.scoring.maps import groups_of, kept_cells
-from splits import KINDS
 from splits.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -66,8 +64,7 @@ def payload(rows: Sequence[LeaderboardRow], data: Path | None, live: Sequence[Li
     made = Payload()
     for network in live:
         _add_live(made, rows, network)
-    order = sorted(rows, key=lambda row: (row.dataset, -KINDS.index(row.kind)))  # extrapolation, the headline, first
-    groups = [list(group) for _, group in itertools.groupby(order, key=lambda row: (row.dataset, row.kind))]
+    groups = headline_first(rows)
     sheets: dict[str, str] = {}
     for number, members in enumerate(groups):
         share = made.size + (MOST_BYTES - made.size) / (len(groups) - number)

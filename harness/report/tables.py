@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from harness.report.leaderboard import LeaderboardRow, references
+from harness.report.leaderboard import LeaderboardRow, by_split, mixtures, references
 from harness.scoring import baselines
 from harness.scoring.records import Baseline
 from splits import KINDS
 
 HEADER = ("dataset", "kind", "model", "R² test", "excl. cat.", "R² train", "published", "seeds", "steps", "n test", "preset")
+
+
+SPREAD = "± is the standard deviation over seeds."
 
 
 def score_table(rows: list[LeaderboardRow]) -> list[list[str]]:
@@ -20,8 +23,8 @@ def score_table(rows: list[LeaderboardRow]) -> list[list[str]]:
     The column `published` is left out where it would be empty.
     """
     lines = [list(HEADER)]
-    for (dataset, kind), of_split in itertools.groupby(rows, key=lambda row: (row.dataset, row.kind)):
-        members = list(of_split)
+    for members in by_split(rows):
+        split = [members[0].dataset, members[0].kind]
         for row in members:
             first = row.first
             shown = [
@@ -31,17 +34,22 @@ def score_table(rows: list[LeaderboardRow]) -> list[list[str]]:
                 "" if row.published is None else f"{row.published:.3f}",
             ]
             counts = [str(len(row.runs)), f"{first.steps:,}", f"{first.n_test:,}", first.preset]
-            lines.append([dataset, kind, row.label, *shown, *counts])
+            lines.append([*split, row.label, *shown, *counts])
         told = references(members)
         for name in baselines.BASELINES:
             if not is_perfect(baseline := told[name]):
                 both = [score_text(baseline.mean), score_text(baseline.mean_excl_categorical)]
                 train = "" if baseline.train is None else score_text(baseline.train.mean)
-                lines.append([dataset, kind, baselines.label(name), *both, train, "", "", "", "", ""])
+                lines.append([*split, baselines.label(name), *both, train, "", "", "", "", ""])
     if not any(row.published is not None for row in rows):
         place = HEADER.index("published")
         return [line[:place] + line[place + 1 :] for line in lines]
     return lines
+
+
+def notes(rows: Sequence[LeaderboardRow]) -> list[str]:
+    """What a reader of the tables has to know of their numbers, a line each."""
+    return [*([SPREAD] if any(len(row.runs) > 1 for row in rows) else []), *mixtures(rows)]
 
 
 def is_perfect(baseline: Baseline) -> bool:

@@ -49,9 +49,8 @@ def report_command(runs: Path, out: Path, live: tuple[Path, ...], data: Path, as
     # Only now what imports torch and matplotlib.
     from harness.report.collect import collect
     from harness.report.html import report
-    from harness.report.leaderboard import mixtures
     from harness.report.live import live_network
-    from harness.report.tables import overviews, score_table
+    from harness.report.tables import notes, overviews, score_table
     from harness.scoring.baselines import EXPLAINED
     from splits.formatting import table
 
@@ -62,7 +61,7 @@ def report_command(runs: Path, out: Path, live: tuple[Path, ...], data: Path, as
     else:
         for dataset, lines in overviews(rows):
             click.echo("\n".join([f"{dataset}, R² on test:", *table(lines), ""]))
-        click.echo("\n".join([*table(score_table(rows)), EXPLAINED, *mixtures(rows)]))
+        click.echo("\n".join([*table(score_table(rows)), EXPLAINED, *notes(rows)]))
         click.echo(f"open {out / 'index.html'}")
 
 

@@ -55,6 +55,7 @@ function drawLeaderboard() {
     } }, name === "test" ? "R² test" : name === "train" ? "R² train" : name)));
   const value = (/** @type {RowData} */ row, /** @type {string} */ name) => {
     const digits = digitsOf(row.half), split = INDEX.splits[row.split];
+    if (name === "rank" && !row.rank) return h("td", { title: row.how }, "–");
     if (name === "rank") return h("td", {}, row.rank[0] === row.rank[1] ? String(row.rank[0]) : h("span", { title: "not told apart from its neighbours" }, `${row.rank[0]}–${row.rank[1]}`));
     if (name === "model") return h("td", {}, h("button", { type: "button", class: "row", "aria-expanded": String(board.open.has(row.number)), onclick: () => toggle(row) }, h("i", { class: "dot", style: { background: row.color } }), row.label));
     if (name === "split") return h("td", {}, `${split.dataset}, ${split.kind}`);
@@ -127,6 +128,6 @@ function buildFilters() {
     filter("family", values((row) => row.family)), filter("preset", values((row) => row.preset)),
     h("label", { class: "choice" }, h("span", {}, "Name"), h("input", { type: "search", value: board.text, oninput: (/** @type {any} */ event) => ((board.text = event.target.value), drawLeaderboard()) })),
     h("button", { type: "button", class: "quiet", onclick: () => save("leaderboard.csv", csv([["dataset", "kind", "model", "rank", "r2", "half width of 95 %", "of what", "train", "seeds", "steps"],
-      ...filtered().map((row) => [INDEX.splits[row.split].dataset, INDEX.splits[row.split].kind, row.label, row.rank.join("-"), row.r2, row.half, row.how, row.train, row.seeds.length, row.steps])])) }, "Save CSV"),
+      ...filtered().map((row) => [INDEX.splits[row.split].dataset, INDEX.splits[row.split].kind, row.label, row.rank?.join("-"), row.r2, row.half, row.how, row.train, row.seeds.length, row.steps])])) }, "Save CSV"),
   ].filter(Boolean));
 }
