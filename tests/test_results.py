@@ -20,7 +20,7 @@ from harness.models import MODELS
 from harness.report.collect import collect
 from harness.report.result_record import ResultRecord, command_of, problem_of
 from harness.report.tables import score_table
-from harness.runs.presets import Settings
+from harness.runs.presets import Settings, override_value, parse_override
 from harness.runs.records import RunScores
 from helpers.commands import ROOT, invoke
 
@@ -369,6 +369,62 @@ def test_a_run_that_has_no_record_keeps_no_other_from_having_one(blocks_root: Pa
     assert "left out: " in told.stdout
     assert "log.jsonl is missing" in told.stdout
     assert [path.parts[-2] for path in (tmp_path / "two").rglob("*.json")] == ["cnn"]
+
+
+MINE = """
+from torch import nn
+
+
+def build(in_channels, num_outputs, width=None, table={"a": 1}, some=(1, None), plain=3):
+    return nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(16 * in_channels, num_outputs))
+"""
+
+
+def test_an_option_whose_default_no_command_can_say(blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none_model.py").write_text(MINE)
+    told = invoke("bench", "--settings", "none_model:build")
+    assert told.returncode == 0, told.stderr
+    words = " ".join(told.stdout.split())
+    assert "model.width None any an option of none_model:build, see below; --set can replace this value, but not write it" in words
+    assert words.count("but not write it") == 2  # nor (1, None)
+    assert "model.table {a = 1} dict" in words
+    settings = json.loads(invoke("bench", "--settings", "none_model:build", "--json").stdout)["settings"]
+    assert {each["key"]: each["value"] for each in settings}["model.width"] is None
+
+    few = ("--set", "train.steps=2", "--set", "score.samples=10", "--data", blocks_root, "--kind", "random")
+    done = invoke("bench", "--model", "none_model:build", *few, "--set", "model.table={a = 2}", "--out", "runs")
+    assert done.returncode == 0, done.stderr
+    assert invoke("results", "submit", "runs", "--to", "res").returncode == 0
+    record = ResultRecord.read(files(tmp_path / "res")[0])
+    assert "model.width" not in record.command
+    assert "model.some" not in record.command
+    again = invoke(*shlex.split(record.command)[1:], "--data", blocks_root, "--out", "runs", "--dry-run")
+    assert "1 run: 1 done" in again.stdout
+
+
+def test_a_run_that_no_command_makes_again_keeps_no_other_from_having_a_record(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs, tmp_path / "runs")
+    odd, torn = sorted((tmp_path / "runs/blocks/random/mlp").iterdir())
+    config = json.loads((odd / "config.json").read_text())
+    config["config"]["model"]["widths"] = None
+    (odd / "config.json").write_text(json.dumps(config))
+    (torn / "log.jsonl").write_text('{"phase": "train", "step": 2}\n')
+    told = invoke("results", "submit", tmp_path / "runs", "--to", tmp_path / "res")
+    assert told.returncode == 1
+    assert "left out: no command makes a run of mlp again that has model.widths: None can't be written as a setting" in told.stdout
+    assert "log.jsonl is missing or damaged (loss: Field required)" in told.stdout
+    assert len(files(tmp_path / "res")) == 6
+    path = files(tmp_path / "res")[0]
+    record = json.loads(path.read_text())
+    record["setup"]["config"]["model"] = dict.fromkeys(record["setup"]["config"]["model"])
+    path.write_text(json.dumps(record))
+    assert "can't be written as a setting" in problem_of(path, tmp_path / "res")
+
+
+def test_a_date_is_the_word_that_was_written() -> None:
+    assert parse_override("model.when=2020-01-01") == ("model.when", "2020-01-01")
+    assert override_value("2020-01-01") == "2020-01-01"
 
 
 @pytest.mark.parametrize(
