@@ -155,8 +155,21 @@ def test_what_differs_is_said(records: Path) -> None:
     assert "more than 0.03 apart" in told.reason
     elsewhere = moved(0.2).model_copy(update={"device": "cpu (another)"})
     assert "as with another seed" in compared(scores, elsewhere).reason
-    assert compared(scores, elsewhere, [scores, moved(0.12)]).verdict == "agrees"  # 0.24 is within what two seeds differ by
-    assert compared(scores, moved(0.2), [scores, moved(0.12)]).verdict == "differs"  # here seeds are no excuse
+    seeds = [scores, moved(0.12)]
+    told = compared(scores, elsewhere, seeds)  # of two seeds, twice their difference is allowed
+    assert (told.verdict, told.tolerance, told.by_seeds) == ("agrees", pytest.approx(0.24), True)
+    assert str(told).startswith("agrees, but only within what seeds differ by: R² ")
+    assert "in the record: within 0.24, and each factor within 0.1; made on " in str(told)
+    near = compared(scores, moved(0.02).model_copy(update={"device": "cpu (another)"}), seeds)
+    assert (str(near).partition(" R²")[0], near.tolerance, near.by_seeds) == ("agrees:", MEAN_TOLERANCE, False)
+    assert near.reason.endswith(" in the record: within 0.03, and each factor within 0.1")
+    wide = moved(0, 0.5).model_copy(update={"device": "cpu (another)"})
+    told = compared(scores, wide, [scores, moved(0, 0.3)])
+    assert (told.verdict, told.by_seeds) == ("agrees", True)
+    assert told.factor_tolerances == pytest.approx(dict.fromkeys(scores.r2.factors, 0.6))
+    far = compared(scores, moved(0.25).model_copy(update={"device": "cpu (another)"}), seeds)
+    assert (far.verdict, str(far).count("more than 0.24 apart; made on")) == ("differs", 1)
+    assert compared(scores, moved(0.2), seeds).verdict == "differs"  # here seeds are no excuse
     told = compared(scores, moved(0, FACTOR_TOLERANCE * 1.1))
     assert told.verdict == "differs"
     assert "brightness" in told.reason
