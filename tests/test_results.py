@@ -304,8 +304,12 @@ def test_a_study_says_where_and_options_overrule_it(blocks_root: Path, tmp_path:
     [
         ('"mlp", "cnn"', '"mlpp"', "study.toml: runs[0]: unknown model 'mlpp'; did you mean 'mlp'"),
         ("kinds =", "kind =", "runs[0].kind: unknown key; did you mean 'kinds'"),
+        ("kinds =", "int =", "2 mistakes\n  runs[0].int: unknown key; known: 'datasets'"),
         ('"train.steps" = 5', '"train.stepz" = 5', "study.toml: runs[1]: unknown setting 'train.stepz'"),
-        ("seeds = [0, 3]", "seeds = 0", "seeds"),
+        ("seeds = [0, 3]", "seeds = 0", "seeds: a number of seeds, or a list such as [0, 3], is expected, got 0"),
+        ("seeds = [0, 3]", 'seeds = "0,3"', "seeds: a number of seeds, or a list such as [0, 3], is expected, got '0,3'"),
+        ("seeds = [0, 3]", 'seeds = [0, "a"]', "1 mistake\n  seeds[1]: a whole number is expected, got 'a'"),
+        ('"train.steps" = 5', '"train.steps" = { a = 1 }', "train.steps: a boolean, a number, a string or a list is expected, got"),
         ("[1, 4.0]", "[1, 1.0]", "the study has the same run twice: blocks, random, beta-vae, seed 0"),
         ("[[runs]]", "[[runs", "is not TOML"),
     ],
