@@ -78,10 +78,21 @@ def test_streamed_scores_are_the_definition(kind: str) -> None:
 
 def test_where_a_target_is_constant_sklearn_is_followed_too() -> None:
     split = SPEC.split("extrapolation")
-    indices = split.test[:1]
+    indices = split.test[:1].repeat(2)
     truth = split.grid.targets(indices)
     perfect, wrong = scored(split, indices, truth).errors(), scored(split, indices, truth + 0.1).errors()
     assert (perfect.r2_sklearn.mean, wrong.r2_sklearn.mean) == (1, 0)
+
+
+def test_of_one_sample_sklearn_says_nothing() -> None:
+    split = SPEC.split("extrapolation")
+    errors = scored(split, split.test[:1], split.grid.targets(split.test[:1])).errors()
+    assert errors.r2.mean == 1
+    assert errors.r2_sklearn.to_dict() == {
+        "mean": None,
+        "mean_excl_categorical": None,
+        "factors": dict.fromkeys(split.grid.names),
+    }
 
 
 def test_groups_against_a_loop_over_samples() -> None:
@@ -145,8 +156,10 @@ def test_baselines_are_what_their_predictions_score(kind: str) -> None:
 def test_a_factor_of_one_value_counts_in_no_mean() -> None:
     spec = splits.derive_spec("one", [splits.Factor("a", 1), splits.Factor("b", 5), splits.Factor("c", 5)], 0.2)
     split = spec.split("extrapolation")
-    r2 = scored(split, split.test, split.grid.targets(split.test)).errors().r2
-    assert r2.to_dict() == {"mean": 1, "mean_excl_categorical": 1, "factors": {"a": None, "b": 1, "c": 1}}
+    errors = scored(split, split.test, split.grid.targets(split.test) + [7, 0, 0]).errors()
+    one = {"mean": 1, "mean_excl_categorical": 1, "factors": {"a": None, "b": 1, "c": 1}}
+    assert (errors.r2.to_dict(), errors.r2_sklearn.to_dict()) == (one, one)
+    assert errors.mse.to_dict() == {"mean": 0, "mean_excl_categorical": 0, "factors": {"a": None, "b": 0, "c": 0}}
     assert baselines(split)["clip"].factors["a"] is None
 
 

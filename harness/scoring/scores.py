@@ -87,7 +87,7 @@ class Scorer:
             numbers += np.bincount(steps[:, axis], minlength=len(numbers))
 
     def errors(self) -> Errors:
-        """The errors over all samples so far.
+        """The errors over all samples so far. A factor of one value has none; scikit-learn's R² takes two samples.
 
         Raises:
             ValueError: if there are none.
@@ -99,11 +99,12 @@ class Scorer:
         constant = variance < 1e-15
         # Where the target is constant scikit-learn says 1 for a perfect prediction and 0 for any other.
         sklearn = np.where(constant, mse == 0, 1 - mse / np.where(constant, 1, variance))
+        varies = np.array(self.grid.sizes) > 1
         return Errors(
             n=self.n,
             r2=per_factor(self.grid, self._r2(mse)),
-            r2_sklearn=per_factor(self.grid, sklearn),
-            mse=per_factor(self.grid, mse),
+            r2_sklearn=per_factor(self.grid, np.where(varies & (self.n > 1), sklearn, np.nan)),
+            mse=per_factor(self.grid, np.where(varies, mse, np.nan)),
         )
 
     def sampling_error(self, population: int) -> PerFactor:
