@@ -126,7 +126,7 @@ def _imported(name: str) -> Model:
         if not _is_kept(default):
             raise InputError(
                 f"{name}: option {option}: its default is of type {type(default).__name__}, and options are kept with the run: a number, a "
-                f"string, a boolean, None, or a list or a dict (its keys strings) of them is expected; give a name such as 'relu' and look it up"
+                f"string, a boolean, None, or a list or a dict (its keys strings) of them is expected; give a name such as 'relu'"
             )
     return replace(model, code=code_of(name))
 
