@@ -404,8 +404,8 @@ def test_an_option_whose_default_no_command_can_say(blocks_root: Path, tmp_path:
     told = invoke("bench", "--settings", "none_model:build")
     assert told.returncode == 0, told.stderr
     words = " ".join(told.stdout.split())
-    assert "model.width None any an option of none_model:build, see below; --set can replace this value, but not write it" in words
-    assert words.count("but not write it") == 2  # nor (1, None)
+    assert "model.width None any an option of none_model:build, see below; this value can be replaced, but not written" in words
+    assert words.count("but not written") == 2  # nor (1, None)
     assert "model.table {a = 1} dict" in words
     settings = json.loads(invoke("bench", "--settings", "none_model:build", "--json").stdout)["settings"]
     assert {each["key"]: each["value"] for each in settings}["model.width"] is None

@@ -52,7 +52,7 @@ def settings_of(name: str, preset: Preset, overrides: Iterable[str] = ()) -> Rep
                 key = f"{section.name}.{entry.name}"
                 entries.append((key, getattr(part, entry.name), _type(hints[entry.name]), WORDS[key]))
     for key, value in config.model.items():
-        what = f"an option of {name}, see below" + ("" if _written(value) else "; --set can replace this value, but not write it")
+        what = f"an option of {name}, see below" + ("" if _written(value) else "; this value can be replaced, but not written")
         entries.append((f"model.{key}", value, "any" if value is None else type(value).__name__, what))
     rows = [
         ("key", preset, "type", "what it is"),
