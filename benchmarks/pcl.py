@@ -28,7 +28,7 @@ from harness.data.verify import overview  # noqa: E402
 from harness.models.convolutional import dense  # noqa: E402
 from harness.models.representation import READOUT, Representation  # noqa: E402
 from harness.scoring.r2 import grid_variance  # noqa: E402
-from harness.scoring.scores import sample  # noqa: E402
+from harness.scoring.sampling import sample  # noqa: E402
 
 PAIRS = 400_000
 NEVER = -30.0  # log ratio of a combination that no pair has

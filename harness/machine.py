@@ -60,6 +60,24 @@ def checked(device: str | torch.device) -> str:
     return str(device)
 
 
+def usable(device: str | torch.device) -> torch.device:
+    """The torch device, if this machine has it and torch can use it.
+
+    Raises:
+        InputError: if it can't, or there is no such device.
+    """
+    import torch
+
+    try:
+        found = torch.device(device)
+        if found.type != "cpu":
+            torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {shown(str(device))} is not usable here ({reason}): set `device` to cpu") from error
+    return found
+
+
 def may_have_gpu() -> bool:
     """Whether a look by torch, whose import takes seconds, is worth while: False on Linux where nothing speaks of a GPU."""
     if not sys.platform.startswith("linux"):

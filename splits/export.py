@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -52,14 +53,33 @@ def write(split: Split, path: str | Path) -> None:
     kind. .parquet: a row per sample of the grid with its `index`, a column of indices per factor, and `is_test`.
 
     Raises:
+        ValueError, DependencyError: as `check_writable`.
+    """
+    check_writable(split, path)
+    with written_whole(path) as temporary:
+        _WRITERS[Path(path).suffix.lower()](split, temporary)
+
+
+def check_writable(split: Split, path: str | Path) -> None:
+    """Check that `write` can write the split in the format of the path's suffix; nothing is written.
+
+    Raises:
         ValueError: for another suffix; for parquet, if a factor is called "index" or "is_test".
         DependencyError: an ImportError; for parquet, if pyarrow is not installed.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in _WRITERS:
         raise InputError(f"can't write {str(path)!r}: a file ending in {', '.join(_WRITERS)} is expected")
-    with written_whole(path) as temporary:
-        _WRITERS[suffix](split, temporary)
+    if suffix != ".parquet":
+        return
+    try:
+        importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        raise DependencyError(
+            "parquet files need pyarrow: pip install 'ood-data[parquet]', or -e '.[parquet]' in its checkout"
+        ) from None
+    if clash := {"index", "is_test"} & set(split.grid.names):
+        raise InputError(f"in parquet, {', '.join(sorted(clash))} is a column of its own and can't be a factor's")
 
 
 def _write_npz(split: Split, path: Path) -> None:
@@ -73,16 +93,9 @@ def _write_json(split: Split, path: Path) -> None:
 
 
 def _write_parquet(split: Split, path: Path) -> None:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise DependencyError(
-            "parquet files need pyarrow: pip install 'ood-data[parquet]', or -e '.[parquet]' in its checkout"
-        ) from None
-    clash = {"index", "is_test"} & set(split.grid.names)
-    if clash:
-        raise InputError(f"in parquet, {', '.join(sorted(clash))} is a column of its own and can't be a factor's")
+    import pyarrow
+    import pyarrow.parquet
+
     index = np.arange(len(split.grid))
     columns = dict(zip(split.grid.names, split.grid.factors(index).astype(np.int32).T, strict=True))
     table = pyarrow.table({"index": index} | columns | {"is_test": split.mask})

@@ -35,16 +35,10 @@ def plot(spec: SplitSpec, kind: str, path: str | Path) -> None:
     factors the first `MOST_FACTORS` are drawn, none of more than `MOST_VALUES` values, and the caption says so.
 
     Raises:
-        ValueError: as `SplitSpec.split`; for a grid with fewer than two factors to pair; for a suffix that matplotlib doesn't know.
+        ValueError: as `drawn_factors`.
     """
     split = spec.split(kind)
-    if Path(path).suffix.lower().removeprefix(".") not in FigureCanvasBase.get_supported_filetypes():
-        raise InputError(f"can't draw {str(path)!r}: a file ending in .png, .pdf or .svg is expected")
-    choices = (split.held_out, spec.varying, [factor.name for factor in spec.grid if factor.size > 1])
-    pairable = next(([spec.grid[name] for name in names] for names in choices if len(names) > 1), [])
-    shown = [factor for factor in pairable if factor.size <= MOST_VALUES][:MOST_FACTORS]
-    if len(shown) < 2:
-        raise InputError(f"a plot takes pairs of factors, and {spec.name} has fewer than two that vary and can be drawn")
+    shown, left_out = drawn_factors(spec, kind, path)
     rows, columns = shown[1:], shown[:-1]
     figure = Figure(
         figsize=(max(LEGEND, 2.0 + sum(map(_inches, columns))), 1.7 + sum(map(_inches, rows))),
@@ -60,9 +54,26 @@ def plot(spec: SplitSpec, kind: str, path: str | Path) -> None:
         else:
             _draw_pair(axes[i, j], split, row, column, last_row=i == len(rows) - 1, first_column=j == 0)
     figure.align_labels()
-    _caption(figure, split, len(pairable) - len(shown))
+    _caption(figure, split, left_out)
     with written_whole(path) as temporary:
         figure.savefig(temporary, dpi=160)
+
+
+def drawn_factors(spec: SplitSpec, kind: str, path: str | Path) -> tuple[list[Factor], int]:
+    """The factors that `plot` pairs, and how many more it leaves out; nothing is drawn.
+
+    Raises:
+        ValueError: as `SplitSpec.split`; for a grid with fewer than two factors to pair; for a suffix that matplotlib doesn't know.
+    """
+    split = spec.split(kind)
+    if Path(path).suffix.lower().removeprefix(".") not in FigureCanvasBase.get_supported_filetypes():
+        raise InputError(f"can't draw {str(path)!r}: a file ending in .png, .pdf or .svg is expected")
+    choices = (split.held_out, spec.varying, [factor.name for factor in spec.grid if factor.size > 1])
+    pairable = next(([spec.grid[name] for name in names] for names in choices if len(names) > 1), [])
+    shown = [factor for factor in pairable if factor.size <= MOST_VALUES][:MOST_FACTORS]
+    if len(shown) < 2:
+        raise InputError(f"a plot takes pairs of factors, and {spec.name} has fewer than two that vary and can be drawn")
+    return shown, len(pairable) - len(shown)
 
 
 def pair_mask(split: Split, row: str, column: str) -> NDArray[np.bool_]:

@@ -10,10 +10,13 @@ BARE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
 
 
 def value(data: object) -> str:
-    """A string, number, boolean or list of them as TOML has it.
+    """A string, number, boolean, list or table of them as TOML has it, in a line.
 
-    >>> value([True, 0.5, "a"])
-    '[true, 0.5, "a"]'
+    >>> value([True, 0.5, {"a": "b"}])
+    '[true, 0.5, {a = "b"}]'
+
+    Raises:
+        TypeError: for anything else, such as None.
     """
     if isinstance(data, bool):
         return str(data).lower()
@@ -23,6 +26,8 @@ def value(data: object) -> str:
         return repr(data)
     if isinstance(data, list | tuple):
         return f"[{', '.join(map(value, data))}]"
+    if isinstance(data, Mapping):
+        return f"{{{', '.join(f'{_key(key)} = {value(each)}' for key, each in data.items())}}}"
     raise TypeError(f"{type(data).__name__} is no value of TOML")
 
 

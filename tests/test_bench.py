@@ -231,6 +231,17 @@ def test_a_model_of_ones_own_that_cant_be_called_is_refused(my_folder: Path, mon
         find("other_module:build")
     with pytest.raises(ValueError, match="missing a required argument: 'width'"):
         find("other_module:sized")
+    (my_folder / "typed_module.py").write_text(
+        "from torch import nn\n\n\n"
+        "def typed(in_channels, num_outputs, act=nn.ReLU): ...\n"
+        "def keyed(in_channels, num_outputs, widths={'a': {1: 2}}): ...\n"
+        "def plain(in_channels, num_outputs, act='ReLU', width=None, table={'a': [1, None, 0.5]}, deep=(True, (2,))): ...\n"
+    )
+    with pytest.raises(ValueError, match=r"typed_module:typed: option act: its default is of type type, .* such as 'relu'"):
+        find("typed_module:typed")
+    with pytest.raises(ValueError, match=r"typed_module:keyed: option widths: its default is of type dict"):
+        find("typed_module:keyed")  # JSON would make other keys of them
+    assert find("typed_module:plain").options["width"] is None
     with pytest.raises(ValueError, match=r"a module is expected: in the folder sub, other_module:build"):
         find("./sub/other_module.py:build")
 

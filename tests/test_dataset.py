@@ -44,11 +44,16 @@ def test_items_are_images_and_their_factors(data: Dataset) -> None:
         assert (image.dtype, factors.dtype) == (np.dtype(np.uint8), np.dtype(np.int64))
         assert np.array_equal(image, images[int(index)])
         assert np.array_equal(factors, grid.factors(int(index) % 200))
-    for several in (slice(195, None), [5, 3, 5], np.array([0, 199]), torch.tensor([2, 1]), slice(0, 0)):
+    for several in (slice(195, None), [5, 3, 5], np.array([0, 199]), torch.tensor([2, 1]), slice(0, 0), [], np.array([])):
         found, factors = data[several]
-        numbers = np.arange(200)[np.asarray(several) if not isinstance(several, slice) else several]
+        assert (found.dtype, factors.dtype) == (np.dtype(np.uint8), np.dtype(np.int64))
+        numbers = np.arange(200)[np.asarray(several, dtype=np.int64) if not isinstance(several, slice) else several]
         assert np.array_equal(found, images[numbers])
         assert np.array_equal(factors, grid.factors(numbers))
+    with pytest.raises(
+        ood_data.OodDataError, match=r"a list is expected: data\[\[1, 2\]\] has several images, not data\[\(1, 2\)\]"
+    ):
+        data[1, 2]
     for wrong in (200, -201, [0, 200]):
         with pytest.raises(IndexError, match="blocks has 200 images") as caught:
             data[wrong]

@@ -20,7 +20,7 @@ from harness.models import MODELS
 from harness.report.collect import collect
 from harness.report.result_record import ResultRecord, command_of, problem_of
 from harness.report.tables import score_table
-from harness.runs.presets import Settings
+from harness.runs.presets import Settings, override_value, parse_override
 from harness.runs.records import RunScores
 from helpers.commands import ROOT, invoke
 
@@ -155,8 +155,22 @@ def test_what_differs_is_said(records: Path) -> None:
     assert "more than 0.03 apart" in told.reason
     elsewhere = moved(0.2).model_copy(update={"device": "cpu (another)"})
     assert "as with another seed" in compared(scores, elsewhere).reason
-    assert compared(scores, elsewhere, [scores, moved(0.12)]).verdict == "agrees"  # 0.24 is within what two seeds differ by
-    assert compared(scores, moved(0.2), [scores, moved(0.12)]).verdict == "differs"  # here seeds are no excuse
+    seeds = [scores, moved(0.12)]
+    told = compared(scores, elsewhere, seeds)  # of two seeds, twice their difference is allowed
+    assert (told.verdict, told.by_seeds) == ("agrees", True)
+    assert told.tolerance == pytest.approx(0.24)
+    assert str(told).startswith("agrees, but only within what seeds differ by: R² ")
+    assert "in the record: within 0.24, and each factor within 0.1; made on " in str(told)
+    near = compared(scores, moved(0.02).model_copy(update={"device": "cpu (another)"}), seeds)
+    assert (str(near).partition(" R²")[0], near.tolerance, near.by_seeds) == ("agrees:", MEAN_TOLERANCE, False)
+    assert near.reason.endswith(" in the record: within 0.03, and each factor within 0.1")
+    wide = moved(0, 0.5).model_copy(update={"device": "cpu (another)"})
+    told = compared(scores, wide, [scores, moved(0, 0.3)])
+    assert (told.verdict, told.by_seeds) == ("agrees", True)
+    assert told.factor_tolerances == pytest.approx(dict.fromkeys(scores.r2.factors, 0.6))
+    far = compared(scores, moved(0.25).model_copy(update={"device": "cpu (another)"}), seeds)
+    assert (far.verdict, str(far).count("more than 0.24 apart; made on")) == ("differs", 1)
+    assert compared(scores, moved(0.2), seeds).verdict == "differs"  # here seeds are no excuse
     told = compared(scores, moved(0, FACTOR_TOLERANCE * 1.1))
     assert told.verdict == "differs"
     assert "brightness" in told.reason
@@ -291,8 +305,12 @@ def test_a_study_says_where_and_options_overrule_it(blocks_root: Path, tmp_path:
     [
         ('"mlp", "cnn"', '"mlpp"', "study.toml: runs[0]: unknown model 'mlpp'; did you mean 'mlp'"),
         ("kinds =", "kind =", "runs[0].kind: unknown key; did you mean 'kinds'"),
+        ("kinds =", "int =", "2 mistakes\n  runs[0].int: unknown key; known: 'datasets'"),
         ('"train.steps" = 5', '"train.stepz" = 5', "study.toml: runs[1]: unknown setting 'train.stepz'"),
-        ("seeds = [0, 3]", "seeds = 0", "seeds"),
+        ("seeds = [0, 3]", "seeds = 0", "seeds: a number of seeds, or a list such as [0, 3], is expected, got 0"),
+        ("seeds = [0, 3]", 'seeds = "0,3"', "seeds: a number of seeds, or a list such as [0, 3], is expected, got '0,3'"),
+        ("seeds = [0, 3]", 'seeds = [0, "a"]', "1 mistake\n  seeds[1]: a whole number is expected, got 'a'"),
+        ('"train.steps" = 5', '"train.steps" = { a = 1 }', '"train.steps": a boolean, a number, a string or a list is expected'),
         ("[1, 4.0]", "[1, 1.0]", "the study has the same run twice: blocks, random, beta-vae, seed 0"),
         ("[[runs]]", "[[runs", "is not TOML"),
     ],
@@ -369,6 +387,62 @@ def test_a_run_that_has_no_record_keeps_no_other_from_having_one(blocks_root: Pa
     assert "left out: " in told.stdout
     assert "log.jsonl is missing" in told.stdout
     assert [path.parts[-2] for path in (tmp_path / "two").rglob("*.json")] == ["cnn"]
+
+
+MINE = """
+from torch import nn
+
+
+def build(in_channels, num_outputs, width=None, table={"a": 1}, some=(1, None), plain=3):
+    return nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(16 * in_channels, num_outputs))
+"""
+
+
+def test_an_option_whose_default_no_command_can_say(blocks_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none_model.py").write_text(MINE)
+    told = invoke("bench", "--settings", "none_model:build")
+    assert told.returncode == 0, told.stderr
+    words = " ".join(told.stdout.split())
+    assert "model.width None any an option of none_model:build, see below; this value can be replaced, but not written" in words
+    assert words.count("but not written") == 2  # nor (1, None)
+    assert "model.table {a = 1} dict" in words
+    settings = json.loads(invoke("bench", "--settings", "none_model:build", "--json").stdout)["settings"]
+    assert {each["key"]: each["value"] for each in settings}["model.width"] is None
+
+    few = ("--set", "train.steps=2", "--set", "score.samples=10", "--data", blocks_root, "--kind", "random")
+    done = invoke("bench", "--model", "none_model:build", *few, "--set", "model.table={a = 2}", "--out", "runs")
+    assert done.returncode == 0, done.stderr
+    assert invoke("results", "submit", "runs", "--to", "res").returncode == 0
+    record = ResultRecord.read(files(tmp_path / "res")[0])
+    assert "model.width" not in record.command
+    assert "model.some" not in record.command
+    again = invoke(*shlex.split(record.command)[1:], "--data", blocks_root, "--out", "runs", "--dry-run")
+    assert "1 run: 1 done" in again.stdout
+
+
+def test_a_run_that_no_command_makes_again_keeps_no_other_from_having_a_record(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs, tmp_path / "runs")
+    odd, torn = sorted((tmp_path / "runs/blocks/random/mlp").iterdir())
+    config = json.loads((odd / "config.json").read_text())
+    config["config"]["model"]["widths"] = None
+    (odd / "config.json").write_text(json.dumps(config))
+    (torn / "log.jsonl").write_text('{"phase": "train", "step": 2}\n')
+    told = invoke("results", "submit", tmp_path / "runs", "--to", tmp_path / "res")
+    assert told.returncode == 1
+    assert "left out: no command makes a run of mlp again that has model.widths: None can't be written as a setting" in told.stdout
+    assert "log.jsonl is missing or damaged (loss: Field required)" in told.stdout
+    assert len(files(tmp_path / "res")) == 6
+    path = files(tmp_path / "res")[0]
+    record = json.loads(path.read_text())
+    record["setup"]["config"]["model"] = dict.fromkeys(record["setup"]["config"]["model"])
+    path.write_text(json.dumps(record))
+    assert "can't be written as a setting" in problem_of(path, tmp_path / "res")
+
+
+def test_a_date_is_the_word_that_was_written() -> None:
+    assert parse_override("model.when=2020-01-01") == ("model.when", "2020-01-01")
+    assert override_value("2020-01-01") == "2020-01-01"
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,10 @@ import splits
 from harness.scoring.baselines import BASELINES, baselines
 from harness.scoring.baselines import predictions as predictions_of
 from harness.scoring.r2 import grid_variance
-from harness.scoring.scores import Scorer, sample
+from harness.scoring.sampling import sample
+from harness.scoring.scores import Scorer
 from helpers.small import blocks_spec
+from splits.errors import InputError
 
 SPEC = blocks_spec()
 # The mean R² of train-mean, ood-to-mean and clip on the paper's splits, worked out independently.
@@ -78,10 +80,21 @@ def test_streamed_scores_are_the_definition(kind: str) -> None:
 
 def test_where_a_target_is_constant_sklearn_is_followed_too() -> None:
     split = SPEC.split("extrapolation")
-    indices = split.test[:1]
+    indices = split.test[:1].repeat(2)
     truth = split.grid.targets(indices)
     perfect, wrong = scored(split, indices, truth).errors(), scored(split, indices, truth + 0.1).errors()
     assert (perfect.r2_sklearn.mean, wrong.r2_sklearn.mean) == (1, 0)
+
+
+def test_of_one_sample_sklearn_says_nothing() -> None:
+    split = SPEC.split("extrapolation")
+    errors = scored(split, split.test[:1], split.grid.targets(split.test[:1])).errors()
+    assert errors.r2.mean == 1
+    assert errors.r2_sklearn.to_dict() == {
+        "mean": None,
+        "mean_excl_categorical": None,
+        "factors": dict.fromkeys(split.grid.names),
+    }
 
 
 def test_groups_against_a_loop_over_samples() -> None:
@@ -145,8 +158,10 @@ def test_baselines_are_what_their_predictions_score(kind: str) -> None:
 def test_a_factor_of_one_value_counts_in_no_mean() -> None:
     spec = splits.derive_spec("one", [splits.Factor("a", 1), splits.Factor("b", 5), splits.Factor("c", 5)], 0.2)
     split = spec.split("extrapolation")
-    r2 = scored(split, split.test, split.grid.targets(split.test)).errors().r2
-    assert r2.to_dict() == {"mean": 1, "mean_excl_categorical": 1, "factors": {"a": None, "b": 1, "c": 1}}
+    errors = scored(split, split.test, split.grid.targets(split.test) + np.array([7, 0, 0])).errors()
+    one = {"mean": 1, "mean_excl_categorical": 1, "factors": {"a": None, "b": 1, "c": 1}}
+    assert (errors.r2.to_dict(), errors.r2_sklearn.to_dict()) == (one, one)
+    assert errors.mse.to_dict() == {"mean": 0, "mean_excl_categorical": 0, "factors": {"a": None, "b": 0, "c": 0}}
     assert baselines(split)["clip"].factors["a"] is None
 
 
@@ -242,6 +257,30 @@ def test_images_are_scored_some_at_a_time_to_the_same_bits(blocks_root: Path, mo
     assert sum(held) == len(split.test)
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         harness.score(predict, data, split, batch_size=0)
+
+
+def test_what_is_wrong_with_a_call_is_said(blocks_root: Path) -> None:
+    data = harness.open("blocks", blocks_root)
+    ready = np.zeros((len(data.split("random").test), 4))
+
+    def pair(images: torch.Tensor) -> Any:
+        return torch.zeros(len(images), 4), torch.zeros(len(images), 2)
+
+    calls: list[tuple[Any, dict[str, Any], str]] = [
+        (ready, {"limit": -1}, "limit: a number of samples, at least 1, is expected, or None for all, got -1"),
+        (ready, {"limit": 0}, "limit: a number of samples, at least 1"),
+        (ready, {"limit": 2.5}, "limit: a number of samples, at least 1"),
+        (ready, {"limit": 5, "seed": -1}, "seed: a whole number of at least 0 is expected, got -1"),
+        (pair, {}, r"are expected \(shape, .*\), got a tuple that is no array of numbers"),
+        (lambda images: {"x": images}, {}, "got a dict that is no array of numbers"),
+        ([[0.0, 1.0], [0.0]], {}, "a function of images is expected, or predictions .* not a list that numpy makes no array of"),
+        (lambda images: images, {"device": "gpu"}, "device 'gpu' is not usable here"),
+    ]
+    if not torch.cuda.is_available():
+        calls.append((lambda images: images, {"device": "cuda"}, "device 'cuda' is not usable here .* set `device` to cpu"))
+    for predict, options, words in calls:
+        with pytest.raises(InputError, match=words):
+            harness.score(predict, data, "random", **options)
 
 
 def test_ready_predictions_are_scored_as_those_of_a_function(blocks_root: Path) -> None:

@@ -185,6 +185,42 @@ def test_all_kinds_have_files_of_their_own(rooms: Path) -> None:
     assert rooms.with_name("s-random.png").read_bytes().startswith(b"\x89PNG")
 
 
+ONE_VARIES = """
+name = "one"
+[[factor]]
+name = "index"
+size = 4
+kind = "ordinal"
+[[factor]]
+name = "fixed"
+size = 1
+kind = "ordinal"
+[split.extrapolation]
+test_if = "any"
+held_out = { index = "3:" }
+"""
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("--plot", "e.png", "--out", "i.json"), "one has fewer than two that vary and can be drawn"),
+        (("--plot", "e.xyz", "--out", "i.json"), "can't draw"),
+        (("--out", "i.parquet"), "in parquet, index is a column of its own"),
+    ],
+)
+def test_nothing_is_written_of_what_can_be_done_in_part_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.setattr("splits.summary.explain", lambda split: pytest.fail("a long proof, for nothing"))
+    (tmp_path / "one.toml").write_text(ONE_VARIES, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    done = ood_data("one.toml", "--explain", *options)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["one.toml"]
+
+
 def test_a_plot_of_62_factors_is_drawn_as_far_as_it_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("splits.plot.MOST_FACTORS", 3)
     factors = [splits.Factor(f"f{axis}", 2, values=(r"$\frac{$", "b$c" * 500)) for axis in range(49)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,8 +22,9 @@ from splits.errors import InputError
 
 # How far R² may lie from the record's: of the mean over factors, and of each. Where processor and versions are the same nothing differs
 # (measured). Rounding in another order makes another training, as another seed would: an MLP of 5,000 steps, made again without AVX,
-# came out .05 away on CelebGlow and .6 on dSprites, both on extrapolation. So where records of other seeds are known, as much is
-# allowed as two seeds differ by: `SPREADS` times their standard deviation.
+# came out .05 away on CelebGlow and .6 on dSprites, both on extrapolation. So on another device, where records of other seeds are known,
+# as much is allowed as two seeds may differ by: `SPREADS` times their standard deviation, which is two standard deviations of a
+# difference of two, and of two seeds twice their difference.
 MEAN_TOLERANCE, FACTOR_TOLERANCE = 0.03, 0.1
 SPREADS = 2 * math.sqrt(2)
 
@@ -37,17 +38,27 @@ class Replay:
         reason: in words.
         mean: how far the mean R² on test is from the record's, None if struck out.
         factors: the same of each factor.
+        tolerance: how far the mean may be for "agrees".
+        factor_tolerances: the same of each factor.
+        by_seeds: whether these are wider than on the device of the record, by what other seeds differ.
     """
 
     verdict: Literal["agrees", "differs", "struck out"]
     reason: str
     mean: float | None = None
     factors: dict[str, float] | None = None
+    tolerance: float | None = None
+    factor_tolerances: dict[str, float] | None = None
+    by_seeds: bool = False
 
     @property
     def ok(self) -> bool:
         """Whether the record stands."""
         return self.verdict == "agrees"
+
+    def __str__(self) -> str:
+        only = ", but only within what seeds differ by" if self.ok and self.by_seeds else ""
+        return f"{self.verdict}{only}: {self.reason}"
 
 
 def replay(
@@ -97,21 +108,45 @@ def _what_changed(record: ResultRecord, images: dict[str, object], protocol: int
 
 
 def compared(before: RunScores, now: RunScores, seeds: Sequence[RunScores] = ()) -> Replay:
-    """Whether scores agree with those of before, within the tolerances; on another processor, or within what `seeds` differ by."""
-    same = before.device == now.device
-    spread = 0.0 if same else SPREADS * _deviation([run.r2.mean for run in seeds])
-    most = max(MEAN_TOLERANCE, spread)
-    factors = {name: _distance(value, now.r2.factors.get(name)) for name, value in before.r2.factors.items()}
+    """Whether scores agree with those of before: within the tolerances; on another device, else within what `seeds` may differ by."""
     mean = _distance(before.r2.mean, now.r2.mean)
-    spreads = {name: 0.0 if same else SPREADS * _deviation([run.r2.factors.get(name) for run in seeds]) for name in factors}
-    far = [name for name, distance in factors.items() if distance > max(FACTOR_TOLERANCE, spreads[name])]
+    factors = {name: _distance(value, now.r2.factors.get(name)) for name, value in before.r2.factors.items()}
+    usual = most, each = _tolerances(factors, ())
+    if before.device != now.device and (mean > most or _far(factors, each)):
+        most, each = _tolerances(factors, seeds)
+    far = _far(factors, each)
     shown = f"R² {_shown(now.r2.mean)}, and {_shown(before.r2.mean)} in the record"
-    where = "" if same else f"; made on {before.device} and now on {now.device}, where a training may come out as with another seed"
+    by_seeds = (most, each) != usual
+    verdict: Literal["agrees", "differs"] = "differs" if mean > most or far else "agrees"
     if mean > most:
-        return Replay("differs", f"{shown}: more than {most:.2g} apart{where}", mean, factors)
-    if far:
-        return Replay("differs", f"{shown}, but {', '.join(far)} too far apart{where}", mean, factors)
-    return Replay("agrees", shown if mean else f"{shown}: the same to the last digit", mean, factors)
+        reason = f"{shown}: more than {most:.2g} apart"
+    elif far:
+        reason = f"{shown}, but too far apart: {', '.join(f'{name} by more than {each[name]:.2g}' for name in far)}"
+    elif mean or any(factors.values()):
+        reason = f"{shown}: within {most:.2g}, and each factor within {_range(each.values())}"
+    else:
+        reason = f"{shown}: the same to the last digit"
+    if before.device != now.device and (verdict == "differs" or by_seeds):
+        reason += f"; made on {before.device} and now on {now.device}, where a training may come out as with another seed"
+    return Replay(verdict, reason, mean, factors, most, each, by_seeds)
+
+
+def _tolerances(factors: Iterable[str], seeds: Sequence[RunScores]) -> tuple[float, dict[str, float]]:
+    """How far the mean and each factor may be from the record's, at least as far as two of `seeds` may differ."""
+    mean = max(MEAN_TOLERANCE, SPREADS * _deviation([run.r2.mean for run in seeds]))
+    return mean, {
+        name: max(FACTOR_TOLERANCE, SPREADS * _deviation([run.r2.factors.get(name) for run in seeds])) for name in factors
+    }
+
+
+def _far(distances: dict[str, float], tolerances: dict[str, float]) -> list[str]:
+    """The factors that are farther than they may be."""
+    return [name for name, distance in distances.items() if distance > tolerances[name]]
+
+
+def _range(values: Collection[float]) -> str:
+    """ "0.1", or "0.1 to 0.62"."""
+    return " to ".join(dict.fromkeys(f"{value:.2g}" for value in (min(values), max(values))))
 
 
 def _deviation(values: Sequence[float | None]) -> float:

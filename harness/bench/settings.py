@@ -12,6 +12,7 @@ from typing import Any
 from harness.models import find
 from harness.runs.config import Preset
 from harness.runs.presets import override_value, resolve
+from splits.errors import InputError, shown
 from splits.formatting import Report, wrapped_table
 
 WORDS = {
@@ -50,18 +51,26 @@ def settings_of(name: str, preset: Preset, overrides: Iterable[str] = ()) -> Rep
             for entry in fields(part):
                 key = f"{section.name}.{entry.name}"
                 entries.append((key, getattr(part, entry.name), _type(hints[entry.name]), WORDS[key]))
-    entries += [
-        (f"model.{key}", value, type(value).__name__, f"an option of {name}, see below") for key, value in config.model.items()
-    ]
+    for key, value in config.model.items():
+        what = f"an option of {name}, see below" + ("" if _written(value) else "; this value can be replaced, but not written")
+        entries.append((f"model.{key}", value, "any" if value is None else type(value).__name__, what))
     rows = [
         ("key", preset, "type", "what it is"),
-        *((key, override_value(value), kind, what) for key, value, kind, what in entries),
+        *((key, _written(value) or shown(value), kind, what) for key, value, kind, what in entries),
     ]
     options = f"{name}'s options: {' '.join((inspect.getdoc(model.build) or 'its builder says nothing of them').split())}"
     summary = textwrap.wrap(f"{name}: {model.summary}", 80)
     lines = (*summary, *wrapped_table(rows), *(textwrap.wrap(options, 80) if config.model else ()))
     data = [{"key": key, "value": value, "type": kind, "what": what} for key, value, kind, what in entries]
     return Report(lines, {"model": name, "preset": preset, "settings": data})
+
+
+def _written(value: Any) -> str:
+    """A value as `--set` takes it, "" if it takes no such value."""
+    try:
+        return override_value(value)
+    except InputError:
+        return ""
 
 
 def _type(hint: Any) -> str:

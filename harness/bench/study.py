@@ -33,7 +33,7 @@ from harness.bench.written import Strict, read
 from harness.runs.config import Preset
 from harness.runs.presets import Settings, override_value
 from splits import KINDS
-from splits.errors import InputError, how_many
+from splits.errors import InputError, how_many, shown
 from splits.mistakes import dotted, in_our_words
 from splits.vocabulary import kinds_named
 
@@ -46,7 +46,11 @@ Names = Annotated[tuple[str, ...], Field(max_length=1000)]
 Value = bool | int | float | str | list[Any]
 
 
-UNION = re.compile(r"bool|int|float|str|constrained-\w+|(tuple|list)\[.*\]")  # what pydantic adds to the place of a mistake
+# What pydantic adds to the place of a mistake in one of several types: what no key is called, and what one may be.
+BRANCH = re.compile(r"constrained-\w+|(tuple|list)\[.*\]")
+UNION = re.compile(r"bool|int|float|str")
+SEEDS = "a number of seeds, or a list such as [0, 3], is expected"
+VALUE = "a boolean, a number, a string or a list is expected"
 
 
 class Shared(Strict):
@@ -139,11 +143,14 @@ def _mistakes(error: ValidationError) -> list[str]:
     """A line for each place where something is wrong."""
     found: dict[str, str] = {}
     for details in error.errors(include_url=False):
-        place = list(details["loc"])
-        while place and UNION.fullmatch(str(place[-1])):
+        place = [part for part in details["loc"] if not BRANCH.fullmatch(str(part))]
+        one_of_several = place[-1:] != [*details["loc"][-1:]]  # pydantic says of each what it lacks to be that one
+        while details["type"] != "extra_forbidden" and len(place) > 1 and UNION.fullmatch(str(place[-1])):
             place.pop()
+            one_of_several = True
         keys = (Group if "runs" in place else Study).model_fields
-        found.setdefault(dotted(place) or "the file", in_our_words(details, keys))
+        what = f"{SEEDS if place[-1:] == ['seeds'] else VALUE}, got {shown(details['input'])}" if one_of_several else ""
+        found.setdefault(dotted(place) or "the file", what or in_our_words(details, keys))
     # Of groups that are wrong in themselves, pydantic also says that there is none.
     return [f"{place}: {what}" for place, what in found.items() if not any(other.startswith(f"{place}[") for other in found)]
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from harness.data.pixels import Pixels
 from harness.data.store import Store
+from harness.machine import usable
 from splits.errors import InputError
 
 SMALL_BATCH = 2**20  # bytes that a pipe carries faster than shared memory
@@ -48,7 +49,7 @@ class Batches:
     Iterating gives (images, targets): (B, C, R, R) float32 in [0, 1], channels last in memory, and (B, F) float32 in [0, 1].
 
     Raises:
-        ValueError: for indices that are not distinct or not there, or a batch size below 1.
+        ValueError: for indices that are not distinct or not there, a batch size below 1, or a device that can't be used.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Batches:
         if len(ascending) < len(self.indices):
             raise InputError(f"{len(self.indices) - len(ascending):,} indices are repeats: distinct ones are expected")
         self.batch_size, self.shuffle, self.seed, self.drop_last = batch_size, shuffle, seed, drop_last
-        self.device = torch.device(device)
+        self.device = usable(device)
         self.pixels = Pixels(store, ascending, place, self.device)
         self.targets = torch.from_numpy(targets[self.indices]).to(self.device)
         self.epoch = 0

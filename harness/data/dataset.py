@@ -63,9 +63,15 @@ class Dataset:
         return len(self.store)
 
     def __getitem__(self, index: SupportsIndex | slice | ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        if isinstance(index, tuple):  # data[1, 2], which numpy and torch take for places along two axes
+            raise InputError(
+                f"one number, a slice or a list is expected: data[{[*index]!r:.80}] has several images, not data[{index!r:.80}]"
+            )
         if isinstance(index, slice):
             index = np.arange(len(self))[index]
         numbers = np.asarray(index)
+        if numbers.shape == (0,):  # of an empty list numpy makes floats
+            numbers = numbers.astype(np.int64)
         if numbers.dtype.kind not in "iu" or numbers.ndim > 1:
             raise InputError(f"a whole number, a slice or a list of whole numbers is expected, not {index!r:.80}")
         if numbers.size and not -len(self) <= numbers.min() <= numbers.max() < len(self):

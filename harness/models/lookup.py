@@ -8,7 +8,6 @@ import functools
 import hashlib
 import importlib
 import inspect
-import json
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +31,8 @@ def find(name: str) -> Model:
     A user's module is imported, which runs its code.
 
     Raises:
-        ValueError: for an unknown name, with close matches; if there is no such module or function in it.
+        ValueError: for an unknown name, with close matches; if there is no such module or function in it, or one that takes other
+            arguments, or whose options are no plain data.
     """
     if is_own(name):
         return _imported(name)
@@ -118,12 +118,26 @@ def _imported(name: str) -> Model:
     model = Model(name, at_home, "user", summary)
     try:
         inspect.signature(build).bind(3, 7, **model.options)
-        json.dumps(model.options)  # they are kept with the run
-    except (TypeError, ValueError) as error:
+    except TypeError as error:
         raise InputError(
             f"{name} must work as {_parts(name)[1]}(in_channels, num_outputs), with defaults for everything else: {error}"
         ) from None
+    for option, default in model.options.items():
+        if not _is_kept(default):
+            raise InputError(
+                f"{name}: option {option}: its default is of type {type(default).__name__}, and options are kept with the run: a number, a "
+                f"string, a boolean, None, or a list or a dict (its keys strings) of them is expected; give a name such as 'relu'"
+            )
     return replace(model, code=code_of(name))
+
+
+def _is_kept(value: object) -> bool:
+    """Whether a document has an option's value as it is, but for a tuple, which becomes a list."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_kept(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_kept, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _not_importable(module_name: str, name: str, reason: str, what: str = "model") -> InputError:

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from harness.io.atomic import write_atomically
 from harness.io.checkpoints import LOG
-from harness.io.records import Document, Record, Upgrade
+from harness.io.records import Document, Record, Upgrade, explained
 from harness.models import MODELS, Model, find
 from harness.models.lookup import is_own
 from harness.runs.presets import override_value, resolve
@@ -73,12 +73,16 @@ class ResultRecord(Document):
 
         Raises:
             FileNotFoundError: if it is not finished.
-            ValueError: if a document of it is damaged.
+            ValueError: if a document of it is damaged; if no command makes it again.
         """
         if not (folder / SCORES).exists():
             raise MissingError(f"{folder} has no {SCORES}: a folder of a finished run is expected")
         setup = RunSetup.read(folder / CONFIG)
-        return cls(scores=RunScores.read(folder / SCORES), setup=setup, log=_log(folder / LOG, setup), command=command_of(setup))
+        scores, log, command = RunScores.read(folder / SCORES), _log(folder / LOG, setup), command_of(setup)
+        try:
+            return cls(scores=scores, setup=setup, log=log, command=command)
+        except ValidationError as error:
+            raise InputError(f"{folder}: its record would be none: {explained(error)}") from error
 
     @property
     def path(self) -> Path:
@@ -114,24 +118,36 @@ def problem_of(path: Path, folder: Path) -> str:
     if not is_own(record.setup.model):
         if record.setup.model not in MODELS:
             return f"{record.setup.model} is no model"
-        if command_of(record.setup) != record.command:
-            return "its command is not of its config"
+        try:
+            if command_of(record.setup) != record.command:
+                return "its command is not of its config"
+        except InputError as error:
+            return str(error)
     return ""
 
 
 def command_of(setup: RunSetup) -> str:
-    """The command that makes a run again, with every setting in which it differs from its preset."""
+    """The command that makes a run again, with every setting in which it differs from its preset.
+
+    Raises:
+        ValueError: if there is none: a setting has a value that no command can say.
+    """
     config = setup.config
     # Of a user's model nothing is run: its preset is that of any, and all its options are said.
     model = Model(setup.model, _not_built, "user", "") if is_own(setup.model) else find(setup.model)
     ours, theirs = config.to_dict(), resolve(model, config.preset, ["train.precision=fp32"]).to_dict()
     changes = [f"train.precision={config.train.precision}"]
     for section in ("train", "readout", "score", "model"):
-        changes += [
-            f"{section}.{name}={override_value(value)}"
-            for name, value in ours[section].items()
-            if value != theirs[section].get(name) and f"{section}.{name}" not in ("train.precision", "train.checkpoint_seconds")
-        ]
+        for name, value in ours[section].items():
+            key = f"{section}.{name}"
+            if value == theirs[section].get(name) or key in ("train.precision", "train.checkpoint_seconds"):
+                continue
+            try:
+                changes.append(f"{key}={override_value(value)}")
+            except InputError as error:
+                if is_own(setup.model):  # then it is the default: nobody can have set it
+                    continue
+                raise InputError(f"no command makes a run of {setup.model} again that has {key}: {error}") from None
     run = f"ood-data bench --model {setup.model} --dataset {setup.dataset} --kind {setup.kind} --preset {config.preset} --seeds {setup.seed},"
     return " --set ".join([run, *map(shlex.quote, changes)])
 
@@ -145,6 +161,7 @@ def _log(path: Path, setup: RunSetup) -> tuple[LogLine, ...]:
         return ()
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return tuple(LogLine.model_validate(line) for line in lines[-MOST_LINES:])
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is missing or damaged ({error}): delete the folder and bench again") from error
-    return tuple(LogLine(phase=line["phase"], step=line["step"], loss=line["loss"]) for line in lines[-MOST_LINES:])
+        what = explained(error) if isinstance(error, ValidationError) else error
+        raise InputError(f"{path} is missing or damaged ({what}): delete the folder and bench again") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 import types
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.machine import has_bf16
 from harness.runs.config import OF_NO_CONSEQUENCE, PRESETS_OF_BEFORE, Config, Preset
 from splits import toml
-from splits.errors import InputError, did_you_mean
+from splits.errors import InputError, did_you_mean, shown
 
 if TYPE_CHECKING:
     import torch
@@ -104,16 +105,25 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise InputError(f"a setting such as train.steps=500 is expected, got {text[:80]!r}")
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except (ValueError, RecursionError):  # no TOML, a number of thousands of digits, brackets without end
+        found = tomllib.loads(f"value = {value}")["value"]
+        json.dumps(found)  # as it is kept with a run
+    except (ValueError, RecursionError, TypeError):  # no TOML, a number of thousands of digits, brackets without end; a date
         return key.strip(), value.strip()
+    return key.strip(), found
 
 
 def override_value(value: Any) -> str:
-    """A value as `parse_override` reads it: words without quotes, where they are not taken for something else."""
+    """A value as `parse_override` reads it: words without quotes, where they are not taken for something else.
+
+    Raises:
+        ValueError: for what can't be written, such as None.
+    """
     if isinstance(value, str) and value and parse_override(f"key={value}") == ("key", value):
         return value
-    return toml.value(value)
+    try:
+        return toml.value(value)
+    except TypeError:
+        raise InputError(f"{shown(value)} can't be written as a setting: TOML has nothing like it") from None
 
 
 def _quick(model: Model) -> Config:

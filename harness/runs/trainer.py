@@ -24,7 +24,7 @@ from harness.io.locks import Owner
 from harness.models import Representation
 from harness.models.backbones import Normalized
 from harness.runs.config import Config
-from harness.scoring.scores import sample
+from harness.scoring.sampling import sample
 from splits import Split
 from splits.errors import InputError, NumericalError
 

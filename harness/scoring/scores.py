@@ -16,6 +16,7 @@ from harness.scoring.baselines import baselines
 from harness.scoring.maps import ErrorMaps
 from harness.scoring.r2 import finite, finite_mean, grid_variance, per_factor
 from harness.scoring.records import CountGroup, DistanceError, Errors, Groups, Modularity, PerFactor
+from harness.scoring.sampling import sample
 from splits import FactorGrid, Split
 from splits.errors import InputError, NumericalError, shown
 
@@ -87,7 +88,7 @@ class Scorer:
             numbers += np.bincount(steps[:, axis], minlength=len(numbers))
 
     def errors(self) -> Errors:
-        """The errors over all samples so far.
+        """The errors over all samples so far. A factor of one value has none; scikit-learn's R² takes two samples.
 
         Raises:
             ValueError: if there are none.
@@ -99,11 +100,12 @@ class Scorer:
         constant = variance < 1e-15
         # Where the target is constant scikit-learn says 1 for a perfect prediction and 0 for any other.
         sklearn = np.where(constant, mse == 0, 1 - mse / np.where(constant, 1, variance))
+        varies = np.array(self.grid.sizes) > 1
         return Errors(
             n=self.n,
             r2=per_factor(self.grid, self._r2(mse)),
-            r2_sklearn=per_factor(self.grid, sklearn),
-            mse=per_factor(self.grid, mse),
+            r2_sklearn=per_factor(self.grid, np.where(varies & (self.n > 1), sklearn, np.nan)),
+            mse=per_factor(self.grid, np.where(varies, mse, np.nan)),
         )
 
     def sampling_error(self, population: int) -> PerFactor:
@@ -156,23 +158,18 @@ def checked(grid: FactorGrid, indices: NDArray[np.int64], predictions: ArrayLike
         ValueError: for predictions of another shape.
         FloatingPointError: for predictions that are not finite, or beyond ±1e70.
     """
-    predicted = np.asarray(predictions, dtype=np.float64)
+    wanted = f"predictions of shape {(len(indices), len(grid.sizes))} are expected ({', '.join(grid.names)})"
+    try:
+        predicted = np.asarray(predictions, dtype=np.float64)
+    except (TypeError, ValueError) as error:  # a tensor with something else beside it, a dict, words
+        raise InputError(f"{wanted}, got a {type(predictions).__name__} that is no array of numbers") from error
     if predicted.shape != (len(indices), len(grid.sizes)):
-        raise InputError(
-            f"predictions of shape {(len(indices), len(grid.sizes))} are expected ({', '.join(grid.names)}), got {predicted.shape}"
-        )
+        raise InputError(f"{wanted}, got {predicted.shape}")
     fine = np.abs(predicted) <= LARGEST_PREDICTION  # False for nan
     if not fine.all():
         reason = "not finite" if not np.isfinite(predicted).all() else f"beyond ±{LARGEST_PREDICTION:g}"
         raise NumericalError(f"predictions are {reason}, first for sample {indices[~fine.all(axis=1)][0]}")
     return predicted
-
-
-def sample(indices: NDArray[np.int64], limit: int | None, seed: int) -> NDArray[np.int64]:
-    """The indices, at most `limit` of them, drawn without replacement by `seed`, in their order; all of them if None."""
-    if limit is None or limit >= len(indices):
-        return indices
-    return np.sort(np.random.default_rng(seed).choice(indices, limit, replace=False))
 
 
 def score(
@@ -203,7 +200,7 @@ def score(
         (`harness.scoring.baselines`); and the groups of `harness.scoring.records.Groups`.
 
     Raises:
-        ValueError: for predictions of another shape, or a split of another grid.
+        ValueError: for predictions of another shape, a split of another grid, a limit below 1, or a device that can't be used.
         FloatingPointError: for predictions that are not finite.
     """
     if isinstance(split, str):
@@ -222,12 +219,14 @@ def score(
 
 def _scored_ready(predictions: ArrayLike | Tensor, split: Split, limit: int | None, seed: int) -> Scorer:
     """A scorer that has seen predictions for the test side of a split, in its order."""
-    values = predictions.detach().cpu().numpy() if isinstance(predictions, Tensor) else np.asarray(predictions)
     expected = (len(split.test), len(split.grid.sizes))
+    wanted = f"a function of images is expected, or predictions {expected} in the order of split.test, not"
+    try:
+        values = predictions.detach().cpu().numpy() if isinstance(predictions, Tensor) else np.asarray(predictions)
+    except (TypeError, ValueError) as error:  # lists of several lengths, bfloat16
+        raise InputError(f"{wanted} a {type(predictions).__name__} that numpy makes no array of: {error}") from error
     if values.shape != expected:
-        raise InputError(
-            f"a function of images is expected, or predictions {expected} in the order of split.test, not {values.dtype} {values.shape}"
-        )
+        raise InputError(f"{wanted} {values.dtype} {values.shape}")
     scorer = Scorer(split)
     indices = sample(split.test, limit, seed)
     places = np.searchsorted(split.test, indices)

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.machine import may_have_gpu
+from harness.machine import may_have_gpu, usable
 from ood_data.commands.options import AUTO
 from ood_data.commands.policy import FAILED, as_options
-from splits.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -57,12 +56,7 @@ def device_here(name: str) -> str:
 
     if name == AUTO:
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} is not usable here ({str(error).splitlines()[0]}): try --device cpu") from error
-    return str(device)
+    return str(usable(name))
 
 
 def pick_device(name: str) -> torch.device:

@@ -60,6 +60,6 @@ def replay(files: tuple[Path, ...], data: Path, out: Path, device: str, as_json:
     if as_json:
         click.echo(json.dumps({file: asdict(each) for file, each in found.items()}))
     else:
-        click.echo("\n".join(f"{file}: {each.verdict}: {each.reason}" for file, each in found.items()))
+        click.echo("\n".join(f"{file}: {each}" for file, each in found.items()))
     if not all(each.ok for each in found.values()):
         sys.exit(FAILED)

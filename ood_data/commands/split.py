@@ -59,7 +59,7 @@ def split(
         raise AbsentError(f"--check: there is no folder {check}")
 
     import splits
-    from splits.export import path_of_kind, write
+    from splits.export import check_writable, path_of_kind, write
     from splits.summary import report
     from splits.vocabulary import kinds_named
 
@@ -74,6 +74,13 @@ def split(
     named = kinds_named(kinds)
     every = not named
     chosen = named or spec.kinds
+    for kind in chosen:  # before long work, and before one file of several is written
+        if out:
+            check_writable(spec.split(kind), path_of_kind(out, kind, of=chosen))
+        if picture:
+            from splits.plot import drawn_factors  # matplotlib
+
+            drawn_factors(spec, kind, path_of_kind(picture, kind, of=chosen))
     reports = [report(spec.split(kind), explained=explained, published=_labels(spec.name, kind, check)) for kind in chosen]
     for kind in chosen:
         if out:

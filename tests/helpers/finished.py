@@ -18,7 +18,8 @@ from harness.runs.maps import MAPS, SIDES, RunMaps
 from harness.runs.records import CONFIG, SCORES, Protocol, RunScores, RunSetup, Seconds
 from harness.scoring.baselines import baselines
 from harness.scoring.maps import ErrorMaps, half, kept_cells, kept_values
-from harness.scoring.scores import Scorer, sample
+from harness.scoring.sampling import sample
+from harness.scoring.scores import Scorer
 
 Answer = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
