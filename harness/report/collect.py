@@ -84,7 +84,10 @@ def _splits_apart(read: Sequence[Read]) -> list[Read]:
     for number, (scores, _) in enumerate(read):
         found = splits.setdefault((scores.dataset, scores.kind), [])
         alike = next((group for group in found if _is_one_split(read[group[0]][0], scores)), None)
-        found.append([number]) if alike is None else alike.append(number)
+        if alike is None:
+            found.append([number])
+        else:
+            alike.append(number)
     told = list(read)
     for (dataset, _), groups in splits.items():
         for place, group in enumerate(sorted(groups, key=len, reverse=True)[1:], 2):
