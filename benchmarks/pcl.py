@@ -90,22 +90,19 @@ def print_readouts(run: Path, data: Path, seeds: int) -> None:
         print(f"  {name}: " + ", ".join(f"{column} {values.mean():.3f}{_spread(values)}" for column, values in columns.items()))
 
     def fitted(widths: tuple[int, ...], rate: float, standardised: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        for seed in range(seeds):
-            yield one_fitted(widths, rate, standardised, seed)
-
-    def one_fitted(widths: tuple[int, ...], rate: float, standardised: bool, seed: int) -> tuple[Tensor, Tensor]:
-        torch.manual_seed(seed)
-        readout = nn.Sequential(*dense([z.shape[1], *widths, y.shape[1]]))
-        optimizer = torch.optim.Adam(readout.parameters(), rate, fused=True)
         inputs, inputs_test = ((v - z.mean(0)) / z.std(0) if standardised else v for v in (z, z_test))
-        for _ in range(STEPS):
-            rows = torch.randint(len(z), (BATCH,))
-            loss = (readout(inputs[rows]) - y[rows]).square().sum(1).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        with torch.no_grad():
-            return readout(inputs_test), readout(inputs)
+        for seed in range(seeds):
+            torch.manual_seed(seed)
+            readout = nn.Sequential(*dense([z.shape[1], *widths, y.shape[1]]))
+            optimizer = torch.optim.Adam(readout.parameters(), rate, fused=True)
+            for _ in range(STEPS):
+                rows = torch.randint(len(z), (BATCH,))
+                loss = (readout(inputs[rows]) - y[rows]).square().sum(1).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            with torch.no_grad():
+                yield readout(inputs_test), readout(inputs)
 
     print(f"R² on test of readouts of {run}, each with {seeds} seeds")
     ones, ones_test = (torch.cat([v, torch.ones(len(v), 1)], 1) for v in (z, z_test))

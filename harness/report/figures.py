@@ -73,13 +73,14 @@ def leaderboard(rows: Sequence[LeaderboardRow]) -> Figure:
         published = [(row.published, place) for row, place in zip(rows, places, strict=True) if row.published is not None]
         if published:
             axes.plot(*zip(*published, strict=True), "D", ms=5, mfc="none", mec=INK, label="published")
+        told = references(rows)
         for name, style in BASELINE_STYLES.items():
-            value = _value(references(rows)[name].mean)
+            value = _value(told[name].mean)
             if value < 1:  # perfect it is on every model's split, and says nothing
                 axes.axvline(value, ls=style, color=INK, lw=1, label=label(name).strip("()"))
         axes.set_yticks(places, [row.label for row in rows])
         axes.invert_yaxis()
-        least = min(0, _value(references(rows)["train_mean"].mean), *(test - spread).clip(min=FLOOR))
+        least = min(0, _value(told["train_mean"].mean), *(test - spread).clip(min=FLOOR))
         axes.set_xlim(left=least - 0.05, right=1.02)
         for place, value in zip(places, test, strict=True):
             if value < FLOOR:
@@ -94,7 +95,8 @@ def heat_map(rows: Sequence[LeaderboardRow]) -> Figure:
     factors = list(rows[0].first.r2.factors)
     names = [row.label for row in rows] + [label(name) for name in BASELINES]
     values = [[row.factor_r2(factor) for factor in factors] for row in rows]
-    values += [[_value(references(rows)[name].factors[factor]) for factor in factors] for name in BASELINES]
+    told = references(rows)
+    values += [[_value(told[name].factors[factor]) for factor in factors] for name in BASELINES]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(1.8 + 0.9 * len(factors), 0.9 + 0.28 * len(names)))
         axes = figure.subplots()
@@ -155,14 +157,14 @@ def distance(rows: Sequence[LeaderboardRow]) -> Figure | None:
         return None
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.4 * len(factors) + 1.4, 2.6))
-        colors = colors_of(rows)
+        colors, told = colors_of(rows), references(rows)
         all_axes = figure.subplots(1, len(factors), sharey=True, squeeze=False)[0]
         for axes, factor in zip(all_axes, factors, strict=True):
             for color, row in zip(colors, rows, strict=True):
                 steps, errors = _errors_by_steps([run.by_distance for run in row.runs], factor)
                 axes.plot(steps, errors, "o-", ms=3, lw=1, color=color, label=row.label)
             for name, style in BASELINE_STYLES.items():
-                steps, errors = _errors_by_steps([references(rows)[name].by_distance], factor)
+                steps, errors = _errors_by_steps([told[name].by_distance], factor)
                 axes.plot(steps, errors, style, color=INK, lw=1, label=label(name))
             axes.set_title(factor, fontsize=9)
             axes.set_xlabel("steps from train")

@@ -17,7 +17,7 @@ from harness.report.leaderboard import PUBLISHED, LeaderboardRow, Number, by_spl
 from harness.report.live import LiveNetwork
 from harness.report.page import page
 from harness.report.payload import payload
-from harness.report.tables import SPREAD, score_table
+from harness.report.tables import score_table, spread
 from harness.scoring.baselines import label
 from splits import KINDS
 
@@ -86,8 +86,7 @@ def _notes(rows: Sequence[LeaderboardRow]) -> list[str]:
 def _section(dataset: str, kind: str, rows: Sequence[LeaderboardRow], pictures: Iterable[tuple[str, bytes]]) -> str:
     title = html.escape(f"{dataset}, {kind}")
     parts = [f'<details id="{html.escape(f"{dataset}-{kind}")}"><summary>{title}</summary>', _html_table(rows, title)]
-    if any(len(row.runs) > 1 for row in rows):
-        parts.append(f"<p>{SPREAD}</p>")
+    parts += [f"<p>{line}</p>" for line in spread(rows)]
     others = {name: value for name, value in PUBLISHED.get((dataset, kind), {}).items() if name not in {row.model for row in rows}}
     if others:
         numbers = ", ".join(f"{html.escape(name)} {value / 100:.3f}" for name, value in others.items())

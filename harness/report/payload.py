@@ -76,14 +76,15 @@ def _add_split(made: Payload, rows: list[LeaderboardRow], data: Path | None, she
     number = len(made.index["splits"])
     maps = [_maps_of(row) for row in rows]
     first = next((each for each in maps if each is not None), None)
+    told = references(rows)
     maps = [each if first and each and (each.spec, each.kept) == (first.spec, first.kept) else None for each in maps]
     about: dict[str, Any] = {
         "dataset": rows[0].dataset,
         "kind": rows[0].kind,
         "factors": list(rows[0].first.r2.factors),
-        "reference": {name: each.factors | {"": each.mean} for name, each in references(rows).items()},
+        "reference": {name: each.factors | {"": each.mean} for name, each in told.items()},
     }
-    reference = baselines(first.split) if first else references(rows)
+    reference = baselines(first.split) if first else told
     constant = reference["train_mean"].train  # R² of a constant on train; scores of before do not have it
     about["constant"] = constant.factors if constant else {}
     intervals = [interval(row, each) for row, each in zip(rows, maps, strict=True)]

@@ -14,9 +14,6 @@ from splits import KINDS
 HEADER = ("dataset", "kind", "model", "R² test", "excl. cat.", "R² train", "published", "seeds", "steps", "n test", "preset")
 
 
-SPREAD = "± is the standard deviation over seeds."
-
-
 def score_table(rows: list[LeaderboardRow]) -> list[list[str]]:
     """Header and rows of text: R² of each model, and of the baselines below the models of their split, but those that are perfect there.
 
@@ -49,7 +46,12 @@ def score_table(rows: list[LeaderboardRow]) -> list[list[str]]:
 
 def notes(rows: Sequence[LeaderboardRow]) -> list[str]:
     """What a reader of the tables has to know of their numbers, a line each."""
-    return [*([SPREAD] if any(len(row.runs) > 1 for row in rows) else []), *mixtures(rows)]
+    return [*spread(rows), *mixtures(rows)]
+
+
+def spread(rows: Sequence[LeaderboardRow]) -> list[str]:
+    """What ± is, if it stands in a table of these rows."""
+    return ["± is the standard deviation over seeds."] if any(len(row.runs) > 1 for row in rows) else []
 
 
 def is_perfect(baseline: Baseline) -> bool:
